@@ -1,0 +1,12 @@
+# `find_package(awq)` from another project; tests/consumer is one that the tests build.
+include(CMakePackageConfigHelpers)
+install(TARGETS awq EXPORT awq-targets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(TARGETS awq_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(DIRECTORY include/awq DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+set(AWQ_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/awq)
+export(TARGETS awq awq_warnings NAMESPACE awq:: FILE ${PROJECT_BINARY_DIR}/awq-targets.cmake)
+install(TARGETS awq_warnings EXPORT awq-targets)
+install(EXPORT awq-targets NAMESPACE awq:: DESTINATION ${AWQ_CMAKE_DIR})
+configure_package_config_file(cmake/awq-config.cmake.in ${PROJECT_BINARY_DIR}/awq-config.cmake INSTALL_DESTINATION ${AWQ_CMAKE_DIR})
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/awq-config-version.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/awq-config.cmake ${PROJECT_BINARY_DIR}/awq-config-version.cmake DESTINATION ${AWQ_CMAKE_DIR})

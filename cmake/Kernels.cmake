@@ -1,0 +1,28 @@
+# One object library per instruction set. The flags apply to that file only, and a test (kernel_objects.*) fails if
+# such an object exports anything the rest of the program could link to.
+set(AWQ_ISAS)
+function(awq_add_isa name)
+  add_library(awq_isa_${name} OBJECT src/kernels/${name}.cc)
+  target_compile_options(awq_isa_${name} PRIVATE ${ARGN} -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math)
+  target_include_directories(awq_isa_${name} PRIVATE src)
+  target_link_libraries(awq_isa_${name} PRIVATE awq_warnings)
+  list(APPEND AWQ_ISAS ${name})
+  set(AWQ_ISAS ${AWQ_ISAS} PARENT_SCOPE)
+endfunction()
+
+awq_add_isa(portable)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  awq_add_isa(avx2 -mavx2 -mfma -mf16c -mbmi2)
+  set(AVX512 -mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512cd -mavx512vnni
+    -mprefer-vector-width=512)
+  awq_add_isa(avx512 ${AVX512})
+endif()
+list(JOIN AWQ_ISAS "|" AWQ_ISA_REGEX)
+
+function(awq_link_isas target)
+  foreach(isa IN LISTS AWQ_ISAS)
+    target_sources(${target} PRIVATE $<TARGET_OBJECTS:awq_isa_${isa}>)
+    string(TOUPPER ${isa} ISA)
+    target_compile_definitions(${target} PRIVATE AWQ_HAVE_${ISA})
+  endforeach()
+endfunction()

@@ -1,0 +1,18 @@
+#pragma once
+#include <cstdint>
+#include <string>
+
+namespace awq {
+
+/// Groups of instructions a kernel set may need; a bit is set only if the CPU has all of the group and the OS saves
+/// its registers.
+enum CpuFeature : uint32_t {
+  kAvx2 = 1,         // AVX2, FMA, F16C, BMI2
+  kAvx512Vnni = 2,   // AVX-512 F, BW, VL, DQ, CD and VNNI
+  kAvx512Bf16 = 4,
+};
+uint32_t cpu_features();
+std::string cpu_name();  // "AMD EPYC 9755"; "unknown CPU" where the system does not tell
+int physical_cores();    // cores this process may use, hyper-threads counted once
+
+}  // namespace awq

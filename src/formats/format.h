@@ -1,0 +1,76 @@
+#pragma once
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "model/spec.h"
+#include "quant/qmatrix.h"
+
+namespace awq {
+
+/// A file that travels with the weights: tokenizer, chat template, licence. Either bytes or a file to copy.
+struct SideFile {
+  std::string name;             // "tokenizer.json"; no directories
+  std::string bytes;            // used when `path` is empty
+  std::filesystem::path path;
+};
+
+struct TensorInfo {
+  std::string name;  // as the file spells it
+  std::string type;  // "BF16", "Q4_K"
+  Shape shape;
+  uint64_t bytes = 0;
+};
+
+/// A model on disk, opened without reading its weights. Files are memory-mapped; every name, type and shape has been
+/// checked against the spec when `open` returns. Whatever the file format, the outside looks like a Hugging Face
+/// folder: config(), side_files() and Hugging Face's row order of q and k. Safe to read from several threads.
+class Checkpoint {
+ public:
+  /// Tries each format. Throws Error if the path is missing or no format knows it.
+  static std::unique_ptr<Checkpoint> open(const std::filesystem::path& path);
+  virtual ~Checkpoint() = default;
+  virtual std::string_view format() const = 0;            // "hf", "gguf", "autoawq"
+  virtual const nlohmann::json& config() const = 0;       // Hugging Face's config.json
+  virtual const ModelSpec& spec() const = 0;
+  /// A float matrix or norm (f32, f16 or bf16; block formats are de-quantized to f32), or a quantized matrix.
+  /// block is -1 for embed, final_norm and head. With tied embeddings head is not asked for.
+  virtual Weight weight(int block, Param param) const = 0;
+  /// The bias [rows] as f32, for parameters whose spec has one.
+  virtual Tensor bias(int block, Param param) const = 0;
+  virtual std::vector<TensorInfo> tensors() const = 0;
+  /// Everything but weights and config.json: tokenizer.json, tokenizer_config.json, chat_template.jinja,
+  /// generation_config.json, licences. A GGUF's metadata is converted.
+  virtual std::vector<SideFile> side_files() const = 0;
+};
+
+/// A side file's text, or an empty string where there is none.
+std::string read_side_file(const Checkpoint& model, std::string_view name);
+
+/// Receives a model parameter by parameter, in any order of the caller's that is always the same, and writes shards as
+/// it goes, so that peak memory is one shard. Nothing exists under the final name before `finish` returns.
+class CheckpointSink {
+ public:
+  virtual ~CheckpointSink() = default;
+  virtual void put(int block, Param param, const Weight& w) = 0;
+  virtual void put_bias(int block, Param param, const Tensor& b) = 0;
+  virtual void put_side_file(const SideFile& file) = 0;
+  virtual void finish() = 0;
+};
+
+struct Format {
+  std::string_view name;  // as accepted by --format
+  bool (*detect)(const std::filesystem::path& path);
+  std::unique_ptr<Checkpoint> (*open)(const std::filesystem::path& path);
+  /// Null where the format is only read. `config` is the source's config.json.
+  std::unique_ptr<CheckpointSink> (*create)(const std::filesystem::path& dir, const nlohmann::json& config, const ModelSpec& spec,
+                                            const QuantSpec& quant);
+};
+std::span<const Format> formats();  // autoawq, hf, gguf; see formats.cc
+
+}  // namespace awq

@@ -1,0 +1,81 @@
+#pragma once
+// The contract between the library and its CPU kernels, and the only header a kernel file may include besides
+// generic.h, <stddef.h>, <stdint.h> and the intrinsics. Plain structs, no inline functions: anything inline would be
+// compiled once per instruction set and the linker would keep an arbitrary copy.
+#include <stddef.h>
+#include <stdint.h>
+
+namespace awq::kernels {
+
+/// Rows of a weight matrix are grouped into panels of 16, one vector of 16 outputs per column. Every set uses this
+/// layout, so packing is written once.
+enum : int32_t { kPanel = 16 };
+
+/// Columns of activations that share one scale in ActI16, at most: 128 * 2 * 15 * 32767 fits in 31 bits.
+enum : int32_t { kMaxActGroup = 128 };
+
+/// c[m][n] = (accumulate ? c[m][n] : 0) + sum over k of a[m * a_row + k] * b[(n / 16) * b_panel + k * b_k + n % 16]
+/// for m < M, n < N. A weight packed in panels has b_panel = K * 16, b_k = 16; a row-major [K][N] matrix has
+/// b_panel = 16, b_k = N. Columns of the last panel past N are read (the caller pads by up to 15 elements) and never
+/// written. The sum over k runs in order for every output, whatever M is, so a token's result does not depend on how
+/// many tokens are computed with it. b is float, bfloat16 or float16, by the entry that is called.
+struct Gemm {
+  const float* a;
+  ptrdiff_t a_row;
+  const void* b;
+  ptrdiff_t b_panel, b_k;  // in elements of b
+  float* c;
+  ptrdiff_t c_row;
+  int32_t m, n, k;
+  bool accumulate;
+};
+
+/// 4-bit weights in panels of 16 rows, one stream that is read strictly in order. For each panel and each group of
+/// `group` columns (8 <= group <= kMaxActGroup, a multiple of 8), the stream holds
+///   uint32 codes[group / 8][16]   nibble i of lane r: column 2i of the eight for i < 4, else column 2(i - 4) + 1,
+///                                 so that (word >> 4j) & 0x000f000f is the pair of columns 2j, 2j + 1
+///   float  scales[16]
+///   uint8  zeros[16]
+/// Rows past the end of the last panel have scale 0. Bytes of one group of a panel: 8 * group + 80.
+struct PackedI4 {
+  const uint8_t* stream;
+  int32_t rows, cols, group;
+};
+
+/// Activations as 16-bit integers, x = codes * scale: [tokens][cols] codes, [tokens][cols / group] scales and sums of
+/// codes (what the zero point multiplies). 16 bits keep the values to 2^-16 of the largest in the group, which is finer
+/// than bfloat16 or float16, and integer dot products are exact, so every set gives the same sums.
+struct ActI16 {
+  const int16_t* codes;
+  const float* scales;
+  const int32_t* sums;
+  int32_t tokens, cols, group;
+};
+
+/// Every function is thread-agnostic: the caller splits rows, panels or tokens.
+struct KernelSet {
+  const char* name;  // "avx2", as accepted by AWQ_ISA and --isa
+  uint32_t needs;    // CpuFeature bits of base/cpu.h
+  void (*gemm_f32)(const Gemm& g);
+  void (*gemm_bf16)(const Gemm& g);
+  void (*gemm_f16)(const Gemm& g);
+  /// scale = max|x| / 32767 of the group, codes = round to nearest even of x / scale; an all-zero group has scale 0.
+  void (*quantize_i16)(const float* x, int32_t tokens, int32_t cols, int32_t group, int16_t* codes, float* scales, int32_t* sums);
+  /// y[t * y_row + r] = sum over groups, in order, of (ws * xs) * float(sum of (code - zero) * x code)
+  /// for panels [panel_begin, panel_end); only r < w.rows is written.
+  void (*matmul_i4)(const PackedI4& w, const ActI16& x, float* y, ptrdiff_t y_row, int32_t panel_begin, int32_t panel_end);
+  /// y[t] = x[t] / sqrt(mean(x[t]^2) + eps) * (gain + gain_offset); x and y may be the same.
+  void (*rms_norm)(const float* x, const float* gain, float gain_offset, float eps, int32_t tokens, int32_t dim, float* y);
+  /// In place, over the first n entries of each of `rows` rows: softmax.
+  void (*softmax)(float* x, ptrdiff_t x_row, int32_t rows, int32_t n);
+  /// y[i] = act(g[i]) * u[i]; y may be g.
+  void (*silu_mul)(const float* g, const float* u, float* y, int64_t n);
+  void (*gelu_tanh_mul)(const float* g, const float* u, float* y, int64_t n);
+  void (*add)(const float* x, float* y, int64_t n);  // y += x
+  /// Rotates pairs (i, i + dims / 2) of each of `heads` consecutive heads of head_dim: cosines and sines [dims / 2].
+  void (*rope)(float* x, const float* cosines, const float* sines, int32_t heads, int32_t head_dim, int32_t dims);
+  /// log(sum(exp(x))), without overflow.
+  double (*log_sum_exp)(const float* x, int32_t n);
+};
+
+}  // namespace awq::kernels

@@ -1,0 +1,55 @@
+#pragma once
+#include <variant>
+
+#include "tensor/tensor.h"
+
+namespace awq {
+
+/// How a weight matrix is stored. Value type; two equal specs mean bit-compatible matrices.
+struct QuantSpec {
+  int bits = 4;
+  int group_size = 128;  // columns (input channels) that share a scale
+  DType scale_dtype = DType::f16;
+  bool operator==(const QuantSpec&) const = default;
+  int levels() const { return (1 << bits) - 1; }
+};
+
+/// A quantized [rows, cols] matrix in the one layout every other layout is converted to and from: codes row-major and
+/// unpacked to one per byte, scales and zeros [rows, cols / group_size].
+///
+///     w[r][c] = (codes[r][c] - zeros[r][g]) * scales[r][g]      with g = c / group_size
+///
+/// Files and kernels have their own layouts; this is the hub that keeps them from knowing each other.
+struct QMatrix {
+  QuantSpec spec;
+  Tensor codes;   // u8 [rows, cols]
+  Tensor scales;  // f32 [rows, groups], holding values that spec.scale_dtype represents
+  Tensor zeros;   // u8 [rows, groups]
+  int64_t rows() const { return codes.shape()[0]; }
+  int64_t cols() const { return codes.shape()[1]; }
+  int64_t groups() const { return cols() / spec.group_size; }
+};
+
+/// A parameter as checkpoints hold it.
+using Weight = std::variant<Tensor, QMatrix>;
+
+/// Range of one group before rounding. Always contains zero, so that zero is a level and no group is cut off.
+struct Range {
+  float low = 0, high = 0;
+};
+struct Grid {
+  float scale = 0;
+  int zero = 0;
+};
+Range range_of(std::span<const float> group);
+/// Scale rounded to spec.scale_dtype first, then the zero point and all codes from the rounded scale.
+Grid grid_of(Range range, const QuantSpec& spec);
+inline float dequantize(int code, Grid g) { return float(code - g.zero) * g.scale; }
+int encode(float w, Grid g, int levels);
+
+/// Round-to-nearest of a f32 [rows, cols] matrix. `clip` (optional, f32 [rows, groups]) bounds |w| before the range is
+/// measured. Throws Error if group_size does not divide cols.
+QMatrix quantize(const Tensor& w, const QuantSpec& spec, const Tensor* clip = nullptr);
+Tensor dequantize(const QMatrix& q);  // f32 [rows, cols]
+
+}  // namespace awq

@@ -1,0 +1,114 @@
+#include "tensor/tensor.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "base/numeric.h"
+
+namespace awq {
+namespace {
+
+struct DTypeInfo {
+  std::string_view name;
+  size_t size;
+};
+constexpr DTypeInfo kInfo[] = {{"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4}, {"I16", 2}, {"I8", 1}, {"U8", 1}};
+
+float widen(DType t, uint16_t v) { return t == DType::f16 ? f16_to_f32(v) : bf16_to_f32(v); }
+
+void widen_all(const Tensor& from, std::span<float> out) {
+  const auto in = from.bits16();
+  for (size_t i = 0; i < in.size(); ++i) out[i] = widen(from.dtype(), in[i]);
+}
+
+void narrow_all(std::span<const float> in, DType t, uint16_t* out) {
+  for (size_t i = 0; i < in.size(); ++i) out[i] = t == DType::f16 ? f32_to_f16(in[i]) : f32_to_bf16(in[i]);
+}
+
+}  // namespace
+
+size_t size_of(DType t) { return kInfo[size_t(t)].size; }
+std::string_view name_of(DType t) { return kInfo[size_t(t)].name; }
+
+Shape::Shape(std::span<const int64_t> dims) {
+  if (dims.size() > dims_.size()) fail("shape", "a tensor has {} dimensions; at most {} are supported", dims.size(), dims_.size());
+  for (int64_t d : dims) {
+    dims_[size_t(rank_++)] = d;
+    elements_ = checked_mul(elements_, d);
+  }
+}
+
+std::string Shape::text() const {
+  std::string s = "[";
+  for (int i = 0; i < rank_; ++i) s += (i ? ", " : "") + std::to_string((*this)[i]);
+  return s + "]";
+}
+
+Tensor Tensor::empty(Shape shape, DType dtype) {
+  const size_t bytes = size_t(checked_mul(shape.elements(), int64_t(size_of(dtype))));
+  void* p = std::aligned_alloc(64, (bytes + 64) / 64 * 64);
+  if (!p) fail("memory", "cannot allocate {:.1f} MB for a tensor {}", double(bytes) / 1e6, shape.text());
+  return wrap(p, shape, dtype, std::shared_ptr<const void>(p, [](const void* q) { std::free(const_cast<void*>(q)); }));
+}
+
+Tensor Tensor::zeros(Shape shape, DType dtype) {
+  Tensor t = empty(shape, dtype);
+  std::memset(t.data_, 0, t.bytes());
+  return t;
+}
+
+Tensor Tensor::wrap(const void* data, Shape shape, DType dtype, std::shared_ptr<const void> owner) {
+  Tensor t;
+  t.shape_ = shape;
+  t.dtype_ = dtype;
+  t.data_ = static_cast<std::byte*>(const_cast<void*>(data));
+  t.owner_ = std::move(owner);
+  return t;
+}
+
+std::byte* Tensor::typed(DType want) const {
+  if (want != dtype_) fail("tensor", "a {} tensor was read as {}", name_of(dtype_), name_of(want));
+  return data_;
+}
+
+std::span<const uint16_t> Tensor::bits16() const {
+  if (dtype_ != DType::f16 && dtype_ != DType::bf16) fail("tensor", "a {} tensor was read as 16-bit float", name_of(dtype_));
+  return {reinterpret_cast<const uint16_t*>(data_), count()};
+}
+
+Tensor Tensor::rows(int64_t begin, int64_t end) const {
+  if (shape_.rank() == 0 || begin < 0 || begin > end || end > shape_[0])
+    fail("tensor", "rows {} to {} of a tensor {}", begin, end, shape_.text());
+  std::array<int64_t, 4> dims{};
+  for (int i = 0; i < shape_.rank(); ++i) dims[size_t(i)] = shape_[i];
+  const int64_t row = shape_[0] ? shape_.elements() / shape_[0] : 0;
+  dims[0] = end - begin;
+  return wrap(data_ + size_t(begin * row) * size_of(dtype_), Shape(std::span<const int64_t>(dims.data(), size_t(shape_.rank()))), dtype_, owner_);
+}
+
+Tensor Tensor::reshaped(Shape shape) const {
+  if (shape.elements() != shape_.elements()) fail("tensor", "{} cannot be reshaped to {}", shape_.text(), shape.text());
+  return wrap(data_, shape, dtype_, owner_);
+}
+
+Tensor Tensor::clone() const {
+  Tensor t = empty(shape_, dtype_);
+  std::memcpy(t.data_, data_, bytes());
+  return t;
+}
+
+Tensor Tensor::to(DType dtype) const {
+  if (dtype == dtype_) return *this;
+  if (dtype_ != DType::f32) {
+    Tensor wide = empty(shape_, DType::f32);
+    widen_all(*this, wide.as<float>());
+    return wide.to(dtype);
+  }
+  Tensor t = empty(shape_, dtype);
+  if (dtype != DType::f16 && dtype != DType::bf16) fail("tensor", "F32 cannot be converted to {}", name_of(dtype));
+  narrow_all(as<float>(), dtype, reinterpret_cast<uint16_t*>(t.data_));
+  return t;
+}
+
+}  // namespace awq
