@@ -1,0 +1,63 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace awq {
+
+/// A whole file, read-only in memory. The mapping lives as long as a copy of the owner does.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::filesystem::path& path);  // throws Error: missing, unreadable, a directory, empty
+  std::span<const std::byte> bytes() const { return bytes_; }
+  const std::filesystem::path& path() const { return path_; }
+  const std::shared_ptr<const void>& owner() const { return owner_; }
+
+ private:
+  std::filesystem::path path_;
+  std::span<const std::byte> bytes_;
+  std::shared_ptr<const void> owner_;
+};
+
+/// A text file of at most `limit` bytes.
+std::string read_text(const std::filesystem::path& path, uint64_t limit = uint64_t(256) << 20);
+
+/// A folder that appears at once or not at all: files are written under "<final>.partial-<pid>", and `commit` fsyncs
+/// them and renames. Destroyed uncommitted, it removes what it wrote. Throws Error if `final` exists already.
+class AtomicDir {
+ public:
+  explicit AtomicDir(std::filesystem::path final);
+  ~AtomicDir();
+  AtomicDir(const AtomicDir&) = delete;
+  AtomicDir& operator=(const AtomicDir&) = delete;
+  std::filesystem::path path(std::string_view name) const;  // inside the temporary folder
+  void write(std::string_view name, std::string_view bytes);
+  void copy(std::string_view name, const std::filesystem::path& from);
+  void commit();
+
+ private:
+  std::filesystem::path final_, temporary_;
+  bool committed_ = false;
+};
+
+/// A file written front to back. Every error of the system, disk full above all, throws Error with the path.
+class OutputFile {
+ public:
+  explicit OutputFile(const std::filesystem::path& path);
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
+  void close();  // flushes, fsyncs and reports what failed; the destructor does not
+
+ private:
+  std::filesystem::path path_;
+  int fd_ = -1;
+};
+
+}  // namespace awq
