@@ -1,0 +1,79 @@
+#include "model/spec.h"
+
+#include <array>
+#include <cmath>
+#include <numbers>
+
+#include "base/check.h"
+
+namespace awq {
+namespace {
+
+constexpr std::string_view kRoleNames[] = {"embed", "attn_norm", "q",  "k",    "v",  "o",    "q_norm",        "k_norm",
+                                           "attn_post_norm", "mlp_norm", "gate", "up", "down", "mlp_post_norm", "final_norm", "head"};
+
+// Llama 3.1's rule: wavelengths beyond original_context / low_freq_factor are stretched by `factor`, those below
+// original_context / high_freq_factor are kept, and a linear ramp joins them.
+double llama3_scaled(double frequency, const RopeSpec& r) {
+  const double turns = r.original_context * frequency / (2 * std::numbers::pi);
+  if (turns <= r.low_freq_factor) return frequency / r.factor;
+  if (turns >= r.high_freq_factor) return frequency;
+  const double keep = (turns - r.low_freq_factor) / (r.high_freq_factor - r.low_freq_factor);
+  return frequency * (keep + (1 - keep) / r.factor);
+}
+
+}  // namespace
+
+std::string_view name_of(Role role) { return kRoleNames[size_t(role)]; }
+
+bool is_norm(Role role) {
+  using enum Role;
+  return role == attn_norm || role == attn_post_norm || role == mlp_norm || role == mlp_post_norm || role == q_norm ||
+         role == k_norm || role == final_norm;
+}
+
+std::vector<float> RopeSpec::frequencies() const {
+  std::vector<float> f(size_t(dims / 2));
+  for (size_t i = 0; i < f.size(); ++i) {
+    const double base = std::pow(double(theta), -2.0 * double(i) / dims);
+    const double scaled = scaling == RopeScaling::llama3 ? llama3_scaled(base, *this) : base / factor;
+    f[i] = float(scaled);
+  }
+  return f;
+}
+
+std::vector<Param> BlockSpec::params() const {
+  using enum Role;
+  std::vector<Param> p = {{attn_norm}, {q}, {k}, {v}, {o}};
+  if (attention.head_norm) p.insert(p.end(), {{q_norm}, {k_norm}});
+  if (placement == NormPlacement::both) p.push_back({attn_post_norm});
+  p.insert(p.end(), {{mlp_norm}, {gate}, {up}, {down}});
+  if (placement == NormPlacement::both) p.push_back({mlp_post_norm});
+  return p;
+}
+
+bool BlockSpec::has_bias(Param p) const {
+  using enum Role;
+  switch (p.role) {
+    case q: case k: case v: return attention.qkv_bias;
+    case o: return attention.o_bias;
+    case gate: case up: case down: return mlp.bias;
+    default: return false;
+  }
+}
+
+std::pair<int64_t, int64_t> BlockSpec::shape(Param p) const {
+  using enum Role;
+  switch (p.role) {
+    case q: return {attention.q_rows(), dim};
+    case k: case v: return {attention.kv_rows(), dim};
+    case o: return {dim, attention.q_rows()};
+    case gate: case up: return {mlp.hidden, dim};
+    case down: return {dim, mlp.hidden};
+    case q_norm: case k_norm: return {attention.head_dim, 0};
+    case attn_norm: case attn_post_norm: case mlp_norm: case mlp_post_norm: return {dim, 0};
+    default: fail("model", "{} is no parameter of a block", name_of(p.role));
+  }
+}
+
+}  // namespace awq
