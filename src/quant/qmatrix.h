@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <variant>
 
 #include "tensor/tensor.h"
@@ -36,19 +37,24 @@ using Weight = std::variant<Tensor, QMatrix>;
 /// Range of one group before rounding. Always contains zero, so that zero is a level and no group is cut off.
 struct Range {
   float low = 0, high = 0;
+  Range clipped(float bound) const { return {std::max(low, -bound), std::min(high, bound)}; }
 };
+/// One group's levels: (code - zero) * scale for code in 0 .. levels.
 struct Grid {
   float scale = 0;
   int zero = 0;
 };
 Range range_of(std::span<const float> group);
-/// Scale rounded to spec.scale_dtype first, then the zero point and all codes from the rounded scale.
+/// Scale rounded to spec.scale_dtype first, then the zero point and all codes from the rounded scale. A range too wide
+/// for the scale's type gives an infinite scale.
 Grid grid_of(Range range, const QuantSpec& spec);
-inline float dequantize(int code, Grid g) { return float(code - g.zero) * g.scale; }
-int encode(float w, Grid g, int levels);
+/// codes[i] = clamp(round(w[i] / scale) + zero), half to even.
+void encode(std::span<const float> w, Grid g, int levels, uint8_t* codes);
+/// out[i] = the level nearest to w[i].
+void round_to(std::span<const float> w, Grid g, int levels, float* out);
 
-/// Round-to-nearest of a f32 [rows, cols] matrix. `clip` (optional, f32 [rows, groups]) bounds |w| before the range is
-/// measured. Throws Error if group_size does not divide cols.
+/// Round-to-nearest of a f32 [rows, cols] matrix on the grids of each group's range. `clip` (optional, f32 [rows,
+/// groups]) bounds the ranges. Throws Error if group_size does not divide cols or a scale does not fit its type.
 QMatrix quantize(const Tensor& w, const QuantSpec& spec, const Tensor* clip = nullptr);
 Tensor dequantize(const QMatrix& q);  // f32 [rows, cols]
 

@@ -1,0 +1,72 @@
+#pragma once
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "model/spec.h"
+#include "quant/qmatrix.h"
+
+namespace awq {
+
+/// y = x W^T + b, with W in whatever form the backend prefers. Thread-safe.
+class Linear {
+ public:
+  virtual ~Linear() = default;
+  /// x f32 [tokens, in] -> y f32 [tokens, out]
+  virtual void operator()(const Tensor& x, Tensor& y) const = 0;
+  virtual int64_t rows() const = 0;
+  virtual int64_t bytes() const = 0;  // read for one token
+};
+
+/// Keys and values of one sequence in every block. It grows as positions are written; nothing is allocated ahead.
+class KvCache {
+ public:
+  virtual ~KvCache() = default;
+  virtual int64_t bytes() const = 0;
+};
+
+/// `tokens` consecutive rows of a batch, the first at position `first` of a sequence whose earlier positions `kv` holds.
+struct Sequence {
+  KvCache* kv = nullptr;
+  int first = 0;
+  int tokens = 0;
+};
+
+/// Several sequences, each with its own positions and cache, computed together. Rows follow the order of sequences.
+using Batch = std::span<const Sequence>;
+int tokens_of(Batch batch);
+
+/// A device that can run a block. Model code is written once against this interface; a call is a whole operation on a
+/// whole batch, so it may be virtual. Tensors are f32 on the device unless said otherwise. One call at a time.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string_view name() const = 0;     // "cpu"
+  virtual std::string_view kernels() const = 0;  // "avx2"
+  virtual int threads() const = 0;
+  virtual Tensor empty(Shape shape) = 0;
+
+  /// `bias` may be null; else f32 [rows].
+  virtual std::unique_ptr<Linear> linear(const Weight& w, const Tensor* bias) = 0;
+  virtual std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks) = 0;
+
+  /// x[t] = table[tokens[t]] * scale; table f32, f16 or bf16 [vocab, dim]
+  virtual void embed(const Tensor& table, std::span<const int32_t> tokens, float scale, Tensor& x) = 0;
+  /// Normalises each run of gain's length in x; y may be x.
+  virtual void rms_norm(const Tensor& x, const Tensor& gain, const NormSpec& norm, Tensor& y) = 0;
+  /// In place. x [tokens, heads * head_dim]; frequencies [dims / 2].
+  virtual void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim) = 0;
+  /// Stores k and v [tokens, kv_rows] in the caches of `block`, then y [tokens, q_rows] = attention of q over all
+  /// positions each token may see.
+  virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, Batch batch, int block, const AttentionSpec& spec, Tensor& y) = 0;
+  virtual void gate(const Tensor& gate, const Tensor& up, Activation act, Tensor& y) = 0;  // y = act(gate) * up
+  virtual void add(const Tensor& x, Tensor& y) = 0;                                        // y += x
+};
+
+struct CpuOptions {
+  int threads = 0;  // 0: one per physical core
+  std::string_view isa{};
+};
+std::unique_ptr<Backend> cpu_backend(const CpuOptions& options = {});
+
+}  // namespace awq

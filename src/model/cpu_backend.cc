@@ -1,0 +1,112 @@
+#include <cmath>
+#include <cstring>
+
+#include "base/numeric.h"
+#include "base/parallel.h"
+#include "kernels/registry.h"
+#include "model/backend.h"
+#include "model/cpu_attention.h"
+#include "model/cpu_linear.h"
+
+namespace awq {
+namespace {
+
+void copy_row(const Tensor& table, int64_t row, float scale, float* out) {
+  const int64_t dim = table.shape()[1];
+  if (table.dtype() == DType::f32) {
+    const float* in = table.as<float>().data() + row * dim;
+    for (int64_t i = 0; i < dim; ++i) out[i] = in[i] * scale;
+  } else {
+    const uint16_t* in = table.bits16().data() + row * dim;
+    const bool half = table.dtype() == DType::f16;
+    for (int64_t i = 0; i < dim; ++i) out[i] = (half ? f16_to_f32(in[i]) : bf16_to_f32(in[i])) * scale;
+  }
+}
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(const CpuOptions& o) : kernels_(kernels::select(o.isa)), pool_(o.threads) {}
+  std::string_view name() const override { return "cpu"; }
+  std::string_view kernels() const override { return kernels_.name; }
+  int threads() const override { return pool_.size(); }
+  Tensor empty(Shape shape) override { return Tensor::empty(shape, DType::f32); }
+  std::unique_ptr<Linear> linear(const Weight& w, const Tensor* bias) override { return cpu_linear(w, bias, pool_, kernels_); }
+  std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks) override { return std::make_unique<CpuKvCache>(blocks); }
+
+  void embed(const Tensor& table, std::span<const int32_t> tokens, float scale, Tensor& x) override {
+    const int64_t dim = table.shape()[1];
+    for (size_t t = 0; t < tokens.size(); ++t) {
+      if (tokens[t] < 0 || tokens[t] >= table.shape()[0]) fail("forward", "token {} is outside the vocabulary of {}", tokens[t], table.shape()[0]);
+      copy_row(table, tokens[t], scale, x.as<float>().data() + int64_t(t) * dim);
+    }
+  }
+
+  void rms_norm(const Tensor& x, const Tensor& gain, const NormSpec& norm, Tensor& y) override {
+    const int64_t width = gain.shape()[0];
+    rows(x.shape().elements() / width, width, [&](int64_t b, int64_t e) {
+      kernels_.rms_norm(x.as<float>().data() + b * width, gain.as<float>().data(), norm.gain_offset, norm.eps, int32_t(e - b), int32_t(width),
+                        y.as<float>().data() + b * width);
+    });
+  }
+
+  void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim) override {
+    const int64_t width = x.shape()[1];
+    const std::vector<int> at = positions(batch);
+    rows(x.shape()[0], width, [&](int64_t b, int64_t e) {
+      std::vector<float> cosines(frequencies.size()), sines(frequencies.size());
+      for (int64_t t = b; t < e; ++t) {
+        for (size_t i = 0; i < frequencies.size(); ++i) {
+          const float angle = float(at[size_t(t)]) * frequencies[i];
+          cosines[i] = std::cos(angle);
+          sines[i] = std::sin(angle);
+        }
+        kernels_.rope(x.as<float>().data() + t * width, cosines.data(), sines.data(), int32_t(width / head_dim), head_dim, int32_t(2 * frequencies.size()));
+      }
+    });
+  }
+
+  void attention(const Tensor& q, const Tensor& k, const Tensor& v, Batch batch, int block, const AttentionSpec& spec, Tensor& y) override {
+    cpu_attention(pool_, kernels_, q, k, v, batch, block, spec, y);
+  }
+
+  void gate(const Tensor& g, const Tensor& u, Activation act, Tensor& y) override {
+    const auto f = act == Activation::silu ? kernels_.silu_mul : kernels_.gelu_tanh_mul;
+    elements(g.shape().elements(), [&](int64_t b, int64_t e) { f(g.as<float>().data() + b, u.as<float>().data() + b, y.as<float>().data() + b, e - b); });
+  }
+
+  void add(const Tensor& x, Tensor& y) override {
+    elements(x.shape().elements(), [&](int64_t b, int64_t e) { kernels_.add(x.as<float>().data() + b, y.as<float>().data() + b, e - b); });
+  }
+
+ private:
+  // Below about 16k values a fork and a join cost more than they save.
+  template <class F> void rows(int64_t n, int64_t width, const F& f) {
+    if (n * width < 16384) f(0, n);
+    else pool_.run(n, 1, f);
+  }
+  template <class F> void elements(int64_t n, const F& f) {
+    if (n < 16384) f(0, n);
+    else pool_.run(n, 64, f);
+  }
+  static std::vector<int> positions(Batch batch) {
+    std::vector<int> at;
+    for (const Sequence& s : batch)
+      for (int t = 0; t < s.tokens; ++t) at.push_back(s.first + t);
+    return at;
+  }
+
+  const kernels::KernelSet& kernels_;
+  ThreadPool pool_;
+};
+
+}  // namespace
+
+int tokens_of(Batch batch) {
+  int n = 0;
+  for (const Sequence& s : batch) n += s.tokens;
+  return n;
+}
+
+std::unique_ptr<Backend> cpu_backend(const CpuOptions& options) { return std::make_unique<CpuBackend>(options); }
+
+}  // namespace awq

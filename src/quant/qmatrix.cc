@@ -1,0 +1,85 @@
+#include "quant/qmatrix.h"
+
+#include <cmath>
+
+#include "base/numeric.h"
+
+namespace awq {
+namespace {
+
+// Half to even, for |v| < 2^22: adding 1.5 * 2^23 leaves no fraction bits. Unlike nearbyint, it vectorises everywhere.
+float round_even(float v) { return (v + 12582912.f) - 12582912.f; }
+
+float rounded_to(float v, DType t) {
+  if (t == DType::f16) return f16_to_f32(f32_to_f16(v));
+  if (t == DType::bf16) return bf16_to_f32(f32_to_bf16(v));
+  return v;
+}
+
+// The smallest scale a type can hold: a group of zeros, or of values too small for it, rounds to zeros.
+float smallest_scale(DType t) { return t == DType::f16 ? 0x1p-24f : 0x1p-126f; }
+
+// w / scale may be huge for a scale at its floor; clamping before rounding gives the same codes.
+float level_of(float w, Grid g, int levels) {
+  const float low = float(-g.zero), high = float(levels - g.zero);
+  return round_even(std::min(std::max(w / g.scale, low), high));
+}
+
+}  // namespace
+
+Range range_of(std::span<const float> group) {
+  Range r;
+  for (float w : group) {
+    r.low = std::min(r.low, w);
+    r.high = std::max(r.high, w);
+  }
+  return r;
+}
+
+Grid grid_of(Range range, const QuantSpec& spec) {
+  const float exact = (range.high - range.low) / float(spec.levels());
+  const float scale = std::max(rounded_to(exact, spec.scale_dtype), smallest_scale(spec.scale_dtype));
+  const float zero = std::min(round_even(std::min(-range.low / scale, 256.f)), float(spec.levels()));
+  return {scale, int(zero)};
+}
+
+void encode(std::span<const float> w, Grid g, int levels, uint8_t* codes) {
+  for (size_t i = 0; i < w.size(); ++i) codes[i] = uint8_t(int(level_of(w[i], g, levels)) + g.zero);
+}
+
+void round_to(std::span<const float> w, Grid g, int levels, float* out) {
+  for (size_t i = 0; i < w.size(); ++i) out[i] = level_of(w[i], g, levels) * g.scale;
+}
+
+QMatrix quantize(const Tensor& w, const QuantSpec& spec, const Tensor* clip) {
+  const int64_t rows = w.shape()[0], cols = w.shape()[1], g = spec.group_size;
+  if (g < 1 || cols % g) fail("quantize", "a group of {} columns does not divide a matrix of {} columns", g, cols);
+  QMatrix q{spec, Tensor::empty({rows, cols}, DType::u8), Tensor::empty({rows, cols / g}, DType::f32), Tensor::empty({rows, cols / g}, DType::u8)};
+  const auto in = w.as<float>();
+  for (int64_t i = 0; i < rows * cols / g; ++i) {
+    const auto group = in.subspan(size_t(i * g), size_t(g));
+    Range r = range_of(group);
+    if (clip) r = r.clipped(clip->as<float>()[size_t(i)]);
+    const Grid grid = grid_of(r, spec);
+    if (!std::isfinite(grid.scale)) fail("quantize", "weights from {} to {} need a scale beyond the range of {}", r.low, r.high, name_of(spec.scale_dtype));
+    encode(group, grid, spec.levels(), q.codes.as<uint8_t>().data() + i * g);
+    q.scales.as<float>()[size_t(i)] = grid.scale;
+    q.zeros.as<uint8_t>()[size_t(i)] = uint8_t(grid.zero);
+  }
+  return q;
+}
+
+Tensor dequantize(const QMatrix& q) {
+  Tensor w = Tensor::empty(q.codes.shape(), DType::f32);
+  const auto codes = q.codes.as<uint8_t>();
+  const auto scales = q.scales.as<float>();
+  const auto zeros = q.zeros.as<uint8_t>();
+  auto out = w.as<float>();
+  for (size_t i = 0; i < codes.size(); ++i) {
+    const size_t g = i / size_t(q.spec.group_size);
+    out[i] = float(int(codes[i]) - int(zeros[g])) * scales[g];
+  }
+  return w;
+}
+
+}  // namespace awq
