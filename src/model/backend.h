@@ -63,10 +63,11 @@ class Backend {
   virtual void add(const Tensor& x, Tensor& y) = 0;                                        // y += x
 };
 
-struct CpuOptions {
-  int threads = 0;  // 0: one per physical core
-  std::string_view isa{};
-};
-std::unique_ptr<Backend> cpu_backend(const CpuOptions& options = {});
+class ThreadPool;
+namespace kernels {
+struct KernelSet;
+}
+/// The CPU. Borrows the pool and the kernels, which the quantizer's own arithmetic uses too.
+std::unique_ptr<Backend> cpu_backend(ThreadPool& pool, const kernels::KernelSet& kernels);
 
 }  // namespace awq

@@ -3,7 +3,7 @@
 
 #include "base/numeric.h"
 #include "base/parallel.h"
-#include "kernels/registry.h"
+#include "kernels/kernels.h"
 #include "model/backend.h"
 #include "model/cpu_attention.h"
 #include "model/cpu_linear.h"
@@ -25,7 +25,7 @@ void copy_row(const Tensor& table, int64_t row, float scale, float* out) {
 
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(const CpuOptions& o) : kernels_(kernels::select(o.isa)), pool_(o.threads) {}
+  CpuBackend(ThreadPool& pool, const kernels::KernelSet& kernels) : kernels_(kernels), pool_(pool) {}
   std::string_view name() const override { return "cpu"; }
   std::string_view kernels() const override { return kernels_.name; }
   int threads() const override { return pool_.size(); }
@@ -96,7 +96,7 @@ class CpuBackend final : public Backend {
   }
 
   const kernels::KernelSet& kernels_;
-  ThreadPool pool_;
+  ThreadPool& pool_;
 };
 
 }  // namespace
@@ -107,6 +107,8 @@ int tokens_of(Batch batch) {
   return n;
 }
 
-std::unique_ptr<Backend> cpu_backend(const CpuOptions& options) { return std::make_unique<CpuBackend>(options); }
+std::unique_ptr<Backend> cpu_backend(ThreadPool& pool, const kernels::KernelSet& kernels) {
+  return std::make_unique<CpuBackend>(pool, kernels);
+}
 
 }  // namespace awq

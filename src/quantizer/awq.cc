@@ -1,0 +1,176 @@
+// AWQ: a scale per input channel from a small grid, judged by the output of what reads the scaled input; then a bound of
+// each group's range. Lin et al., "AWQ: Activation-aware Weight Quantization", arXiv 2306.00978, in float throughout,
+// with "no scaling" always among the candidates.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "quantizer/method.h"
+
+namespace awq {
+namespace {
+
+constexpr int kGridSteps = 20;
+// Candidates that are judged by running the module, after the sum of the layers' own losses has ranked the whole grid.
+constexpr size_t kFinalists = 6;
+
+double squared_distance(const Tensor& a, const Tensor& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.as<float>().size(); ++i) {
+    const double d = double(a.as<float>()[i]) - double(b.as<float>()[i]);
+    sum += d * d;
+  }
+  return sum;
+}
+
+class Solver {
+ public:
+  Solver(BlockWeights& w, const Block& block, const BlockCalibration& calibration, const QuantSpec& spec, Backend& dev, const Host& host)
+      : w_(w), block_(block), calibration_(calibration), spec_(spec), dev_(dev), host_(host) {}
+
+  Solution run() {
+    std::vector<std::vector<float>> scales;
+    std::map<Param, double> rounding = rounding_errors();
+    for (const ScaleGroup& g : scale_groups(w_.spec)) scales.push_back(search(g));
+    for (size_t i = 0; i < scales.size(); ++i) fold(w_, solution_.groups[i].group, scales[i]);
+    for (size_t i = 0; i < scales.size(); ++i) round_consumers(solution_.groups[i].group, scales[i], rounding);
+    return std::move(solution_);
+  }
+
+ private:
+  const SiteStatistics& site(const ScaleGroup& g) const { return calibration_.sites.at(g.consumers.front()); }
+  std::vector<Tensor> consumers(const ScaleGroup& g) const {
+    std::vector<Tensor> t;
+    for (Param p : g.consumers) t.push_back(w_.tensor(p));
+    return t;
+  }
+
+  std::map<Param, double> rounding_errors() const {
+    std::map<Param, double> errors;
+    for (const ScaleGroup& g : scale_groups(w_.spec))
+      for (Param p : g.consumers) {
+        const Tensor& w = w_.tensor(p);
+        errors[p] = relative(gram_loss(host_, w, dequantize(quantize(w, spec_)), site(g).gram), w, site(g).gram);
+      }
+    return errors;
+  }
+
+  double relative(double loss, const Tensor& w, const Tensor& gram) const {
+    const double energy = gram_energy(host_, w, gram);
+    return energy > 0 ? loss / energy : 0;
+  }
+
+  std::vector<float> search(const ScaleGroup& g) {
+    std::vector<float> m = site(g).mean_abs(), wm = weight_mean(consumers(g), spec_.group_size);
+    if (g.tied_heads > 1) {
+      m = tied(m, g.tied_heads, g.head_dim);
+      wm = tied(wm, g.tied_heads, g.head_dim);
+    }
+    const std::vector<Candidate> grid = candidates(kGridSteps);
+    std::vector<std::vector<float>> scales;
+    for (Candidate c : grid) scales.push_back(scales_of(c, m, wm));
+    const std::vector<double> losses = judged(g, scales, gram_losses(host_, consumers(g), site(g).gram, scales, spec_));
+    const auto best = size_t(std::min_element(losses.begin(), losses.end()) - losses.begin());  // the first of equals
+    if (!(losses[best] <= losses[0])) fail("quantize", "no finite loss at the input of {}; the weights or activations are damaged", name_of(g.consumers.front().role));
+    const auto [low, high] = std::minmax_element(scales[best].begin(), scales[best].end());
+    solution_.groups.push_back({g, grid[best], losses[best], losses[0], *low, *high});
+    return scales[best];
+  }
+
+  // A single consumer's loss is the sum it already has. Others are judged by the module they feed: identity (the first
+  // candidate) and the finalists; the rest of the grid is out.
+  std::vector<double> judged(const ScaleGroup& g, const std::vector<std::vector<float>>& scales, const std::vector<double>& ranking) const {
+    if (g.consumers.size() == 1) return ranking;
+    std::vector<size_t> order(ranking.size() - 1);
+    std::iota(order.begin(), order.end(), size_t(1));
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return ranking[a] < ranking[b]; });
+    order.resize(std::min(order.size(), kFinalists));
+    order.push_back(0);
+    std::vector<double> losses(ranking.size(), INFINITY);
+    const Tensor reference = module_output(g, block_);
+    for (size_t i : order) losses[i] = squared_distance(reference, module_output(g, replaced(g, scales[i])));
+    return losses;
+  }
+
+  Block replaced(const ScaleGroup& g, std::span<const float> s) const {
+    Block b = block_;
+    for (Param p : g.consumers) {
+      const auto bias = w_.bias.find(p);
+      b.linear[p] = dev_.linear(effective_weight(w_.tensor(p), s, spec_), bias == w_.bias.end() ? nullptr : &bias->second);
+    }
+    return b;
+  }
+
+  Tensor module_output(const ScaleGroup& g, const Block& b) const {
+    const Tensor& x = site(g).sample;
+    Tensor y = dev_.empty({x.shape()[0], w_.spec.dim});
+    if (g.consumers.front().role == Role::gate) {
+      mlp_forward(dev_, b, x, y);
+      return y;
+    }
+    std::vector<std::unique_ptr<KvCache>> caches;
+    std::vector<Sequence> batch;
+    for (int i = 0; i < calibration_.sample_sequences; ++i) {
+      caches.push_back(dev_.kv_cache({&b.spec, 1}));
+      batch.push_back({caches.back().get(), 0, calibration_.sequence_tokens});
+    }
+    attention_forward(dev_, b, batch, 0, x, y);
+    return y;
+  }
+
+  // The statistics of inputs that have been divided by s.
+  static Tensor scaled(const Tensor& gram, std::span<const float> s) {
+    Tensor c = gram.clone();
+    const size_t n = s.size();
+    for (size_t i = 0; i < n; ++i)
+      for (size_t j = i; j < n; ++j) c.as<float>()[i * n + j] /= s[i] * s[j];
+    return c;
+  }
+
+  void round_consumers(const ScaleGroup& g, std::span<const float> s, const std::map<Param, double>& rounding) {
+    const Tensor gram = scaled(site(g).gram, s);
+    for (Param p : g.consumers) {
+      const Tensor& w = w_.tensor(p);
+      const Tensor clip = best_clip(host_, w, gram, spec_);
+      QMatrix plain = quantize(w, spec_), clipped = quantize(w, spec_, &clip);
+      const double plain_loss = gram_loss(host_, w, dequantize(plain), gram), clipped_loss = gram_loss(host_, w, dequantize(clipped), gram);
+      // The bound was judged group by group; the whole row has the last word.
+      const bool cut = clipped_loss < plain_loss;
+      solution_.layers.push_back({p, relative(std::min(clipped_loss, plain_loss), w, gram), rounding.at(p), cut ? share_cut(w, clip) : 0});
+      solution_.matrices[p] = cut ? std::move(clipped) : std::move(plain);
+    }
+  }
+
+  double share_cut(const Tensor& w, const Tensor& clip) const {
+    int64_t cut = 0;
+    for (int64_t i = 0; i < clip.shape().elements(); ++i) {
+      const Range r = range_of(w.as<float>().subspan(size_t(i * spec_.group_size), size_t(spec_.group_size)));
+      cut += clip.as<float>()[size_t(i)] < std::max(-r.low, r.high);
+    }
+    return double(cut) / double(clip.shape().elements());
+  }
+
+  BlockWeights& w_;
+  const Block& block_;
+  const BlockCalibration& calibration_;
+  const QuantSpec& spec_;
+  Backend& dev_;
+  const Host& host_;
+  Solution solution_;
+};
+
+class Awq final : public Method {
+ public:
+  bool needs_calibration() const override { return true; }
+  Solution solve(BlockWeights& w, const Block& block, const BlockCalibration& calibration, const QuantSpec& spec, Backend& dev,
+                 const Host& host) const override {
+    return Solver(w, block, calibration, spec, dev, host).run();
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Method> make_awq();
+std::unique_ptr<Method> make_awq() { return std::make_unique<Awq>(); }
+
+}  // namespace awq

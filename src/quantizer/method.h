@@ -1,0 +1,54 @@
+#pragma once
+#include <map>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "quantizer/calibration.h"
+#include "quantizer/search.h"
+
+namespace awq {
+
+/// What a method decided for one linear layer. Errors are relative: sum |y' - y|^2 / sum |y|^2 of the layer's output over
+/// all calibration tokens, or of its weights where the method looks at no data.
+struct LayerResult {
+  Param param;
+  double error = 0, rounding_error = 0;
+  double clipped = 0;  // share of groups whose range was cut
+};
+
+/// What a method decided for one scale group, by the loss that the group is judged on.
+struct GroupResult {
+  ScaleGroup group;
+  Candidate chosen;
+  double loss = 0, identity_loss = 0;
+  float smallest = 1, largest = 1;  // scale
+};
+
+struct Solution {
+  std::map<Param, QMatrix> matrices;
+  std::vector<GroupResult> groups;
+  std::vector<LayerResult> layers;
+};
+
+/// Turns one block's float weights into quantized ones. May rescale `w` only through fold(), so that the float block
+/// still computes the same function. Called for one block at a time.
+class Method {
+ public:
+  virtual ~Method() = default;
+  virtual bool needs_calibration() const = 0;
+  /// `block` is `w` on the device, before any change.
+  virtual Solution solve(BlockWeights& w, const Block& block, const BlockCalibration& calibration, const QuantSpec& spec, Backend& dev,
+                         const Host& host) const = 0;
+};
+
+struct MethodEntry {
+  std::string_view name;  // as accepted by --method
+  std::string_view summary;
+  std::unique_ptr<Method> (*make)();
+};
+std::span<const MethodEntry> methods();
+const MethodEntry& find_method(std::string_view name);  // throws Error, listing what exists
+
+}  // namespace awq

@@ -1,0 +1,28 @@
+#include <array>
+
+#include "base/check.h"
+#include "quantizer/method.h"
+
+namespace awq {
+
+std::unique_ptr<Method> make_awq();
+std::unique_ptr<Method> make_rtn();
+
+std::span<const MethodEntry> methods() {
+  static constexpr std::array table = {
+      MethodEntry{"awq", "activation-aware scales and clipping, searched on calibration text", make_awq},
+      MethodEntry{"rtn", "plain rounding to nearest; needs no calibration", make_rtn},
+  };
+  return table;
+}
+
+const MethodEntry& find_method(std::string_view name) {
+  std::string known;
+  for (const MethodEntry& m : methods()) {
+    if (m.name == name) return m;
+    known += (known.empty() ? "" : ", ") + std::string(m.name);
+  }
+  fail("quantize", "the method \"{}\" is not known; this version has: {}", name, known);
+}
+
+}  // namespace awq

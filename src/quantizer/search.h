@@ -1,0 +1,44 @@
+#pragma once
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "quantizer/calibration.h"
+
+namespace awq {
+
+/// Importance of input channels by the weights: mean over all rows of |w| / (largest |w| of its group + 1e-6)
+/// (llm-awq calls the activations' counterpart x_max). Matrices f32 [*, K] that share the input.
+std::vector<float> weight_mean(std::span<const Tensor> weights, int group_size);
+
+/// One point of AWQ's grid: s = m^ratio, or m^ratio / (w^(1 - ratio) + 1e-4) with the weight term; clamped to >= 1e-4
+/// and divided by sqrt(max * min). `identity` is no scaling at all.
+struct Candidate {
+  float ratio = 0;
+  bool weight_term = false;
+  bool identity() const { return ratio == 0 && !weight_term; }
+};
+/// Identity first, then ratios in ascending order, each without and with the weight term.
+std::vector<Candidate> candidates(int steps);
+std::vector<float> scales_of(Candidate c, std::span<const float> mean_abs, std::span<const float> weight_mean);
+/// Each kv head's channels averaged over the query heads that share it, and repeated for all of them: the only scales
+/// that v can absorb.
+std::vector<float> tied(std::span<const float> channels, int tied_heads, int head_dim);
+
+/// Weights as an engine would see them after scaling, rounding and folding: round(w * s) / s. f32 [rows, K].
+Tensor effective_weight(const Tensor& w, std::span<const float> s, const QuantSpec& spec);
+
+/// Sum over rows of e C e^T, e = effective - original: squared error of the layer's output summed over all calibration
+/// tokens, exact for a linear layer. `weights` share the input whose Gram triangle is `gram`. One value a candidate.
+std::vector<double> gram_losses(const Host& host, std::span<const Tensor> weights, const Tensor& gram, std::span<const std::vector<float>> scales,
+                                const QuantSpec& spec);
+/// Sum over rows of w C w^T: what the losses are relative to.
+double gram_energy(const Host& host, const Tensor& w, const Tensor& gram);
+/// The same loss for weights as they were stored.
+double gram_loss(const Host& host, const Tensor& w, const Tensor& rounded, const Tensor& gram);
+
+/// Bound of |w| for each row and group, f32 [rows, groups], from 1.00, 0.95 ... 0.50 of the largest: the one with the
+/// least e C_gg e^T under the group's diagonal block of C, over all tokens. Ties keep the larger bound.
+Tensor best_clip(const Host& host, const Tensor& w, const Tensor& gram, const QuantSpec& spec);
+
+}  // namespace awq
