@@ -13,7 +13,8 @@ namespace {
 volatile std::sig_atomic_t g_interrupts = 0;  // the only kind of state a signal handler may touch
 
 void on_interrupt(int signal) {
-  if (++g_interrupts > 1) {
+  g_interrupts = g_interrupts + 1;
+  if (g_interrupts > 1) {
     std::signal(signal, SIG_DFL);
     raise(signal);
   }

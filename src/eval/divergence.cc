@@ -14,9 +14,8 @@ struct PositionScore {
 };
 
 // KL(p || q) = sum p (a - b) - log Z_a + log Z_b for logits a and b with softmax p and q.
-double divergence(const kernels::KernelSet& k, std::span<const float> a, std::span<const float> b, double log_b) {
+double divergence(const kernels::KernelSet& k, std::span<const float> a, double log_a, std::span<const float> b, double log_b) {
   const auto n = int32_t(a.size());
-  const double log_a = k.log_sum_exp(a.data(), n);
   std::vector<float> p(a.begin(), a.end());
   k.softmax(p.data(), n, 1, n);
   double sum = 0;
