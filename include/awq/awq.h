@@ -105,13 +105,13 @@ struct Estimate {
 struct EvaluateReport {
   int windows = 0, window = 0;
   int64_t text_tokens = 0, predictions = 0;
-  std::string model;
+  std::string model{};
   double perplexity = 0;  // exp of the mean over windows of the mean negative log-likelihood of window - 1 predictions
   double perplexity_error = 0;
-  std::vector<double> window_nll;
-  std::optional<Estimate> kl;    // nats a token, KL(original || model) over the whole vocabulary
-  std::optional<Estimate> top1;  // share of positions where both predict the same token
-  std::optional<double> original_perplexity;
+  std::vector<double> window_nll{};
+  std::optional<Estimate> kl{};    // nats a token, KL(original || model) over the whole vocabulary
+  std::optional<Estimate> top1{};  // share of positions where both predict the same token
+  std::optional<double> original_perplexity{};
   uint64_t bytes = 0;  // of the model's files
   double bits_per_weight = 0;
   double seconds = 0;

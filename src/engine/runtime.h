@@ -4,6 +4,7 @@
 #include <optional>
 #include <set>
 
+#include "base/parallel.h"
 #include "formats/load.h"
 #include "kernels/registry.h"
 #include "quant/qmatrix.h"
