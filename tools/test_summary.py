@@ -25,7 +25,7 @@ def reason(case: ET.Element) -> str:
     if case.get("status") == "disabled":
         return "disabled"
     output = case.findtext("system-out") or ""
-    said = re.search(r": Skipped\n(.+?)\n(?:\n|\[  SKIPPED)", output, re.DOTALL) or re.search(r"^skipped: (.+)", output, re.MULTILINE)
+    said = re.search(r": Skipped\n(\S.*?)\n(?:\n|\[  SKIPPED)", output, re.DOTALL) or re.search(r"^skipped: (.+)", output, re.MULTILINE)
     return " ".join(said.group(1).split()) if said else "no reason given"
 
 

@@ -20,8 +20,10 @@ if(FAILURES)
 endif()
 add_test(NAME gtest_skips COMMAND ${CMAKE_COMMAND} -E echo
   "[ RUN      ] A.B\nfile.cc:12: Skipped\nno file\n x here\n\n[  SKIPPED ] A.B (0 ms)")
+add_test(NAME gtest_skips_silently COMMAND ${CMAKE_COMMAND} -E echo
+  "[ RUN      ] A.C\nfile.cc:13: Skipped\n\n[  SKIPPED ] A.C (0 ms)\n\n[  SKIPPED ] 1 test")
 add_test(NAME script_skips COMMAND sh -c "echo 'skipped: no tool'; exit 77")
-set_tests_properties(gtest_skips PROPERTIES SKIP_REGULAR_EXPRESSION "SKIPPED")
+set_tests_properties(gtest_skips gtest_skips_silently PROPERTIES SKIP_REGULAR_EXPRESSION "SKIPPED")
 set_tests_properties(script_skips PROPERTIES SKIP_RETURN_CODE 77)
 add_test(NAME off COMMAND ${CMAKE_COMMAND} -E true)
 set_tests_properties(off PROPERTIES DISABLED TRUE)
@@ -49,9 +51,9 @@ class TestSummary(unittest.TestCase):
 
     def test_counts_every_outcome_over_all_runs(self):
         code, lines = self.summary(f"a={self.ctest(failures=True)}", f"b={self.ctest(failures=False)}")
-        self.assertEqual(lines[-1], "2 passed, 4 failed, 6 skipped")
+        self.assertEqual(lines[-1], "2 passed, 4 failed, 8 skipped")
         self.assertEqual(code, 1)
-        for line in ("skipped  a: gtest_skips: no file x here", "skipped  b: script_skips: no tool", "skipped  b: off: disabled",
+        for line in ("skipped  a: gtest_skips: no file x here", "skipped  a: gtest_skips_silently: no reason given", "skipped  b: script_skips: no tool", "skipped  b: off: disabled",
                      "FAILED   a: fails", "FAILED   a: crashes", "FAILED   a: missing", "FAILED   a: hangs"):
             self.assertIn(line, lines)
 
@@ -60,7 +62,7 @@ class TestSummary(unittest.TestCase):
 
     def test_a_run_that_left_no_result_has_failed(self):
         code, lines = self.summary(f"b={self.ctest(failures=False)}", "a=/nonexistent/junit.xml")
-        self.assertEqual((code, lines[-1]), (1, "1 passed, 1 failed, 3 skipped"))
+        self.assertEqual((code, lines[-1]), (1, "1 passed, 1 failed, 4 skipped"))
 
 
 if __name__ == "__main__":
