@@ -11,8 +11,10 @@ namespace awq {
 namespace {
 
 constexpr int kGridSteps = 20;
-// Candidates that are judged by running the module, after the sum of the layers' own losses has ranked the whole grid.
-constexpr size_t kFinalists = 6;
+// The whole grid is ranked by the layers' own losses on every fourth row; this many, and "no scaling", are then judged in
+// full. On SmolLM2 the winner was never beyond the first four of the ranking.
+constexpr int kRankingRowStep = 4;
+constexpr size_t kFinalists = 4;
 
 double squared_distance(const Tensor& a, const Tensor& b) {
   double sum = 0;
@@ -69,7 +71,7 @@ class Solver {
     const std::vector<Candidate> grid = candidates(kGridSteps);
     std::vector<std::vector<float>> scales;
     for (Candidate c : grid) scales.push_back(scales_of(c, m, wm));
-    const std::vector<double> losses = judged(g, scales, gram_losses(host_, consumers(g), site(g).gram, scales, spec_));
+    const std::vector<double> losses = judged(g, scales);
     const auto best = size_t(std::min_element(losses.begin(), losses.end()) - losses.begin());  // the first of equals
     if (!(losses[best] <= losses[0])) fail("quantize", "no finite loss at the input of {}; the weights or activations are damaged", name_of(g.consumers.front().role));
     const auto [low, high] = std::minmax_element(scales[best].begin(), scales[best].end());
@@ -77,19 +79,22 @@ class Solver {
     return scales[best];
   }
 
-  // A single consumer's loss is the sum it already has. Others are judged by the module they feed: identity (the first
-  // candidate) and the finalists; the rest of the grid is out.
-  std::vector<double> judged(const ScaleGroup& g, const std::vector<std::vector<float>>& scales, const std::vector<double>& ranking) const {
-    if (g.consumers.size() == 1) return ranking;
+  // Identity (the first candidate) and the finalists of the ranking; the rest of the grid is out.
+  std::vector<double> judged(const ScaleGroup& g, const std::vector<std::vector<float>>& scales) const {
+    const std::vector<double> ranking = gram_losses(host_, consumers(g), site(g).gram, scales, spec_, kRankingRowStep);
     std::vector<size_t> order(ranking.size() - 1);
     std::iota(order.begin(), order.end(), size_t(1));
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return ranking[a] < ranking[b]; });
     order.resize(std::min(order.size(), kFinalists));
     order.push_back(0);
     std::vector<double> losses(ranking.size(), INFINITY);
-    const Tensor reference = module_output(g, block_);
-    for (size_t i : order) losses[i] = squared_distance(reference, module_output(g, replaced(g, scales[i])));
+    const Tensor reference = g.consumers.size() > 1 ? module_output(g, block_) : Tensor();
+    for (size_t i : order) losses[i] = reference ? squared_distance(reference, module_output(g, replaced(g, scales[i]))) : exact_loss(g, scales[i]);
     return losses;
+  }
+
+  double exact_loss(const ScaleGroup& g, const std::vector<float>& s) const {
+    return gram_losses(host_, consumers(g), site(g).gram, {&s, 1}, spec_).front();
   }
 
   Block replaced(const ScaleGroup& g, std::span<const float> s) const {

@@ -61,7 +61,8 @@ TEST(Gram, LossIsTheOutputErrorOverAllTokens) {
   // The Gram matrix is in float: 300 products a chunk and channel pair, so 2^-24 * sqrt(300) relative, and errors of
   // both signs meet in the sum.
   EXPECT_NEAR(gram_loss(f.host, w, rounded, gram) / exact, 1, 1e-5);
-  EXPECT_NEAR(gram_losses(f.host, {&w, 1}, gram, {{ones}}, spec)[0] / exact, 1, 1e-5);
+  const std::vector<std::vector<float>> scales = {ones};
+  EXPECT_NEAR(gram_losses(f.host, {&w, 1}, gram, scales, spec)[0] / exact, 1, 1e-5);
   EXPECT_NEAR(gram_energy(f.host, w, gram) / output_error(x, w, Tensor::zeros(w.shape(), DType::f32)), 1, 1e-5);
 }
 
