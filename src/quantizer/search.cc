@@ -123,16 +123,16 @@ Tensor effective_weight(const Tensor& w, std::span<const float> s, const QuantSp
 }
 
 std::vector<double> gram_losses(const Host& host, std::span<const Tensor> weights, const Tensor& gram, std::span<const std::vector<float>> scales,
-                                const QuantSpec& spec, int row_step) {
+                                const QuantSpec& spec) {
   const Tensor triangle = doubled_triangle(gram);
-  const auto n = size_t(gram.shape()[0]), step = size_t(row_step);
+  const auto n = size_t(gram.shape()[0]);
   std::vector<double> losses;
   for (const std::vector<float>& s : scales) {
     double loss = 0;
     for (const Tensor& w : weights)
-      loss += total_form(host, (w.shape()[0] + row_step - 1) / row_step, triangle, [&](int64_t first, int64_t m, float* e) {
+      loss += total_form(host, w.shape()[0], triangle, [&](int64_t first, int64_t m, float* e) {
         for (size_t r = size_t(first); r < size_t(first + m); ++r, e += n) {
-          const auto row = w.as<float>().subspan(r * step * n, n);
+          const auto row = w.as<float>().subspan(r * n, n);
           round_scaled(row, s, spec, e);
           for (size_t c = 0; c < n; ++c) e[c] -= row[c];
         }

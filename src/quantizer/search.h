@@ -29,10 +29,9 @@ std::vector<float> tied(std::span<const float> channels, int tied_heads, int hea
 Tensor effective_weight(const Tensor& w, std::span<const float> s, const QuantSpec& spec);
 
 /// Sum over rows of e C e^T, e = effective - original: squared error of the layer's output summed over all calibration
-/// tokens, exact for a linear layer. `weights` share the input whose Gram triangle is `gram`. One value a candidate. Of
-/// each matrix every `row_step`-th row counts: 1 for the loss itself, more for a quick ranking.
+/// tokens, exact for a linear layer. `weights` share the input whose Gram triangle is `gram`. One value a candidate.
 std::vector<double> gram_losses(const Host& host, std::span<const Tensor> weights, const Tensor& gram, std::span<const std::vector<float>> scales,
-                                const QuantSpec& spec, int row_step = 1);
+                                const QuantSpec& spec);
 /// Sum over rows of w C w^T: what the losses are relative to.
 double gram_energy(const Host& host, const Tensor& w, const Tensor& gram);
 /// The same loss for weights as they were stored.
