@@ -86,7 +86,7 @@ void run_compare(const Options& o) {
 
 void add_common(CLI::App& c, Options& o) {
   c.add_option("--window", o.evaluate.window, "Tokens of a window; the text is tokenized once, cut, and its tail dropped")->capture_default_str();
-  c.add_option("--windows", o.evaluate.windows, "Only the first N windows; 0: all")->capture_default_str()->check(CLI::NonNegativeNumber);
+  c.add_option("--windows", o.evaluate.windows, "Only the first N windows; 0: all")->capture_default_str()->check(CLI::Range(0, 1 << 30));
   c.add_flag("--json", o.json, "Print the result as JSON");
   add_device_options(c, o.evaluate.device);
 }

@@ -31,9 +31,9 @@ struct Sampling {
 };
 
 void add_sampling(CLI::App& c, Sampling& s) {
-  c.add_option("-n,--max-tokens", s.max_tokens, "Longest answer")->capture_default_str()->check(CLI::PositiveNumber);
+  c.add_option("-n,--max-tokens", s.max_tokens, "Longest answer")->capture_default_str()->check(CLI::Range(1, 1 << 24));
   c.add_option("--temperature", s.temperature, "0: greedy; default: the model's generation_config.json, else greedy")->check(CLI::Range(0.0, 100.0));
-  c.add_option("--top-k", s.top_k, "Only the k most likely tokens; 0: all; default: as the model says")->check(CLI::NonNegativeNumber);
+  c.add_option("--top-k", s.top_k, "Only the k most likely tokens; 0: all; default: as the model says")->check(CLI::Range(0, 1 << 24));
   c.add_option("--top-p", s.top_p, "Only the likeliest tokens that make up this probability; default: as the model says")->check(CLI::Range(0.0, 1.0));
   c.add_option("--min-p", s.min_p, "Only tokens at least this likely, relative to the likeliest; default: as the model says")->check(CLI::Range(0.0, 1.0));
   c.add_option("--repetition-penalty", s.repetition_penalty, "Above 1: tokens seen before become less likely; default: as the model says")->check(CLI::Range(0.01, 10.0));

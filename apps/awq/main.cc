@@ -3,6 +3,12 @@
 namespace awq::cli {
 namespace {
 
+std::string verbs(const CLI::App& app) {
+  std::string names;
+  for (const CLI::App* c : app.get_subcommands({})) names += (names.empty() ? "" : ", ") + c->get_name();
+  return names;
+}
+
 int run(int argc, char** argv) {
   CLI::App app{"awq: 4-bit language models with AWQ. Quantize a float model, prove what it cost, run the result.\n"
                "MODEL is a folder (safetensors) or a .gguf file. Results go to stdout, everything else to stderr."};
@@ -15,6 +21,10 @@ int run(int argc, char** argv) {
   add_eval(app);
   add_compare(app);
   add_inspect(app);
+  if (argc > 1 && argv[1][0] != '-' && !app.get_subcommand_no_throw(argv[1])) {
+    fmt::print(stderr, "\"{}\" is no verb of awq; it has: {}\nRun with --help for more information.\n", argv[1], verbs(app));
+    return 2;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
