@@ -128,7 +128,7 @@ class Job {
         device_(options_.device.threads, options_.device.isa) {
     if (options_.samples < 0 || options_.sample_tokens < 0) fail("quantize", "--samples and --tokens must be positive");
     if (!options_.samples) options_.samples = kDefaultSequences;
-    if (!options_.sample_tokens) options_.sample_tokens = kDefaultLength;
+    if (!options_.sample_tokens) options_.sample_tokens = std::min(kDefaultLength, source_->spec().max_context);
     if (options_.sample_tokens < 32 || options_.sample_tokens > source_->spec().max_context)
       fail("quantize", "--tokens {}: expected 32 to {}, the model's context", options_.sample_tokens, source_->spec().max_context);
   }
