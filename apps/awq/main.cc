@@ -3,10 +3,13 @@
 namespace awq::cli {
 namespace {
 
-std::string verbs(const CLI::App& app) {
-  std::string names;
-  for (const CLI::App* c : app.get_subcommands({})) names += (names.empty() ? "" : ", ") + c->get_name();
-  return names;
+bool is_verb(const CLI::App& app, std::string_view word, std::string& verbs) {
+  bool found = false;
+  for (const CLI::App* c : app.get_subcommands({})) {
+    found = found || c->get_name() == word;
+    verbs += (verbs.empty() ? "" : ", ") + c->get_name();
+  }
+  return found;
 }
 
 int run(int argc, char** argv) {
@@ -21,8 +24,8 @@ int run(int argc, char** argv) {
   add_eval(app);
   add_compare(app);
   add_inspect(app);
-  if (argc > 1 && argv[1][0] != '-' && !app.get_subcommand_no_throw(argv[1])) {
-    fmt::print(stderr, "\"{}\" is no verb of awq; it has: {}\nRun with --help for more information.\n", argv[1], verbs(app));
+  if (std::string verbs; argc > 1 && argv[1][0] != '-' && !is_verb(app, argv[1], verbs)) {
+    fmt::print(stderr, "\"{}\" is no verb of awq; it has: {}\nRun with --help for more information.\n", argv[1], verbs);
     return 2;
   }
   try {

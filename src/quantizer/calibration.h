@@ -35,8 +35,8 @@ struct CalibrationOptions {
 };
 
 /// Runs `block` over all sequences, which are `length` tokens each: hidden f32 [sequences * length, dim] becomes the
-/// block's output, and the result says what was seen on the way. Throws Error naming the site if an activation is not
-/// finite. The same result for any number of threads.
+/// block's output, and the result says what was seen on the way. Throws Error naming the site and the
+/// block's `index` if an activation is not finite. The same result for any number of threads.
 BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, int index, Tensor& hidden, int length,
                            const CalibrationOptions& options);
 
