@@ -33,7 +33,7 @@ GroupChoice choose_group(const ModelSpec& spec, int asked) {
     return {asked, ""};
   }
   for (int g : kGroupSizes)
-    if (group_fits(spec, g)) return {g, g == kGroupSizes[0] ? "" : fmt::format("{} is no multiple of {}", misfit(spec, 2 * g), 2 * g)};
+    if (group_fits(spec, g)) return {g, g == kGroupSizes[0] ? "" : fmt::format("{}, no multiple of {}", misfit(spec, 2 * g), 2 * g)};
   fail("quantize", "no group size fits: {}, which neither 128, 64 nor 32 divides", misfit(spec, 32));
 }
 

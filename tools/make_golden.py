@@ -40,11 +40,11 @@ def llama(**changes):
 
 def qwen2():
     # sliding_window must be ignored: use_sliding_window is false, as in every released model
-    return {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu", "hidden_size": 32,
+    return {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu", "hidden_size": 64,
             "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
             "max_position_embeddings": 256, "max_window_layers": 2, "sliding_window": 8, "use_sliding_window": False,
             "rms_norm_eps": 2e-3, "rope_theta": 1000000.0, "tie_word_embeddings": False, "vocab_size": 136,
-            "torch_dtype": "float32", **COMMON}
+            "torch_dtype": "bfloat16", **COMMON}
 
 
 def mistral():
