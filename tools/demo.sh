@@ -25,7 +25,7 @@ show() {
 quantized() {
   name=$1
   shift
-  if [ "$name/config.json" -nt "$awq" ]; then
+  if [ -n "$(find "$name/config.json" -newer "$awq" 2>/dev/null)" ]; then
     printf '\n%s is there from the last time\n' "$name"
   else
     rm -rf "$name"

@@ -37,7 +37,7 @@ root_command() {
   if [ -t 0 ] || sudo -n true 2>/dev/null; then echo sudo; else return 1; fi
 }
 
-command -v dpkg-query >/dev/null && command -v apt-get >/dev/null || other_distribution
+command -v dpkg-query >/dev/null || other_distribution
 need=$(missing | tr '\n' ' ')
 [ -z "$need" ] && exit 0
 
