@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 
+import tiny
+
 AWQ, GOLDEN, EXPECTED = (pathlib.Path(a).resolve() for a in sys.argv[1:4])
 work = pathlib.Path(tempfile.mkdtemp(prefix="awq-errors-"))
 
@@ -32,23 +34,8 @@ def write_tensors(path, header, data):
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
-def tokenizer():
-    """A byte-level tokenizer of one token a printable ASCII character: as many as the tiny models have embeddings."""
-    vocab = {"Ġ": 0, "Ċ": 1} | {chr(c): c - 31 for c in range(33, 127)}
-    return {"version": "1.0", "added_tokens": [], "normalizer": None, "post_processor": None,
-            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
-            "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-            "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-                      "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "vocab": vocab, "merges": []}}
-
-
 def model(name, family="llama"):
-    folder = work / name
-    shutil.copytree(GOLDEN / family, folder, ignore=shutil.ignore_patterns("expected*"))
-    for file in folder.iterdir():
-        file.chmod(0o644)
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer()))
-    return folder
+    return tiny.make(GOLDEN, family, work / name)
 
 
 def change_config(folder, **changes):
