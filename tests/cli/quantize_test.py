@@ -61,7 +61,9 @@ class Quantize(unittest.TestCase):
                 self.assertEqual(config, {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm",
                                           "modules_to_not_convert": None})
                 seen = json.loads(run("eval", self.work / (family + "-awq"), "--against", model, "--text", self.calib, "--window", 64, "--json"))
-                self.assertLess(seen["kl"], 0.02)
+                # An output error of about 1 % in each of some ten layers in a row moves logits by a third of their spread,
+                # which is 2 to 3 in these random models: KL of some tenths. Weights in a wrong order give 3 and more.
+                self.assertLess(seen["kl"], 1)
                 self.assertGreater(seen["kl"], 1e-7)  # and it is not the original
 
     def test_same_bytes_for_any_number_of_threads(self):
