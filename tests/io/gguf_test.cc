@@ -283,9 +283,9 @@ struct RealModel {
   uint64_t sum;
 };
 
-class GgufRealModel : public testing::TestWithParam<RealModel> {};
+class RealGguf : public testing::TestWithParam<RealModel> {};
 
-TEST_P(GgufRealModel, EveryTensorIsDequantizedLikeTheReference) {
+TEST_P(RealGguf, EveryTensorIsDequantizedLikeTheReference) {
   const char* path = std::getenv(GetParam().variable);
   if (!path) GTEST_SKIP() << "set " << GetParam().variable << " to " << GetParam().what;
   const Gguf file{std::filesystem::path(path)};
@@ -296,7 +296,7 @@ TEST_P(GgufRealModel, EveryTensorIsDequantizedLikeTheReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    , GgufRealModel,
+    , RealGguf,
     testing::Values(RealModel{"AWQ_SMOLLM2_GGUF", "SmolLM2-135M-Instruct.Q4_1.gguf", 272, 0x1487e1df2dc9cdc0},
                     RealModel{"AWQ_GEMMA3_GGUF", "gemma-3-270m-q4_k_m.gguf", 236, 0x37f2a3284c5eddd4}),
     [](const auto& model) { return std::string(model.param.variable).substr(4, 6); });
