@@ -238,6 +238,12 @@ std::optional<int64_t> integer_at(const std::byte* p, GgufType type) {
   fail("gguf", "{}: the metadata \"{}\" should be {}, but is {}", path.string(), key, expected, describe(got));
 }
 
+Shape with_rows(const Shape& s, int64_t rows) {
+  std::array<int64_t, 4> dims{rows};
+  for (int i = 1; i < s.rank(); ++i) dims[size_t(i)] = s[i];
+  return Shape(std::span<const int64_t>(dims.data(), size_t(s.rank())));
+}
+
 DType shared_dtype(std::string_view name) {
   return name == "F32" ? DType::f32 : name == "F16" ? DType::f16 : DType::bf16;
 }
@@ -341,19 +347,23 @@ const GgufTensor& Gguf::at(std::string_view name) const {
   fail("gguf", "{}: the tensor {} is missing; the file is incomplete or of another architecture", path_.string(), name);
 }
 
-Tensor Gguf::tensor(const GgufTensor& t) const { return rows(t, 0, t.shape[0]); }
+Tensor Gguf::tensor(const GgufTensor& t) const { return read(t, 0, t.shape); }
 
 Tensor Gguf::rows(const GgufTensor& t, int64_t begin, int64_t end) const {
+  const int64_t row = t.shape.elements() / t.shape[0];
+  if (begin < 0 || begin > end || end > t.shape[0] || row % t.type->length)
+    fail("gguf", "{}: rows {} to {} of {} {} {}", path_.string(), begin, end, t.name, t.type->name, t.shape.text());
+  return read(t, begin * (row / t.type->length), with_rows(t.shape, end - begin));
+}
+
+Tensor Gguf::read(const GgufTensor& t, int64_t first_block, const Shape& shape) const {
   if (!t.type->dequantize)
     fail("gguf", "{}: {} is stored as {}; this version reads {}", path_.string(), t.name, t.type->name,
          readable_ggml_types());
-  if (t.type->length == 1)
-    return Tensor::wrap(t.data.data(), t.shape, shared_dtype(t.type->name), owner_).rows(begin, end);
-  const Tensor like = Tensor::wrap(nullptr, t.shape, DType::f32, nullptr).rows(begin, end);  // checks the range
-  Tensor out = Tensor::empty(like.shape(), DType::f32);
-  const int64_t blocks_per_row = t.shape.elements() / t.shape[0] / t.type->length;
-  const int64_t count = (end - begin) * blocks_per_row;
-  if (count) t.type->dequantize(t.data.data() + begin * blocks_per_row * t.type->bytes, count, out.as<float>().data());
+  const std::byte* from = t.data.data() + first_block * t.type->bytes;
+  if (t.type->length == 1) return Tensor::wrap(from, shape, shared_dtype(t.type->name), owner_);
+  Tensor out = Tensor::empty(shape, DType::f32);
+  t.type->dequantize(from, shape.elements() / t.type->length, out.as<float>().data());
   return out;
 }
 

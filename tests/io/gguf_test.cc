@@ -167,8 +167,17 @@ TEST(Gguf, RowRangesOfBlockTypesAreSlicesOfTheWhole) {
     EXPECT_EQ(second.shape(), (Shape{1, 256}));
     EXPECT_TRUE(std::ranges::equal(second.as<float>(), whole.rows(1, 2).as<float>(), same)) << name;
     EXPECT_EQ(none.shape(), (Shape{0, 256}));
-    EXPECT_SAYS(error_of([&] { file.rows(file.at(name), 1, 3); }), "rows 1 to 3");
+    EXPECT_SAYS(error_of([&] { file.rows(file.at(name), 1, 3); }), "rows 1 to 3 of ");
   }
+}
+
+TEST(Gguf, ReadsVectorsOfBlockTypes) {
+  const std::string block = raw(uint16_t(0x3c00)) + std::string(31, 3) + "\xff";  // scale 1, codes 3 and -1
+  const Gguf g = parse_gguf(GgufBuilder().tensor("v", {64}, 8, block + block));
+  const Tensor v = g.tensor("v");
+  EXPECT_EQ(v.shape(), (Shape{64}));
+  for (size_t i = 0; i < 64; ++i) EXPECT_EQ(v.as<float>()[i], i % 32 == 31 ? -1 : 3) << i;
+  EXPECT_SAYS(error_of([&] { g.rows(g.at("v"), 0, 32); }), "rows 0 to 32 of v Q8_0 [64]");
 }
 
 TEST(Gguf, NamesTensorsItCannotRead) {
