@@ -48,7 +48,8 @@ class Backend {
 
   /// `bias` may be null; else f32 [rows].
   virtual std::unique_ptr<Linear> linear(const Weight& w, const Tensor* bias) = 0;
-  virtual std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks) = 0;
+  /// `dtype` is f32, or f16 for half of the memory: 11 significant bits of keys and values.
+  virtual std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks, DType dtype = DType::f32) = 0;
 
   /// x[t] = table[tokens[t]] * scale; table f32, f16 or bf16 [vocab, dim]
   virtual void embed(const Tensor& table, std::span<const int32_t> tokens, float scale, Tensor& x) = 0;

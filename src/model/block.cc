@@ -111,7 +111,7 @@ Block upload(Backend& dev, const BlockWeights& w) {
   Block b{.spec = w.spec, .norm = {}, .linear = {}, .rope = w.spec.attention.rope.frequencies()};
   for (const auto& [param, weight] : w.at) {
     if (is_norm(param.role)) {
-      b.norm[param] = std::get<Tensor>(weight).to(DType::f32);
+      b.norm[param] = std::get<Tensor>(weight).to(DType::f32).clone();  // a fold of `w` must not reach the device
       continue;
     }
     const auto bias = w.bias.find(param);

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <limits>
 
+#include "base/numeric.h"
+
 namespace awq {
 namespace {
 
@@ -14,7 +16,7 @@ int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 }  // namespace
 
-CpuKvCache::CpuKvCache(std::span<const BlockSpec> blocks) {
+CpuKvCache::CpuKvCache(std::span<const BlockSpec> blocks, DType dtype) : dtype_(dtype) {
   for (const BlockSpec& b : blocks) blocks_.push_back({.heads = b.attention.kv_heads, .head_dim = b.attention.head_dim});
 }
 
@@ -31,10 +33,9 @@ void CpuKvCache::reserve(int block, int64_t positions) {
   const int64_t capacity = std::max(round_up(positions, kPanel), std::min<int64_t>(2 * b.capacity, b.capacity + 8192));
   // 16 elements of padding: gemm may read past the last row of a head_dim that is no multiple of 16.
   const auto grow = [&](Tensor& t) {
-    Tensor bigger = Tensor::zeros({b.heads * capacity * b.head_dim + kPanel}, DType::f32);
-    for (int64_t h = 0; h < b.heads && t; ++h)
-      std::memcpy(bigger.as<float>().data() + h * capacity * b.head_dim, t.as<float>().data() + h * b.capacity * b.head_dim,
-                  size_t(b.capacity * b.head_dim) * sizeof(float));
+    Tensor bigger = Tensor::zeros({b.heads * capacity * b.head_dim + kPanel}, dtype_);
+    const size_t from = size_t(b.capacity * b.head_dim) * size_of(dtype_), to = size_t(capacity * b.head_dim) * size_of(dtype_);
+    for (size_t h = 0; h < size_t(b.heads) && t; ++h) std::memcpy(bigger.data() + h * to, t.data() + h * from, from);
     t = bigger;
   };
   grow(b.k);
@@ -42,23 +43,28 @@ void CpuKvCache::reserve(int block, int64_t positions) {
   b.capacity = capacity;
 }
 
+namespace {
+
+// Keys go to one lane of a panel, values to a row.
+template <class T, class Convert> void store_head(const float* k, const float* v, int64_t dim, T* panel, T* row, Convert convert) {
+  for (int64_t i = 0; i < dim; ++i) panel[i * kPanel] = convert(k[i]);
+  for (int64_t i = 0; i < dim; ++i) row[i] = convert(v[i]);
+}
+
+}  // namespace
+
 void CpuKvCache::put(int block, int64_t position, const float* k, const float* v) {
   PerBlock& b = blocks_[size_t(block)];
-  for (int64_t h = 0; h < b.heads; ++h) {
-    float* panel = b.k.as<float>().data() + (h * b.capacity + position / kPanel * kPanel) * b.head_dim + position % kPanel;
-    for (int64_t i = 0; i < b.head_dim; ++i) panel[i * kPanel] = k[h * b.head_dim + i];
-    std::memcpy(b.v.as<float>().data() + (h * b.capacity + position) * b.head_dim, v + h * b.head_dim, size_t(b.head_dim) * sizeof(float));
+  for (int64_t h = 0; h < b.heads; ++h, k += b.head_dim, v += b.head_dim) {
+    const int64_t panel = (h * b.capacity + position / kPanel * kPanel) * b.head_dim + position % kPanel;
+    const int64_t row = (h * b.capacity + position) * b.head_dim;
+    if (dtype_ == DType::f32) {
+      store_head(k, v, b.head_dim, b.k.as<float>().data() + panel, b.v.as<float>().data() + row, [](float f) { return f; });
+    } else {
+      auto* keys16 = reinterpret_cast<uint16_t*>(b.k.data());
+      store_head(k, v, b.head_dim, keys16 + panel, reinterpret_cast<uint16_t*>(b.v.data()) + row, f32_to_f16);
+    }
   }
-}
-
-const float* CpuKvCache::keys(int block, int head, int64_t position) const {
-  const PerBlock& b = blocks_[size_t(block)];
-  return b.k.as<float>().data() + (head * b.capacity + position) * b.head_dim;
-}
-
-const float* CpuKvCache::values(int block, int head, int64_t position) const {
-  const PerBlock& b = blocks_[size_t(block)];
-  return b.v.as<float>().data() + (head * b.capacity + position) * b.head_dim;
 }
 
 namespace {
@@ -84,11 +90,12 @@ class AttentionJob {
     const int64_t n = end - begin, n_row = round_up(n, kPanel);
     std::vector<float> queries(size_t(rows * d)), scores(size_t(rows * n_row)), out(size_t(rows * d));
     gather(t, queries.data());
-    kernels_.gemm_f32({.a = queries.data(), .a_row = d, .b = t.kv->keys(block_, t.head, begin), .b_panel = d * kPanel, .b_k = kPanel,
+    const auto gemm = t.kv->dtype() == DType::f32 ? kernels_.gemm_f32 : kernels_.gemm_f16;
+    gemm({.a = queries.data(), .a_row = d, .b = t.kv->keys(block_, t.head, begin), .b_panel = d * kPanel, .b_k = kPanel,
                        .c = scores.data(), .c_row = n_row, .m = int32_t(rows), .n = int32_t(n), .k = int32_t(d), .accumulate = false});
     mask(t, begin, n, scores.data(), n_row);
     kernels_.softmax(scores.data(), n_row, int32_t(rows), int32_t(n));
-    kernels_.gemm_f32({.a = scores.data(), .a_row = n_row, .b = t.kv->values(block_, t.head, begin), .b_panel = kPanel, .b_k = d,
+    gemm({.a = scores.data(), .a_row = n_row, .b = t.kv->values(block_, t.head, begin), .b_panel = kPanel, .b_k = d,
                        .c = out.data(), .c_row = d, .m = int32_t(rows), .n = int32_t(d), .k = int32_t(n), .accumulate = false});
     scatter(t, out.data());
   }

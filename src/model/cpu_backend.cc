@@ -31,7 +31,7 @@ class CpuBackend final : public Backend {
   int threads() const override { return pool_.size(); }
   Tensor empty(Shape shape) override { return Tensor::empty(shape, DType::f32); }
   std::unique_ptr<Linear> linear(const Weight& w, const Tensor* bias) override { return cpu_linear(w, bias, pool_, kernels_); }
-  std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks) override { return std::make_unique<CpuKvCache>(blocks); }
+  std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks, DType dtype) override { return std::make_unique<CpuKvCache>(blocks, dtype); }
 
   void embed(const Tensor& table, std::span<const int32_t> tokens, float scale, Tensor& x) override {
     const int64_t dim = table.shape()[1];

@@ -11,8 +11,8 @@ namespace awq {
 namespace {
 
 constexpr int kGridSteps = 20;
-// Candidates that are judged by running the module, after the sum of the layers' own losses has ranked the whole grid.
-constexpr size_t kFinalists = 6;
+// Candidates that are judged by running the module, after the sum of the layers' own losses has ranked the grid.
+constexpr size_t kFinalists = 5;
 
 double squared_distance(const Tensor& a, const Tensor& b) {
   double sum = 0;
@@ -69,7 +69,8 @@ class Solver {
     const std::vector<Candidate> grid = candidates(kGridSteps);
     std::vector<std::vector<float>> scales;
     for (Candidate c : grid) scales.push_back(scales_of(c, m, wm));
-    const std::vector<double> losses = judged(g, scales, gram_losses(host_, consumers(g), site(g).gram, scales, spec_));
+    std::vector<double> losses = gram_search(g, scales);
+    if (g.consumers.size() > 1) losses = judged_by_module(g, scales, losses);
     const auto best = size_t(std::min_element(losses.begin(), losses.end()) - losses.begin());  // the first of equals
     if (!(losses[best] <= losses[0])) fail("quantize", "no finite loss at the input of {}; the weights or activations are damaged", name_of(g.consumers.front().role));
     const auto [low, high] = std::minmax_element(scales[best].begin(), scales[best].end());
@@ -77,10 +78,34 @@ class Solver {
     return scales[best];
   }
 
-  // A single consumer's loss is the sum it already has. Others are judged by the module they feed: identity (the first
-  // candidate) and the finalists; the rest of the grid is out.
-  std::vector<double> judged(const ScaleGroup& g, const std::vector<std::vector<float>>& scales, const std::vector<double>& ranking) const {
-    if (g.consumers.size() == 1) return ranking;
+  // The loss is smooth in the ratio: every second one, then the neighbours of the best with and without the weight term
+  // (candidates alternate between the two). Infinity where it was not computed.
+  std::vector<double> gram_search(const ScaleGroup& g, const std::vector<std::vector<float>>& scales) const {
+    std::vector<double> losses(scales.size(), INFINITY);
+    std::vector<size_t> wanted;
+    for (size_t i = 0; i < scales.size(); i += 4) wanted.insert(wanted.end(), {i, i + 1});
+    add_losses(g, scales, wanted, losses);
+    wanted.clear();
+    for (size_t term : {size_t(0), size_t(1)}) {
+      size_t best = term;
+      for (size_t i = term; i < losses.size(); i += 4)
+        if (losses[i] < losses[best]) best = i;
+      if (best >= 2) wanted.push_back(best - 2);
+      if (best + 2 < losses.size()) wanted.push_back(best + 2);
+    }
+    add_losses(g, scales, wanted, losses);
+    return losses;
+  }
+
+  void add_losses(const ScaleGroup& g, const std::vector<std::vector<float>>& scales, const std::vector<size_t>& wanted, std::vector<double>& losses) const {
+    std::vector<std::vector<float>> some;
+    for (size_t i : wanted) some.push_back(scales[i]);
+    const std::vector<double> found = gram_losses(host_, consumers(g), site(g).gram, some, spec_);
+    for (size_t i = 0; i < wanted.size(); ++i) losses[wanted[i]] = found[i];
+  }
+
+  // Identity (the first candidate) and the finalists of the ranking; the rest of the grid is out.
+  std::vector<double> judged_by_module(const ScaleGroup& g, const std::vector<std::vector<float>>& scales, const std::vector<double>& ranking) const {
     std::vector<size_t> order(ranking.size() - 1);
     std::iota(order.begin(), order.end(), size_t(1));
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return ranking[a] < ranking[b]; });

@@ -43,11 +43,11 @@ void add_abs(const Host& host, const Tensor& x, std::vector<double>& sum) {
   });
 }
 
-void require_finite(const std::vector<double>& sum_abs, Site site) {
+void require_finite(const std::vector<double>& sum_abs, int block, Site site) {
   for (size_t c = 0; c < sum_abs.size(); ++c)
     if (!std::isfinite(sum_abs[c]))
-      fail("calibrate", "an activation at the input of {} (channel {}) is not finite. The weights before it hold NaN, Inf or values too large; "
-           "check the model with `awq inspect`", name_of(site.role), c);
+      fail("calibrate", "block {}: an activation at the input of {} (channel {}) is not finite, though all weights are. Some are so large that sums "
+           "overflow: the model is damaged or was converted wrongly", block, name_of(site.role), c);
 }
 
 // Rows of this chunk that belong to the sample: whole sequences at q, every step-th row elsewhere.
@@ -91,7 +91,7 @@ void add_gram(const Host& host, const Tensor& x, Tensor& gram) {
   });
 }
 
-BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, Tensor& hidden, int length, const CalibrationOptions& options) {
+BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, int index, Tensor& hidden, int length, const CalibrationOptions& options) {
   BlockCalibration result{.sites = {}, .sample_sequences = 0, .sequence_tokens = length};
   const int64_t total = hidden.shape()[0], chunk = std::max<int64_t>(1, 2048 / length) * length;
   for (int64_t begin = 0; begin < total; begin += chunk) {
@@ -105,7 +105,7 @@ BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, T
       }
       s.tokens += x.shape()[0];
       add_abs(host, x, s.sum_abs);
-      require_finite(s.sum_abs, site);
+      require_finite(s.sum_abs, index, site);
       add_gram(host, x, s.gram);
       const bool whole = site.role == Role::q;
       if (whole || site.role == Role::gate)

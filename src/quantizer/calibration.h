@@ -35,9 +35,10 @@ struct CalibrationOptions {
 };
 
 /// Runs `block` over all sequences, which are `length` tokens each: hidden f32 [sequences * length, dim] becomes the
-/// block's output, and the result says what was seen on the way. Throws Error naming the site if an activation is not
-/// finite. The same result for any number of threads.
-BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, Tensor& hidden, int length, const CalibrationOptions& options);
+/// block's output, and the result says what was seen on the way. Throws Error naming the site and the
+/// block's `index` if an activation is not finite. The same result for any number of threads.
+BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, int index, Tensor& hidden, int length,
+                           const CalibrationOptions& options);
 
 /// gram += x^T x, upper triangle. x f32 [tokens, channels]
 void add_gram(const Host& host, const Tensor& x, Tensor& gram);

@@ -64,7 +64,7 @@ class BlockJob {
       report("calibrate", last_error);
       const int length = int(f_.sequences.front().size());
       input = hidden.rows(0, length).clone();
-      calibration = calibrate(f_.dev, f_.host, block, hidden, length, f_.calibration);
+      calibration = calibrate(f_.dev, f_.host, block, index_, hidden, length, f_.calibration);
       result_.tokens = hidden.shape()[0];
     }
     report("search", last_error);

@@ -131,8 +131,8 @@ std::vector<double> gram_losses(const Host& host, std::span<const Tensor> weight
     double loss = 0;
     for (const Tensor& w : weights)
       loss += total_form(host, w.shape()[0], triangle, [&](int64_t first, int64_t m, float* e) {
-        for (size_t i = size_t(first) * n; i < size_t(first + m) * n; i += n, e += n) {
-          const auto row = w.as<float>().subspan(i, n);
+        for (size_t r = size_t(first); r < size_t(first + m); ++r, e += n) {
+          const auto row = w.as<float>().subspan(r * n, n);
           round_scaled(row, s, spec, e);
           for (size_t c = 0; c < n; ++c) e[c] -= row[c];
         }
@@ -152,8 +152,6 @@ double gram_loss(const Host& host, const Tensor& w, const Tensor& rounded, const
 }
 
 namespace {
-
-constexpr int kClipSteps = 11;
 
 // Errors of `rows` rows in one group for one clip ratio, and each row's e C e^T into loss.
 void clip_losses(const Host& host, const Tensor& w, int64_t row, int64_t rows, int64_t group, float ratio, const Tensor& block, const QuantSpec& spec,
@@ -184,13 +182,13 @@ Tensor diagonal_block(const Tensor& gram, int64_t group, int64_t g) {
 
 }  // namespace
 
-Tensor best_clip(const Host& host, const Tensor& w, const Tensor& gram, const QuantSpec& spec) {
+Tensor best_clip(const Host& host, const Tensor& w, const Tensor& gram, const QuantSpec& spec, int steps) {
   const int64_t g = spec.group_size, rows = w.shape()[0], groups = w.shape()[1] / g;
   Tensor bound = Tensor::empty({rows, groups}, DType::f32);
   host.pool.each(groups, [&](int64_t k) {
     const Tensor block = diagonal_block(gram, k, g);
     std::vector<float> best(size_t(rows), INFINITY), loss(size_t(rows), 0.f), chosen(size_t(rows), 1.f);
-    for (int step = 0; step < kClipSteps; ++step) {
+    for (int step = 0; step < steps; ++step) {
       const float ratio = 1.f - 0.05f * float(step);
       clip_losses(host, w, 0, rows, k, ratio, block, spec, loss.data());
       for (size_t r = 0; r < size_t(rows); ++r)

@@ -37,8 +37,8 @@ double gram_energy(const Host& host, const Tensor& w, const Tensor& gram);
 /// The same loss for weights as they were stored.
 double gram_loss(const Host& host, const Tensor& w, const Tensor& rounded, const Tensor& gram);
 
-/// Bound of |w| for each row and group, f32 [rows, groups], from 1.00, 0.95 ... 0.50 of the largest: the one with the
-/// least e C_gg e^T under the group's diagonal block of C, over all tokens. Ties keep the larger bound.
-Tensor best_clip(const Host& host, const Tensor& w, const Tensor& gram, const QuantSpec& spec);
+/// Bound of |w| for each row and group, f32 [rows, groups], from `steps` candidates 1.00, 0.95 ... of the largest: the
+/// one with the least e C_gg e^T under the group's diagonal block of C, over all tokens. Ties keep the larger bound.
+Tensor best_clip(const Host& host, const Tensor& w, const Tensor& gram, const QuantSpec& spec, int steps = 11);
 
 }  // namespace awq

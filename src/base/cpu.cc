@@ -1,0 +1,85 @@
+#include "base/cpu.h"
+
+#include <sched.h>
+
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <set>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace awq {
+namespace {
+
+// Leaves 0x80000002 .. 4 hold 48 characters, padded with blanks on some CPUs and NULs on others.
+std::string brand_string() {
+  std::string name;
+#if defined(__x86_64__)
+  std::array<unsigned, 12> words{};
+  for (unsigned i = 0; i < 3; ++i) {
+    unsigned* w = words.data() + 4 * i;
+    if (!__get_cpuid(0x80000002 + i, w, w + 1, w + 2, w + 3)) return {};
+  }
+  name.assign(reinterpret_cast<const char*>(words.data()), sizeof(words));
+  name.resize(std::strlen(name.c_str()));
+#endif
+  const size_t first = name.find_first_not_of(' ');
+  return first == std::string::npos ? std::string() : name.substr(first, name.find_last_not_of(' ') + 1 - first);
+}
+
+// A group of hyper-threads is known by the list of its members; without one (no sysfs) a CPU is its own core.
+std::string core_of(int cpu) {
+  const std::string name = "cpu" + std::to_string(cpu);
+  std::ifstream file("/sys/devices/system/cpu/" + name + "/topology/thread_siblings_list");
+  std::string siblings;
+  return std::getline(file, siblings) ? siblings : name;
+}
+
+// Containers limit CPU time, not the CPUs that can be seen: "200000 100000" is two CPUs' worth, "max 100000" no limit.
+int cpu_quota() {
+  std::ifstream file("/sys/fs/cgroup/cpu.max");
+  double quota = 0, period = 0;
+  if (!(file >> quota >> period) || quota <= 0 || period <= 0) return 1 << 20;
+  return std::max(1, int(std::ceil(quota / period)));
+}
+
+}  // namespace
+
+uint32_t cpu_features() {
+  uint32_t found = 0;
+#if defined(__x86_64__)
+  // The builtin also asks xgetbv whether the OS saves the registers. Clang 14 knows no "f16c": every CPU with AVX2 has
+  // it, but a hypervisor may hide it.
+  __builtin_cpu_init();
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  const bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+  if (f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+    found |= kAvx2;
+  if (found && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd") &&
+      __builtin_cpu_supports("avx512vnni"))
+    found |= kAvx512Vnni;
+  if ((found & kAvx512Vnni) && __builtin_cpu_supports("avx512bf16")) found |= kAvx512Bf16;
+#endif
+  return found;
+}
+
+std::string cpu_name() {
+  const std::string name = brand_string();
+  return name.empty() ? "unknown CPU" : name;
+}
+
+int physical_cores() {
+  std::array<cpu_set_t, 16> mask{};  // 16,384 CPUs: the call fails if the kernel's mask is longer
+  if (sched_getaffinity(0, sizeof(mask), mask.data()) != 0) return 1;
+  std::set<std::string> cores;
+  for (int cpu = 0; cpu < int(8 * sizeof(mask)); ++cpu)
+    if (CPU_ISSET_S(cpu, sizeof(mask), mask.data())) cores.insert(core_of(cpu));
+  return std::max(1, std::min(int(cores.size()), cpu_quota()));
+}
+
+}  // namespace awq

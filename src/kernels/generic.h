@@ -1,0 +1,175 @@
+#pragma once
+// Plain loops that every set compiles for itself and the compiler vectorises. Everything has internal linkage. With a
+// fixed number of lanes and no contraction of a*b+c, they give the same bits in every set.
+#include "kernels/kernels.h"
+
+namespace awq::kernels {
+namespace {
+
+enum : int32_t { kLanes = 16 };  // partial sums of a reduction: enough for one vector of any set
+
+inline uint32_t bits_of(float f) { return __builtin_bit_cast(uint32_t, f); }
+inline float float_of(uint32_t u) { return __builtin_bit_cast(float, u); }
+
+/// e^x within 2 ulp, subnormal results included; 0 below about -104, infinity above 88.7, NaN for NaN.
+/// x = n ln2 + r with |r| <= ln2 / 2; ln2 is split so that n * the first part is exact (n has 8 bits, the constant 9).
+/// The polynomial for e^r is Cephes' expf: error below 2^-24 relative. 2^n is applied in two factors that are both
+/// normal, so the only rounding of a subnormal result is the last multiplication's.
+inline float exp_approx(float x) {
+  const float low = -104.f, high = 89.f;
+  x = x < low ? low : x;  // written so that NaN stays
+  x = x > high ? high : x;
+  const float shift = 0x1.8p23f;  // adding it rounds to an integer, which is then in the low bits
+  const float shifted = x * 1.44269504f + shift;
+  const int32_t n = int32_t(bits_of(shifted) - 0x4b400000u);
+  const float nf = shifted - shift;
+  const float r = (x - nf * 0.693359375f) - nf * -2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = (p * r * r + r) + 1.f;
+  const int32_t half = n >> 1;
+  return p * float_of(uint32_t(half + 127) << 23) * float_of(uint32_t(n - half + 127) << 23);
+}
+
+inline float max_of(const float* x, int32_t n) {
+  float lanes[kLanes];
+  for (float& l : lanes) l = -__builtin_inff();
+  int32_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int32_t j = 0; j < kLanes; ++j) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
+  float m = -__builtin_inff();
+  for (const float l : lanes) m = l > m ? l : m;
+  for (; i < n; ++i) m = x[i] > m ? x[i] : m;
+  return m;
+}
+
+/// Adds the lanes in a fixed tree.
+template <class T>
+inline T fold(const T (&lanes)[kLanes]) {
+  T s[kLanes];
+  for (int32_t i = 0; i < kLanes; ++i) s[i] = lanes[i];
+  for (int32_t w = kLanes / 2; w > 0; w /= 2)
+    for (int32_t i = 0; i < w; ++i) s[i] += s[i + w];
+  return s[0];
+}
+
+/// x[i] = e^(x[i] - shift); returns their sum. Each lane adds n / 16 positive terms: relative error below
+/// (n / 16 + 5) * 2^-24 at worst.
+inline float exp_and_sum(float* x, float shift, int32_t n) {
+  float lanes[kLanes] = {};
+  int32_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int32_t j = 0; j < kLanes; ++j) lanes[j] += x[i + j] = exp_approx(x[i + j] - shift);
+  for (; i < n; ++i) lanes[i % kLanes] += x[i] = exp_approx(x[i] - shift);
+  return fold(lanes);
+}
+
+/// A row of only -infinity gives NaN, as does one with NaN or +infinity.
+inline void softmax(float* x, ptrdiff_t x_row, int32_t rows, int32_t n) {
+  for (int32_t r = 0; r < rows; ++r, x += x_row) {
+    const float inverse = 1.f / exp_and_sum(x, max_of(x, n), n);
+    for (int32_t i = 0; i < n; ++i) x[i] *= inverse;
+  }
+}
+
+/// Terms are within 2 ulp and positive, so the sum is within 2^-22 relative and the logarithm within 2^-22 absolute,
+/// typically far less: errors of terms average out.
+inline double log_sum_exp(const float* x, int32_t n) {
+  const float m = max_of(x, n);
+  double lanes[kLanes] = {};
+  int32_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int32_t j = 0; j < kLanes; ++j) lanes[j] += double(exp_approx(x[i + j] - m));
+  for (; i < n; ++i) lanes[i % kLanes] += double(exp_approx(x[i] - m));
+  return double(m) + __builtin_log(fold(lanes));
+}
+
+inline void silu_mul(const float* g, const float* u, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] = g[i] / (1.f + exp_approx(-g[i])) * u[i];
+}
+
+/// 0.5 (1 + tanh(z)) = 1 / (1 + e^-2z): no cancellation where tanh is near -1.
+inline void gelu_tanh_mul(const float* g, const float* u, float* y, int64_t n) {
+  const float a = 2 * 0.7978845608f;  // 2 sqrt(2 / pi)
+  for (int64_t i = 0; i < n; ++i) {
+    const float x = g[i], z = a * (x + 0.044715f * x * x * x);
+    y[i] = x / (1.f + exp_approx(-z)) * u[i];
+  }
+}
+
+inline void add(const float* x, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] += x[i];
+}
+
+/// Squares of floats are exact in double: the sum's error is below dim * 2^-53, nothing beside the last roundings.
+inline double sum_of_squares(const float* x, int32_t n) {
+  double lanes[kLanes] = {};
+  int32_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int32_t j = 0; j < kLanes; ++j) lanes[j] += double(x[i + j]) * double(x[i + j]);
+  for (; i < n; ++i) lanes[i % kLanes] += double(x[i]) * double(x[i]);
+  return fold(lanes);
+}
+
+inline void rms_norm(const float* x, const float* gain, float gain_offset, float eps, int32_t tokens, int32_t dim,
+                     float* y) {
+  for (int32_t t = 0; t < tokens; ++t, x += dim, y += dim) {
+    const auto inverse = float(1 / __builtin_sqrt(sum_of_squares(x, dim) / dim + double(eps)));
+    for (int32_t i = 0; i < dim; ++i) y[i] = x[i] * inverse * (gain[i] + gain_offset);
+  }
+}
+
+inline void rope(float* x, const float* cosines, const float* sines, int32_t heads, int32_t head_dim, int32_t dims) {
+  const int32_t half = dims / 2;
+  for (int32_t h = 0; h < heads; ++h, x += head_dim)
+    for (int32_t i = 0; i < half; ++i) {
+      const float a = x[i], b = x[i + half];
+      x[i] = a * cosines[i] - b * sines[i];
+      x[i + half] = b * cosines[i] + a * sines[i];
+    }
+}
+
+/// Bits of the largest |x|. As integers NaN is above infinity and infinity above all else, so none of them is lost.
+inline uint32_t max_magnitude(const float* x, int32_t n) {
+  int32_t m = 0;
+  for (int32_t i = 0; i < n; ++i) {
+    const auto v = int32_t(bits_of(x[i]) & 0x7fffffffu);
+    m = v > m ? v : m;
+  }
+  return uint32_t(m);
+}
+
+/// One group. The quotient is rounded by adding 1.5 * 2^23. It passes 32767 only where the scale is subnormal and so
+/// itself badly rounded. A group with infinity or NaN keeps that as its scale over codes of 0: its products are NaN.
+inline int32_t quantize_group(const float* x, int32_t n, int16_t* codes, float* scale) {
+  const uint32_t top = max_magnitude(x, n);
+  *scale = float_of(top) / 32767.f;
+  if (*scale == 0.f || top >= 0x7f800000u) {
+    for (int32_t i = 0; i < n; ++i) codes[i] = 0;
+    return 0;
+  }
+  int32_t sum = 0;
+  for (int32_t i = 0; i < n; ++i) {
+    float q = x[i] / *scale;
+    q = q > 32767.f ? 32767.f : q;
+    q = q < -32767.f ? -32767.f : q;
+    const auto code = int32_t(bits_of(q + 0x1.8p23f) - 0x4b400000u);
+    codes[i] = int16_t(code);
+    sum += code;
+  }
+  return sum;
+}
+
+inline void quantize_i16(const float* x, int32_t tokens, int32_t cols, int32_t group, int16_t* codes, float* scales,
+                         int32_t* sums) {
+  const int64_t groups = int64_t(tokens) * (cols / group);
+  for (int64_t g = 0; g < groups; ++g, x += group, codes += group)
+    sums[g] = quantize_group(x, group, codes, scales + g);
+}
+
+}  // namespace
+}  // namespace awq::kernels

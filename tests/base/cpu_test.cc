@@ -1,0 +1,62 @@
+#include "base/cpu.h"
+
+#include <gtest/gtest.h>
+#include <sched.h>
+
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+namespace awq {
+namespace {
+
+// What the kernel reports, which leaves out what the OS does not save.
+bool proc_flag(const std::string& flag) {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);)
+    if (line.rfind("flags", 0) == 0) return (line + " ").find(" " + flag + " ") != std::string::npos;
+  return false;
+}
+
+bool proc_has(const std::string& flags) {
+  std::istringstream in(flags);
+  for (std::string flag; in >> flag;)
+    if (!proc_flag(flag)) return false;
+  return true;
+}
+
+TEST(Cpu, FeaturesAreThoseTheKernelReports) {
+  const uint32_t f = cpu_features();
+  EXPECT_EQ((f & kAvx2) != 0, proc_has("avx2 fma f16c bmi2"));
+  EXPECT_EQ((f & kAvx512Vnni) != 0,
+            proc_has("avx2 fma f16c bmi2 avx512f avx512bw avx512vl avx512dq avx512cd avx512_vnni"));
+  EXPECT_EQ((f & kAvx512Bf16) != 0, proc_has("avx512_vnni avx512_bf16"));
+}
+
+TEST(Cpu, NameIsTheKernels) {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);)
+    if (line.rfind("model name", 0) == 0) {
+      EXPECT_EQ(cpu_name(), line.substr(line.find(": ") + 2));
+      return;
+    }
+  EXPECT_FALSE(cpu_name().empty());
+}
+
+TEST(Cpu, CoresAreThoseThisThreadMayUse) {
+  cpu_set_t all{};
+  ASSERT_EQ(sched_getaffinity(0, sizeof(all), &all), 0);
+  EXPECT_GE(physical_cores(), 1);
+  EXPECT_LE(physical_cores(), CPU_COUNT(&all));
+  int pinned = 0;
+  std::thread([&] {
+    cpu_set_t one{};
+    for (int i = 0; i < CPU_SETSIZE && CPU_COUNT(&one) == 0; ++i)
+      if (CPU_ISSET(i, &all)) CPU_SET(i, &one);
+    if (sched_setaffinity(0, sizeof(one), &one) == 0) pinned = physical_cores();
+  }).join();
+  EXPECT_EQ(pinned, 1);
+}
+
+}  // namespace
+}  // namespace awq
