@@ -19,7 +19,9 @@ float single(const nlohmann::json& s) { return std::bit_cast<float>(hex(s)); }
 
 void expect_equal(const PublishedGroup& got, const nlohmann::json& want, float (*value)(const nlohmann::json&), bool symmetric) {
   EXPECT_EQ(got.scale, value(want.at("scale")));
-  if (!symmetric) EXPECT_EQ(got.zero, want.at("zero").get<int>());
+  if (!symmetric) {
+    EXPECT_EQ(got.zero, want.at("zero").get<int>());
+  }
   EXPECT_EQ(got.codes, want.at("q").get<std::vector<int>>());
   for (size_t i = 0; i < got.dequantized.size(); ++i) EXPECT_EQ(got.dequantized[i], value(want.at("dq").at(i)));
 }
