@@ -17,7 +17,8 @@ std::string sha256_of(const std::vector<std::vector<int32_t>>& sequences) {
   unsigned int size = 0;
   bool ok = ctx && EVP_DigestInit_ex(ctx.get(), EVP_sha256(), nullptr) == 1;
   for (const auto& s : sequences) ok = ok && EVP_DigestUpdate(ctx.get(), s.data(), s.size() * sizeof(int32_t)) == 1;
-  if (!ok || EVP_DigestFinal_ex(ctx.get(), digest, &size) != 1) fail("hash", "SHA-256 is not available from this OpenSSL");
+  if (!ok || EVP_DigestFinal_ex(ctx.get(), digest, &size) != 1)
+    fail("hash", "SHA-256 is not available from this OpenSSL");
   std::string hex;
   for (unsigned int i = 0; i < size; ++i) hex += fmt::format("{:02x}", digest[i]);
   return hex;
@@ -26,7 +27,8 @@ std::string sha256_of(const std::vector<std::vector<int32_t>>& sequences) {
 /// Joins texts and cuts them: [BOS] + length - 1 tokens, or length tokens without a BOS.
 class Cutter {
  public:
-  Cutter(const TextSide& text, int sequences, int length) : text_(text), wanted_(size_t(sequences)), length_(size_t(length)) {
+  Cutter(const TextSide& text, int sequences, int length)
+      : text_(text), wanted_(size_t(sequences)), length_(size_t(length)) {
     const std::vector<int32_t> start = text.tokenizer().encode("", true, false);
     if (!start.empty()) bos_ = start.front();
   }
@@ -39,8 +41,11 @@ class Cutter {
   CalibrationSet finish(const std::string& name) {
     if (set_.sequences.empty()) whole_text_as_one();
     if (set_.sequences.empty())
-      fail("calibrate", "{}: no usable text. Expected a .txt file, or a .jsonl file whose lines have \"text\" or \"messages\"; got {} tokens "
-           "(at least {} are needed). Leave out --calib to let the model write its own text", name, current_.size(), kLeast);
+      fail("calibrate",
+           "{}: no usable text. Expected a .txt file, or a .jsonl file whose lines have \"text\" or \"messages\"; got "
+           "{} tokens "
+           "(at least {} are needed). Leave out --calib to let the model write its own text",
+           name, current_.size(), kLeast);
     set_.report.source = name;
     set_.report.sha256 = sha256_of(set_.sequences);
     set_.report.sequences = int(set_.sequences.size());
@@ -76,7 +81,8 @@ std::vector<int32_t> encode_line(const nlohmann::ordered_json& line, const TextS
   if (line.is_object() && line.contains("text") && line.at("text").is_string())
     return text.tokenizer().encode(line.at("text").get<std::string>(), false, false);
   if (line.is_object() && line.contains("messages")) return text.encode_chat(line.at("messages"), false);
-  fail("calibrate", "{}: expected an object with \"text\" (a string) or \"messages\" (a chat), got {:.60}", where, line.dump());
+  fail("calibrate", "{}: expected an object with \"text\" (a string) or \"messages\" (a chat), got {:.60}", where,
+       line.dump());
 }
 
 }  // namespace
@@ -108,27 +114,35 @@ std::vector<std::vector<int32_t>> openings(const TextSide& text) {
   std::vector<std::vector<int32_t>> result;
   for (const CalibrationPrompt& p : calibration_prompts()) {
     const bool chat = p.kind == PromptKind::chat && text.has_template();
-    if (chat) result.push_back(text.encode_chat({{{"role", "user"}, {"content", p.text}}}, true));
-    else result.push_back(text.tokenizer().encode(p.text, true, false));
+    if (chat)
+      result.push_back(text.encode_chat({{{"role", "user"}, {"content", p.text}}}, true));
+    else
+      result.push_back(text.tokenizer().encode(p.text, true, false));
   }
   return result;
 }
 
 }  // namespace
 
-CalibrationSet self_calibration(Device& device, const Checkpoint& source, const TextSide& text, int sequences, int length, double temperature,
-                                uint64_t seed, const OnProgress& progress) {
+CalibrationSet self_calibration(Device& device, const Checkpoint& source, const TextSide& text, int sequences,
+                                int length, double temperature, uint64_t seed, const OnProgress& progress) {
   const Model model = load_model(*device.backend, source, [&](int done, int total) {
     if (progress && !progress({"load", done, total})) throw Cancelled();
   });
   CalibrationSet set;
   const auto start = openings(text);
-  set.sequences = write_calibration(device, model, text, start, {.sequences = sequences, .length = length, .temperature = temperature, .seed = seed},
-                                    [&](int64_t done, int64_t total) {
-                                      if (progress && !progress({"write calibration text", int(done), int(total)})) throw Cancelled();
-                                    });
-  set.report = {.source = "self", .sha256 = sha256_of(set.sequences), .sequences = sequences, .sequence_tokens = length,
-                .texts = int64_t(start.size()), .tokens_read = int64_t(sequences) * length, .tokens_unused = 0};
+  set.sequences = write_calibration(
+      device, model, text, start, {.sequences = sequences, .length = length, .temperature = temperature, .seed = seed},
+      [&](int64_t done, int64_t total) {
+        if (progress && !progress({"write calibration text", int(done), int(total)})) throw Cancelled();
+      });
+  set.report = {.source = "self",
+                .sha256 = sha256_of(set.sequences),
+                .sequences = sequences,
+                .sequence_tokens = length,
+                .texts = int64_t(start.size()),
+                .tokens_read = int64_t(sequences) * length,
+                .tokens_unused = 0};
   return set;
 }
 

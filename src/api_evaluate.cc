@@ -36,7 +36,9 @@ Estimate mean_of(const std::vector<double>& v) {
 /// A model and its scores, a value a window.
 struct Subject {
   Subject(Device& device, const std::filesystem::path& p, const OnProgress& progress)
-      : path(p), checkpoint(Checkpoint::open(p)), model(load_model(*device.backend, *checkpoint, [&](int done, int total) {
+      : path(p),
+        checkpoint(Checkpoint::open(p)),
+        model(load_model(*device.backend, *checkpoint, [&](int done, int total) {
           if (progress && !progress({"load", done, total})) throw Cancelled();
         })) {}
   std::filesystem::path path;
@@ -48,29 +50,33 @@ struct Subject {
 std::vector<int32_t> tokens_of_text(const Checkpoint& model, std::string_view text, const EvaluateOptions& o) {
   std::vector<int32_t> tokens = TextSide(model).tokenizer().encode(text, true, false);
   if (o.window < 2) fail("eval", "--window {}: expected at least 2 tokens", o.window);
-  if (o.window > model.spec().max_context) fail("eval", "--window {} is longer than the model's context of {} tokens", o.window, model.spec().max_context);
+  if (o.window > model.spec().max_context)
+    fail("eval", "--window {} is longer than the model's context of {} tokens", o.window, model.spec().max_context);
   if (tokens.size() < size_t(o.window))
-    fail("eval", "the text has {} tokens, but one window needs {}. Give a longer text or a smaller --window", tokens.size(), o.window);
+    fail("eval", "the text has {} tokens, but one window needs {}. Give a longer text or a smaller --window",
+         tokens.size(), o.window);
   return tokens;
 }
 
 class Evaluation {
  public:
   /// `original` may be empty: then there is one model and only its perplexity.
-  Evaluation(const std::filesystem::path& original, std::span<const std::filesystem::path> models, const EvaluateOptions& o, const OnProgress& progress)
+  Evaluation(const std::filesystem::path& original, std::span<const std::filesystem::path> models,
+             const EvaluateOptions& o, const OnProgress& progress)
       : o_(o), progress_(progress), device_(o.device.threads, o.device.isa) {
     if (!original.empty()) original_.emplace(device_, original, progress);
     for (const auto& m : models) subjects_.emplace_back(device_, m, progress);
     for (const Subject& s : subjects_)
       if (original_ && s.model.spec.vocab != original_->model.spec.vocab)
-        fail("eval", "{} has a vocabulary of {}, the original one of {}; these are not versions of one model", s.path.string(), s.model.spec.vocab,
-             original_->model.spec.vocab);
+        fail("eval", "{} has a vocabulary of {}, the original one of {}; these are not versions of one model",
+             s.path.string(), s.model.spec.vocab, original_->model.spec.vocab);
   }
 
   /// The original, where there is one, and the models.
   std::vector<EvaluateReport> run(std::string_view text) {
     const auto start = std::chrono::steady_clock::now();
-    const std::vector<int32_t> tokens = tokens_of_text(*(original_ ? *original_ : subjects_.front()).checkpoint, text, o_);
+    const std::vector<int32_t> tokens =
+        tokens_of_text(*(original_ ? *original_ : subjects_.front()).checkpoint, text, o_);
     const int all = int(tokens.size() / size_t(o_.window)), n = o_.windows ? std::min(o_.windows, all) : all;
     for (int i = 0; i < n; ++i) {
       if (progress_ && !progress_({"evaluate", i, n})) throw Cancelled();
@@ -103,7 +109,10 @@ class Evaluation {
   }
 
   EvaluateReport summary(const Subject& s, int64_t text_tokens, double seconds) const {
-    EvaluateReport r{.windows = int(s.nll.size()), .window = o_.window, .text_tokens = text_tokens, .predictions = int64_t(s.nll.size()) * (o_.window - 1)};
+    EvaluateReport r{.windows = int(s.nll.size()),
+                     .window = o_.window,
+                     .text_tokens = text_tokens,
+                     .predictions = int64_t(s.nll.size()) * (o_.window - 1)};
     r.model = s.path.string();
     const Estimate nll = mean_of(s.nll);
     r.perplexity = std::exp(nll.value);
@@ -133,23 +142,27 @@ std::string quantization_of(const Checkpoint& c) {
   for (Param p : b.params())
     if (!is_norm(p.role)) {
       const Weight w = c.weight(0, p);
-      if (const auto* q = std::get_if<QMatrix>(&w)) return fmt::format("{} bits, groups of {}", q->spec.bits, q->spec.group_size);
+      if (const auto* q = std::get_if<QMatrix>(&w))
+        return fmt::format("{} bits, groups of {}", q->spec.bits, q->spec.group_size);
     }
   return "";
 }
 
 }  // namespace
 
-EvaluateReport evaluate(const std::filesystem::path& model, std::string_view text, const EvaluateOptions& options, const OnProgress& progress) {
+EvaluateReport evaluate(const std::filesystem::path& model, std::string_view text, const EvaluateOptions& options,
+                        const OnProgress& progress) {
   return Evaluation(options.against, {&model, 1}, options, progress).run(text).back();
 }
 
-std::vector<EvaluateReport> compare(const std::filesystem::path& original, std::span<const std::filesystem::path> models, std::string_view text,
+std::vector<EvaluateReport> compare(const std::filesystem::path& original,
+                                    std::span<const std::filesystem::path> models, std::string_view text,
                                     const EvaluateOptions& options, const OnProgress& progress) {
   return Evaluation(original, models, options, progress).run(text);
 }
 
-std::vector<float> logits(const std::filesystem::path& model, std::span<const int32_t> tokens, const DeviceOptions& options) {
+std::vector<float> logits(const std::filesystem::path& model, std::span<const int32_t> tokens,
+                          const DeviceOptions& options) {
   if (tokens.empty()) fail("logits", "no tokens were given");
   Device device(options.threads, options.isa);
   const Subject s(device, model, {});
@@ -163,9 +176,18 @@ InspectReport inspect(const std::filesystem::path& path) {
   const std::unique_ptr<Checkpoint> c = Checkpoint::open(path);
   const ModelSpec& m = c->spec();
   const Bits bits = bits_of(*c);
-  InspectReport r{.format = std::string(c->format()), .architecture = m.arch, .blocks = int(m.blocks.size()), .dim = m.dim, .vocab = m.vocab,
-                  .context = m.max_context, .quantization = quantization_of(*c), .bytes = bits.bytes, .weights = bits.weights,
-                  .bits_per_weight = bits.per_weight(), .tensors = {}, .side_files = {}};
+  InspectReport r{.format = std::string(c->format()),
+                  .architecture = m.arch,
+                  .blocks = int(m.blocks.size()),
+                  .dim = m.dim,
+                  .vocab = m.vocab,
+                  .context = m.max_context,
+                  .quantization = quantization_of(*c),
+                  .bytes = bits.bytes,
+                  .weights = bits.weights,
+                  .bits_per_weight = bits.per_weight(),
+                  .tensors = {},
+                  .side_files = {}};
   for (const TensorInfo& t : c->tensors()) r.tensors.push_back({t.name, t.type, t.shape.text(), t.bytes});
   for (const SideFile& f : c->side_files()) r.side_files.push_back(f.name);
   return r;

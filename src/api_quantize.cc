@@ -28,12 +28,18 @@ std::string misfit(const ModelSpec& spec, int group) {
 
 GroupChoice choose_group(const ModelSpec& spec, int asked) {
   if (asked) {
-    if (asked % 32 || asked < 32) fail("quantize", "--group-size {}: expected a multiple of 32, such as 128, 64 or 32", asked);
-    if (!group_fits(spec, asked)) fail("quantize", "--group-size {} does not divide every width of this model: {}. Leave it out to get the largest of 128, 64 and 32 that does", asked, misfit(spec, asked));
+    if (asked % 32 || asked < 32)
+      fail("quantize", "--group-size {}: expected a multiple of 32, such as 128, 64 or 32", asked);
+    if (!group_fits(spec, asked))
+      fail("quantize",
+           "--group-size {} does not divide every width of this model: {}. Leave it out to get the largest of 128, 64 "
+           "and 32 that does",
+           asked, misfit(spec, asked));
     return {asked, ""};
   }
   for (int g : kGroupSizes)
-    if (group_fits(spec, g)) return {g, g == kGroupSizes[0] ? "" : fmt::format("{}, no multiple of {}", misfit(spec, 2 * g), 2 * g)};
+    if (group_fits(spec, g))
+      return {g, g == kGroupSizes[0] ? "" : fmt::format("{}, no multiple of {}", misfit(spec, 2 * g), 2 * g)};
   fail("quantize", "no group size fits: {}, which neither 128, 64 nor 32 divides", misfit(spec, 32));
 }
 
@@ -56,9 +62,11 @@ int64_t float_weights(const BlockSpec& b) {
 int64_t memory_needed(const ModelSpec& m, const QuantizeOptions& o, bool self) {
   const BlockSpec& b = m.blocks.front();
   const int64_t widest = std::max(b.mlp.hidden, b.attention.q_rows());
-  const int64_t solving = int64_t(o.samples) * o.sample_tokens * m.dim * 4 + 3 * float_weights(b) * 4 + 3 * widest * widest * 4 + 2048 * widest * 4 * 6;
+  const int64_t solving = int64_t(o.samples) * o.sample_tokens * m.dim * 4 + 3 * float_weights(b) * 4 +
+                          3 * widest * widest * 4 + 2048 * widest * 4 * 6;
   if (!self) return solving;
-  const int64_t kv = int64_t(std::min(o.samples, 32)) * o.sample_tokens * int64_t(m.blocks.size()) * 2 * b.attention.kv_rows() * 2;
+  const int64_t kv =
+      int64_t(std::min(o.samples, 32)) * o.sample_tokens * int64_t(m.blocks.size()) * 2 * b.attention.kv_rows() * 2;
   const int64_t writing = (float_weights(b) * int64_t(m.blocks.size()) + int64_t(m.vocab) * m.dim * 2) * 4 + kv;
   return std::max(solving, writing);
 }
@@ -66,17 +74,22 @@ int64_t memory_needed(const ModelSpec& m, const QuantizeOptions& o, bool self) {
 void require_memory(const ModelSpec& m, const QuantizeOptions& o, bool self) {
   const int64_t need = memory_needed(m, o, self), have = available_memory();
   if (need > have)
-    fail("quantize", "not enough memory: about {:.1f} GB are needed for {} sequences of {} tokens{}, {:.1f} GB are available. {}", double(need) / 1e9,
-         o.samples, o.sample_tokens, self ? " that the float model writes itself" : "", double(have) / 1e9,
-         self ? "Give a text with --calib (then one block is in memory at a time), or fewer --samples" : "Use fewer --samples");
+    fail("quantize",
+         "not enough memory: about {:.1f} GB are needed for {} sequences of {} tokens{}, {:.1f} GB are available. {}",
+         double(need) / 1e9, o.samples, o.sample_tokens, self ? " that the float model writes itself" : "",
+         double(have) / 1e9,
+         self ? "Give a text with --calib (then one block is in memory at a time), or fewer --samples"
+              : "Use fewer --samples");
 }
 
 void require_room(const std::filesystem::path& out, uint64_t bytes) {
   std::error_code error;
   const auto space = std::filesystem::space(std::filesystem::absolute(out).parent_path(), error);
   if (!error && space.available < bytes)
-    fail("quantize", "{}: about {:.1f} MB will be written, but the disk has {:.1f} MB free. Free some space or choose another disk with -o", out.string(),
-         double(bytes) / 1e6, double(space.available) / 1e6);
+    fail("quantize",
+         "{}: about {:.1f} MB will be written, but the disk has {:.1f} MB free. Free some space or choose another disk "
+         "with -o",
+         out.string(), double(bytes) / 1e6, double(space.available) / 1e6);
 }
 
 uint64_t output_bytes(const ModelSpec& m, int group) {
@@ -89,8 +102,14 @@ std::string module_name(const ModelSpec& m, int block, Param p) { return find_ar
 
 void add_block(const ModelSpec& m, const BlockResult& b, QuantizeReport& report) {
   for (const GroupResult& g : b.solution.groups) {
-    GroupReport r{.producer = module_name(m, b.block, g.group.producer), .consumers = {}, .alpha = g.chosen.ratio, .weight_term = g.chosen.weight_term,
-                  .loss = g.loss, .identity_loss = g.identity_loss, .smallest_scale = g.smallest, .largest_scale = g.largest};
+    GroupReport r{.producer = module_name(m, b.block, g.group.producer),
+                  .consumers = {},
+                  .alpha = g.chosen.ratio,
+                  .weight_term = g.chosen.weight_term,
+                  .loss = g.loss,
+                  .identity_loss = g.identity_loss,
+                  .smallest_scale = g.smallest,
+                  .largest_scale = g.largest};
     for (Param p : g.group.consumers) r.consumers.push_back(module_name(m, b.block, p));
     report.groups.push_back(std::move(r));
   }
@@ -108,29 +127,48 @@ nlohmann::ordered_json report_json(const QuantizeReport& r, const QuantizeOption
   if (!r.group_size_reason.empty()) j["group_size_reason"] = r.group_size_reason;
   j["seed"] = o.seed;
   j["kernels"] = kernels;
-  j["calibration"] = {{"source", r.calibration.source}, {"sha256_of_token_ids", r.calibration.sha256}, {"sequences", r.calibration.sequences},
-                      {"sequence_tokens", r.calibration.sequence_tokens}, {"texts", r.calibration.texts}, {"tokens_read", r.calibration.tokens_read},
+  j["calibration"] = {{"source", r.calibration.source},
+                      {"sha256_of_token_ids", r.calibration.sha256},
+                      {"sequences", r.calibration.sequences},
+                      {"sequence_tokens", r.calibration.sequence_tokens},
+                      {"texts", r.calibration.texts},
+                      {"tokens_read", r.calibration.tokens_read},
                       {"tokens_unused", r.calibration.tokens_unused}};
   j["worst_fold_error"] = r.worst_fold_error;
   for (const GroupReport& g : r.groups)
-    j["scales"].push_back({{"producer", g.producer}, {"consumers", g.consumers}, {"alpha", g.alpha}, {"weight_term", g.weight_term}, {"loss", g.loss},
-                           {"loss_without_scales", g.identity_loss}, {"smallest", g.smallest_scale}, {"largest", g.largest_scale}});
+    j["scales"].push_back({{"producer", g.producer},
+                           {"consumers", g.consumers},
+                           {"alpha", g.alpha},
+                           {"weight_term", g.weight_term},
+                           {"loss", g.loss},
+                           {"loss_without_scales", g.identity_loss},
+                           {"smallest", g.smallest_scale},
+                           {"largest", g.largest_scale}});
   for (const LayerReport& l : r.layers)
-    j["layers"].push_back({{"name", l.name}, {"relative_error", l.error}, {"relative_error_of_rounding", l.rounding_error}, {"groups_clipped", l.clipped},
+    j["layers"].push_back({{"name", l.name},
+                           {"relative_error", l.error},
+                           {"relative_error_of_rounding", l.rounding_error},
+                           {"groups_clipped", l.clipped},
                            {"tokens", l.tokens}});
   return j;
 }
 
 class Job {
  public:
-  Job(const std::filesystem::path& model, const std::filesystem::path& out, QuantizeOptions options, const OnProgress& progress)
-      : options_(std::move(options)), progress_(progress), method_(find_method(options_.method).make()), source_(Checkpoint::open(model)), out_(out),
+  Job(const std::filesystem::path& model, const std::filesystem::path& out, QuantizeOptions options,
+      const OnProgress& progress)
+      : options_(std::move(options)),
+        progress_(progress),
+        method_(find_method(options_.method).make()),
+        source_(Checkpoint::open(model)),
+        out_(out),
         device_(options_.device.threads, options_.device.isa) {
     if (options_.samples < 0 || options_.sample_tokens < 0) fail("quantize", "--samples and --tokens must be positive");
     if (!options_.samples) options_.samples = kDefaultSequences;
     if (!options_.sample_tokens) options_.sample_tokens = std::min(kDefaultLength, source_->spec().max_context);
     if (options_.sample_tokens < 32 || options_.sample_tokens > source_->spec().max_context)
-      fail("quantize", "--tokens {}: expected 32 to {}, the model's context", options_.sample_tokens, source_->spec().max_context);
+      fail("quantize", "--tokens {}: expected 32 to {}, the model's context", options_.sample_tokens,
+           source_->spec().max_context);
   }
 
   QuantizeReport run() {
@@ -145,7 +183,8 @@ class Job {
     const std::unique_ptr<CheckpointSink> sink = create_sink(quant);
     CalibrationSet calibration = method_->needs_calibration() ? calibration_set() : CalibrationSet{};
     report_.calibration = calibration.report;
-    for (const BlockResult& b : quantize_blocks({*source_, *sink, *method_, quant, calibration.sequences, {}, *device_.backend, host(), flow_progress()}))
+    for (const BlockResult& b : quantize_blocks(
+             {*source_, *sink, *method_, quant, calibration.sequences, {}, *device_.backend, host(), flow_progress()}))
       add_block(spec, b, report_);
     for (const SideFile& f : source_->side_files()) sink->put_side_file(f);
     sink->put_side_file({"awq-report.json", report_json(report_, options_, device_.kernels.name).dump(1) + "\n", {}});
@@ -166,8 +205,10 @@ class Job {
 
   CalibrationSet calibration_set() {
     const TextSide text(*source_);
-    if (!options_.calibration.empty()) return read_calibration(options_.calibration, text, options_.samples, options_.sample_tokens);
-    return self_calibration(device_, *source_, text, options_.samples, options_.sample_tokens, options_.temperature, options_.seed, progress_);
+    if (!options_.calibration.empty())
+      return read_calibration(options_.calibration, text, options_.samples, options_.sample_tokens);
+    return self_calibration(device_, *source_, text, options_.samples, options_.sample_tokens, options_.temperature,
+                            options_.seed, progress_);
   }
 
   std::function<void(const QuantizeProgress&)> flow_progress() const {
@@ -202,7 +243,8 @@ std::vector<MethodInfo> quantize_methods() {
   return m;
 }
 
-QuantizeReport quantize(const std::filesystem::path& model, const std::filesystem::path& out, const QuantizeOptions& options, const OnProgress& progress) {
+QuantizeReport quantize(const std::filesystem::path& model, const std::filesystem::path& out,
+                        const QuantizeOptions& options, const OnProgress& progress) {
   return Job(model, out, options, progress).run();
 }
 

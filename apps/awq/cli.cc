@@ -33,14 +33,18 @@ void clear_interrupt() { g_interrupts = 0; }
 
 std::string minutes(double seconds) {
   const int s = int(seconds + 0.5);
-  return s < 3600 ? fmt::format("{}:{:02}", s / 60, s % 60) : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+  return s < 3600 ? fmt::format("{}:{:02}", s / 60, s % 60)
+                  : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
 }
 
 std::string human_bytes(uint64_t bytes) {
-  return bytes < 1000000000 ? fmt::format("{:.1f} MB", double(bytes) / 1e6) : fmt::format("{:.2f} GB", double(bytes) / 1e9);
+  return bytes < 1000000000 ? fmt::format("{:.1f} MB", double(bytes) / 1e6)
+                            : fmt::format("{:.2f} GB", double(bytes) / 1e9);
 }
 
-std::string json_text(std::string_view s) { return nlohmann::json(s).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace); }
+std::string json_text(std::string_view s) {
+  return nlohmann::json(s).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
 
 bool ProgressLine::operator()(const Progress& p) {
   // The stages of a block share one clock, so that the time left is that of all blocks.
@@ -75,7 +79,9 @@ ProgressLine::~ProgressLine() {
 }
 
 void add_device_options(CLI::App& app, DeviceOptions& device) {
-  app.add_option("--threads", device.threads, "Threads; 0: one per physical core")->check(CLI::Range(0, 1024))->capture_default_str();
+  app.add_option("--threads", device.threads, "Threads; 0: one per physical core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
   app.add_option("--isa", device.isa, "Kernel set by name; default: the best this CPU has, or AWQ_ISA");
 }
 

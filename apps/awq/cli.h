@@ -16,7 +16,8 @@ void catch_interrupts();
 bool interrupted();
 void clear_interrupt();
 
-/// One line on stderr, rewritten in place on a terminal, a line now and then elsewhere. Silent for work under 2 seconds.
+/// One line on stderr, rewritten in place on a terminal, a line now and then elsewhere. Silent for work under 2
+/// seconds.
 class ProgressLine {
  public:
   ~ProgressLine();
@@ -30,10 +31,10 @@ class ProgressLine {
 };
 
 void add_device_options(CLI::App& app, DeviceOptions& device);
-std::string read_file(const std::string& path);   // throws Error
-std::string human_bytes(uint64_t bytes);          // "83.9 MB"
-std::string minutes(double seconds);              // "1:07"
-std::string json_text(std::string_view s);        // quoted and escaped
+std::string read_file(const std::string& path);  // throws Error
+std::string human_bytes(uint64_t bytes);         // "83.9 MB"
+std::string minutes(double seconds);             // "1:07"
+std::string json_text(std::string_view s);       // quoted and escaped
 
 void add_quantize(CLI::App& app);
 void add_generate(CLI::App& app);

@@ -15,8 +15,13 @@ struct Options {
 };
 
 nlohmann::ordered_json to_json(const EvaluateReport& r) {
-  nlohmann::ordered_json j{{"model", r.model}, {"windows", r.windows}, {"window", r.window}, {"text_tokens", r.text_tokens}, {"predictions", r.predictions},
-                           {"perplexity", r.perplexity}, {"perplexity_standard_error", r.perplexity_error}};
+  nlohmann::ordered_json j{{"model", r.model},
+                           {"windows", r.windows},
+                           {"window", r.window},
+                           {"text_tokens", r.text_tokens},
+                           {"predictions", r.predictions},
+                           {"perplexity", r.perplexity},
+                           {"perplexity_standard_error", r.perplexity_error}};
   if (r.kl) {
     j["original_perplexity"] = *r.original_perplexity;
     j["kl"] = r.kl->value;
@@ -34,17 +39,21 @@ nlohmann::ordered_json to_json(const EvaluateReport& r) {
 void print_table(std::span<const EvaluateReport> reports) {
   size_t width = 5;
   for (const auto& r : reports) width = std::max(width, r.model.size());
-  fmt::print("{:<{}}  {:>9}  {:>11}  {:>18}  {:>18}  {:>15}\n", "model", width, "size", "bits/weight", "perplexity", "KL to original", "top-1 agreement");
+  fmt::print("{:<{}}  {:>9}  {:>11}  {:>18}  {:>18}  {:>15}\n", "model", width, "size", "bits/weight", "perplexity",
+             "KL to original", "top-1 agreement");
   for (const auto& r : reports)
-    fmt::print("{:<{}}  {:>9}  {:>11.2f}  {:>18}  {:>18}  {:>15}\n", r.model, width, human_bytes(r.bytes), r.bits_per_weight,
-               fmt::format("{:.3f} ± {:.3f}", r.perplexity, r.perplexity_error), r.kl ? fmt::format("{:.4f} ± {:.4f}", r.kl->value, r.kl->standard_error) : "-",
+    fmt::print("{:<{}}  {:>9}  {:>11.2f}  {:>18}  {:>18}  {:>15}\n", r.model, width, human_bytes(r.bytes),
+               r.bits_per_weight, fmt::format("{:.3f} ± {:.3f}", r.perplexity, r.perplexity_error),
+               r.kl ? fmt::format("{:.4f} ± {:.4f}", r.kl->value, r.kl->standard_error) : "-",
                r.top1 ? fmt::format("{:.1f} ± {:.1f} %", 100 * r.top1->value, 100 * r.top1->standard_error) : "-");
-  fmt::print("{} windows of {} tokens; ± is the standard error over windows\n", reports.front().windows, reports.front().window);
+  fmt::print("{} windows of {} tokens; ± is the standard error over windows\n", reports.front().windows,
+             reports.front().window);
 }
 
 // NumPy's format, version 1.0: what every reader of float arrays understands.
 void write_npy(const std::string& path, std::span<const float> values, size_t rows) {
-  std::string header = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", rows, values.size() / rows);
+  std::string header =
+      fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", rows, values.size() / rows);
   header.resize((header.size() + 10 + 64) / 64 * 64 - 10 - 1, ' ');
   header += '\n';
   std::ofstream out(path, std::ios::binary);
@@ -56,7 +65,8 @@ void write_npy(const std::string& path, std::span<const float> values, size_t ro
 
 void dump_logits(const Options& o) {
   const auto ids = nlohmann::json::parse(read_file(o.ids), nullptr, false);
-  if (!ids.is_array()) throw Error(fmt::format("[eval] {}: expected a JSON list of token ids, such as [1, 22, 333]", o.ids));
+  if (!ids.is_array())
+    throw Error(fmt::format("[eval] {}: expected a JSON list of token ids, such as [1, 22, 333]", o.ids));
   const auto tokens = ids.get<std::vector<int32_t>>();
   write_npy(o.dump_logits, logits(o.model, tokens, o.evaluate.device), tokens.size());
 }
@@ -68,8 +78,10 @@ void run_eval(const Options& o) {
     ProgressLine line;
     report = evaluate(o.model, read_file(o.text), o.evaluate, std::ref(line));
   }
-  if (o.json) fmt::print("{}\n", to_json(report).dump(1));
-  else print_table({&report, 1});
+  if (o.json)
+    fmt::print("{}\n", to_json(report).dump(1));
+  else
+    print_table({&report, 1});
 }
 
 void run_compare(const Options& o) {
@@ -85,8 +97,12 @@ void run_compare(const Options& o) {
 }
 
 void add_common(CLI::App& c, Options& o) {
-  c.add_option("--window", o.evaluate.window, "Tokens of a window; the text is tokenized once, cut, and its tail dropped")->capture_default_str();
-  c.add_option("--windows", o.evaluate.windows, "Only the first N windows; 0: all")->capture_default_str()->check(CLI::Range(0, 1 << 30));
+  c.add_option("--window", o.evaluate.window,
+               "Tokens of a window; the text is tokenized once, cut, and its tail dropped")
+      ->capture_default_str();
+  c.add_option("--windows", o.evaluate.windows, "Only the first N windows; 0: all")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1 << 30));
   c.add_flag("--json", o.json, "Print the result as JSON");
   add_device_options(c, o.evaluate.device);
 }
@@ -100,7 +116,9 @@ void add_eval(CLI::App& app) {
   auto* text = c->add_option("--text", o->text, "Text file to predict");
   c->add_option("--against", o->evaluate.against, "The original model: adds KL divergence and top-1 agreement");
   auto* ids = c->add_option("--ids", o->ids, "Instead of a text: a JSON list of token ids")->excludes(text);
-  auto* dump = c->add_option("--dump-logits", o->dump_logits, "With --ids: write their logits here, float32 [tokens][vocab], NumPy format")->needs(ids);
+  auto* dump = c->add_option("--dump-logits", o->dump_logits,
+                             "With --ids: write their logits here, float32 [tokens][vocab], NumPy format")
+                   ->needs(ids);
   ids->needs(dump);
   add_common(*c, *o);
   c->footer("Example:\n  awq eval smollm2-awq --text wiki.txt --against SmolLM2-135M.gguf");

@@ -32,11 +32,19 @@ struct Sampling {
 
 void add_sampling(CLI::App& c, Sampling& s) {
   c.add_option("-n,--max-tokens", s.max_tokens, "Longest answer")->capture_default_str()->check(CLI::Range(1, 1 << 24));
-  c.add_option("--temperature", s.temperature, "0: greedy; default: the model's generation_config.json, else greedy")->check(CLI::Range(0.0, 100.0));
-  c.add_option("--top-k", s.top_k, "Only the k most likely tokens; 0: all; default: as the model says")->check(CLI::Range(0, 1 << 24));
-  c.add_option("--top-p", s.top_p, "Only the likeliest tokens that make up this probability; default: as the model says")->check(CLI::Range(0.0, 1.0));
-  c.add_option("--min-p", s.min_p, "Only tokens at least this likely, relative to the likeliest; default: as the model says")->check(CLI::Range(0.0, 1.0));
-  c.add_option("--repetition-penalty", s.repetition_penalty, "Above 1: tokens seen before become less likely; default: as the model says")->check(CLI::Range(0.01, 10.0));
+  c.add_option("--temperature", s.temperature, "0: greedy; default: the model's generation_config.json, else greedy")
+      ->check(CLI::Range(0.0, 100.0));
+  c.add_option("--top-k", s.top_k, "Only the k most likely tokens; 0: all; default: as the model says")
+      ->check(CLI::Range(0, 1 << 24));
+  c.add_option("--top-p", s.top_p,
+               "Only the likeliest tokens that make up this probability; default: as the model says")
+      ->check(CLI::Range(0.0, 1.0));
+  c.add_option("--min-p", s.min_p,
+               "Only tokens at least this likely, relative to the likeliest; default: as the model says")
+      ->check(CLI::Range(0.0, 1.0));
+  c.add_option("--repetition-penalty", s.repetition_penalty,
+               "Above 1: tokens seen before become less likely; default: as the model says")
+      ->check(CLI::Range(0.01, 10.0));
   c.add_option("--seed", s.seed, "Of the sampling")->capture_default_str();
   c.add_option("--stop", s.stop, "Text that ends the answer (may be given several times)");
 }
@@ -53,8 +61,9 @@ double decode_rate(const Generation& g) {
 }
 
 void print_speed(const Generation& g, const Engine& e) {
-  fmt::print(stderr, "[{} prompt tokens{}, first token after {:.2f} s; {} tokens at {:.1f} tokens/s; {}, {} threads]\n", g.prompt_tokens,
-             g.reused_tokens ? fmt::format(" ({} from the cache)", g.reused_tokens) : "", g.prefill_seconds, g.tokens.size(), decode_rate(g), e.kernels(), e.threads());
+  fmt::print(stderr, "[{} prompt tokens{}, first token after {:.2f} s; {} tokens at {:.1f} tokens/s; {}, {} threads]\n",
+             g.prompt_tokens, g.reused_tokens ? fmt::format(" ({} from the cache)", g.reused_tokens) : "",
+             g.prefill_seconds, g.tokens.size(), decode_rate(g), e.kernels(), e.threads());
 }
 
 bool stream(std::string_view piece) {
@@ -63,7 +72,9 @@ bool stream(std::string_view piece) {
   return !interrupted();
 }
 
-std::string_view name_of(FinishReason r) { return r == FinishReason::stop ? "stop" : r == FinishReason::length ? "length" : "cancelled"; }
+std::string_view name_of(FinishReason r) {
+  return r == FinishReason::stop ? "stop" : r == FinishReason::length ? "length" : "cancelled";
+}
 
 Engine open_engine(const std::string& model, const DeviceOptions& device) {
   ProgressLine line;
@@ -71,9 +82,12 @@ Engine open_engine(const std::string& model, const DeviceOptions& device) {
 }
 
 void print_json(const Generation& g, const Engine& e) {
-  fmt::print("{{\"text\": {}, \"tokens\": {}, \"finish\": \"{}\", \"prompt_tokens\": {}, \"prefill_seconds\": {:.4f}, \"tokens_per_second\": {:.2f}, "
-             "\"kernels\": \"{}\", \"threads\": {}}}\n", json_text(g.text), nlohmann::json(g.tokens).dump(), name_of(g.finish), g.prompt_tokens, g.prefill_seconds,
-             decode_rate(g), e.kernels(), e.threads());
+  fmt::print(
+      "{{\"text\": {}, \"tokens\": {}, \"finish\": \"{}\", \"prompt_tokens\": {}, \"prefill_seconds\": {:.4f}, "
+      "\"tokens_per_second\": {:.2f}, "
+      "\"kernels\": \"{}\", \"threads\": {}}}\n",
+      json_text(g.text), nlohmann::json(g.tokens).dump(), name_of(g.finish), g.prompt_tokens, g.prefill_seconds,
+      decode_rate(g), e.kernels(), e.threads());
 }
 
 std::vector<Message> with_system(const std::string& system) {
@@ -86,7 +100,9 @@ void run_generate(Options& o) {
   std::vector<Message> messages = with_system(o.system);
   messages.push_back({"user", o.prompt});
   const std::vector<int32_t> prompt = o.chat ? engine.encode_chat(messages) : engine.encode(o.prompt);
-  const Generation g = engine.generate(prompt, o.sampling.over(engine.defaults()), o.json ? OnText([](std::string_view) { return !interrupted(); }) : OnText(stream));
+  const Generation g =
+      engine.generate(prompt, o.sampling.over(engine.defaults()),
+                      o.json ? OnText([](std::string_view) { return !interrupted(); }) : OnText(stream));
   if (o.json) return print_json(g, engine);
   fmt::print("\n");
   print_speed(g, engine);
@@ -108,8 +124,11 @@ bool read_line(std::string& line) {
 
 void run_chat(Options& o) {
   Engine engine = open_engine(o.model, o.device);
-  if (!engine.has_chat_template()) throw Error(fmt::format("[chat] {}: the model has no chat template, so it was not made for chat. Try `awq generate`", o.model));
-  fmt::print(stderr, "{}: {} threads, {}. An empty line or Ctrl-D ends; Ctrl-C stops an answer.\n", o.model, engine.threads(), engine.kernels());
+  if (!engine.has_chat_template())
+    throw Error(fmt::format(
+        "[chat] {}: the model has no chat template, so it was not made for chat. Try `awq generate`", o.model));
+  fmt::print(stderr, "{}: {} threads, {}. An empty line or Ctrl-D ends; Ctrl-C stops an answer.\n", o.model,
+             engine.threads(), engine.kernels());
   std::vector<Message> messages = with_system(o.system);
   for (std::string line; read_line(line) && !line.empty();) {
     messages.push_back({"user", line});

@@ -6,17 +6,27 @@ namespace awq::cli {
 namespace {
 
 void print_json(const InspectReport& r) {
-  nlohmann::ordered_json j{{"format", r.format}, {"architecture", r.architecture}, {"blocks", r.blocks}, {"dim", r.dim}, {"vocab", r.vocab}, {"context", r.context},
-                           {"quantization", r.quantization}, {"bytes", r.bytes}, {"weights", r.weights}, {"bits_per_weight", r.bits_per_weight}};
-  for (const TensorReport& t : r.tensors) j["tensors"].push_back({{"name", t.name}, {"type", t.type}, {"shape", t.shape}, {"bytes", t.bytes}});
+  nlohmann::ordered_json j{{"format", r.format},
+                           {"architecture", r.architecture},
+                           {"blocks", r.blocks},
+                           {"dim", r.dim},
+                           {"vocab", r.vocab},
+                           {"context", r.context},
+                           {"quantization", r.quantization},
+                           {"bytes", r.bytes},
+                           {"weights", r.weights},
+                           {"bits_per_weight", r.bits_per_weight}};
+  for (const TensorReport& t : r.tensors)
+    j["tensors"].push_back({{"name", t.name}, {"type", t.type}, {"shape", t.shape}, {"bytes", t.bytes}});
   j["side_files"] = r.side_files;
   fmt::print("{}\n", j.dump(1));
 }
 
 void print_text(const InspectReport& r, bool tensors) {
-  fmt::print("{} ({}), {} blocks, width {}, vocabulary {}, context {}\n", r.architecture, r.format, r.blocks, r.dim, r.vocab, r.context);
-  fmt::print("{:.1f} M weights in {}: {:.2f} bits a weight{}{}\n", double(r.weights) / 1e6, human_bytes(r.bytes), r.bits_per_weight,
-             r.quantization.empty() ? "" : "; matrices of the blocks: ", r.quantization);
+  fmt::print("{} ({}), {} blocks, width {}, vocabulary {}, context {}\n", r.architecture, r.format, r.blocks, r.dim,
+             r.vocab, r.context);
+  fmt::print("{:.1f} M weights in {}: {:.2f} bits a weight{}{}\n", double(r.weights) / 1e6, human_bytes(r.bytes),
+             r.bits_per_weight, r.quantization.empty() ? "" : "; matrices of the blocks: ", r.quantization);
   fmt::print("with it: {}\n", r.side_files.empty() ? "nothing" : fmt::format("{}", fmt::join(r.side_files, ", ")));
   if (!tensors) return fmt::print("{} tensors (--tensors lists them)\n", r.tensors.size());
   for (const TensorReport& t : r.tensors) fmt::print("{:<60} {:>5} {:>16} {:>12}\n", t.name, t.type, t.shape, t.bytes);
@@ -37,8 +47,10 @@ void add_inspect(CLI::App& app) {
   c->footer("Example:\n  awq inspect smollm2-awq --tensors");
   c->callback([o] {
     const InspectReport r = inspect(o->model);
-    if (o->json) print_json(r);
-    else print_text(r, o->tensors);
+    if (o->json)
+      print_json(r);
+    else
+      print_text(r, o->tensors);
   });
 }
 

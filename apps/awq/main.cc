@@ -13,8 +13,9 @@ bool is_verb(const CLI::App& app, std::string_view word, std::string& verbs) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app{"awq: 4-bit language models with AWQ. Quantize a float model, prove what it cost, run the result.\n"
-               "MODEL is a folder (safetensors) or a .gguf file. Results go to stdout, everything else to stderr."};
+  CLI::App app{
+      "awq: 4-bit language models with AWQ. Quantize a float model, prove what it cost, run the result.\n"
+      "MODEL is a folder (safetensors) or a .gguf file. Results go to stdout, everything else to stderr."};
   app.set_version_flag("--version", std::string(version()));
   app.require_subcommand(1);
   app.footer("Example:\n  awq quantize SmolLM2-135M.gguf -o smollm2-awq && awq chat smollm2-awq");
@@ -48,7 +49,8 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "stopped; nothing was left under the output's name\n");
     return 130;
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "error: [memory] not enough memory. Close other programs, or use fewer --samples or a smaller model\n");
+    fmt::print(stderr,
+               "error: [memory] not enough memory. Close other programs, or use fewer --samples or a smaller model\n");
   } catch (const std::exception& e) {
     fmt::print(stderr, "error: {}\n", e.what());
   }

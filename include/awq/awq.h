@@ -34,15 +34,16 @@ struct DeviceOptions {
   std::string isa{};  // kernel set by name; empty: the best this CPU has, or AWQ_ISA
 };
 
-// ---------------------------------------------------------------------------------------------------------------- quantize
+// ----------------------------------------------------------------------------------------------------------------
+// quantize
 
 struct QuantizeOptions {
   std::string method = "awq";  // see quantize_methods()
   int group_size = 0;          // 0: 128, or the largest of 64 and 32 that divides every width of the model
   /// Calibration text: .txt, or .jsonl with "text" or chat "messages" a line. Empty: the model writes its own.
   std::filesystem::path calibration{};
-  int samples = 0;        // sequences; 0: the recipe's default
-  int sample_tokens = 0;  // tokens a sequence; 0: the recipe's default
+  int samples = 0;           // sequences; 0: the recipe's default
+  int sample_tokens = 0;     // tokens a sequence; 0: the recipe's default
   double temperature = 1.0;  // of the model's own calibration text
   uint64_t seed = 0;
   DeviceOptions device{};
@@ -64,8 +65,8 @@ struct GroupReport {
   double smallest_scale = 1, largest_scale = 1;
 };
 struct CalibrationReport {
-  std::string source;   // "self" or the file's name
-  std::string sha256;   // of the token ids, little-endian 32-bit
+  std::string source;  // "self" or the file's name
+  std::string sha256;  // of the token ids, little-endian 32-bit
   int sequences = 0, sequence_tokens = 0;
   int64_t texts = 0, tokens_read = 0, tokens_unused = 0;
 };
@@ -86,16 +87,17 @@ struct MethodInfo {
 };
 std::vector<MethodInfo> quantize_methods();
 
-/// Quantizes `model` into the new folder `out` (AutoAWQ GEMM, with awq-report.json). The folder appears complete or not at
-/// all. The same model, options and seed give the same bytes for any number of threads on one kernel set.
-QuantizeReport quantize(const std::filesystem::path& model, const std::filesystem::path& out, const QuantizeOptions& options = {},
-                        const OnProgress& progress = {});
+/// Quantizes `model` into the new folder `out` (AutoAWQ GEMM, with awq-report.json). The folder appears complete or not
+/// at all. The same model, options and seed give the same bytes for any number of threads on one kernel set.
+QuantizeReport quantize(const std::filesystem::path& model, const std::filesystem::path& out,
+                        const QuantizeOptions& options = {}, const OnProgress& progress = {});
 
-// ---------------------------------------------------------------------------------------------------------------- evaluate
+// ----------------------------------------------------------------------------------------------------------------
+// evaluate
 
 struct EvaluateOptions {
-  int window = 2048;  // tokens; the text is tokenized once and cut into windows, the tail is dropped
-  int windows = 0;    // 0: all
+  int window = 2048;                // tokens; the text is tokenized once and cut into windows, the tail is dropped
+  int windows = 0;                  // 0: all
   std::filesystem::path against{};  // the original, for KL and top-1 agreement
   DeviceOptions device{};
 };
@@ -119,12 +121,15 @@ struct EvaluateReport {
 EvaluateReport evaluate(const std::filesystem::path& model, std::string_view text, const EvaluateOptions& options = {},
                         const OnProgress& progress = {});
 /// The original first, then each model against it, all on the same windows. `options.against` is not looked at.
-std::vector<EvaluateReport> compare(const std::filesystem::path& original, std::span<const std::filesystem::path> models, std::string_view text,
+std::vector<EvaluateReport> compare(const std::filesystem::path& original,
+                                    std::span<const std::filesystem::path> models, std::string_view text,
                                     const EvaluateOptions& options = {}, const OnProgress& progress = {});
 /// Logits f32 [tokens][vocab] of one sequence.
-std::vector<float> logits(const std::filesystem::path& model, std::span<const int32_t> tokens, const DeviceOptions& device = {});
+std::vector<float> logits(const std::filesystem::path& model, std::span<const int32_t> tokens,
+                          const DeviceOptions& device = {});
 
-// ----------------------------------------------------------------------------------------------------------------- inspect
+// -----------------------------------------------------------------------------------------------------------------
+// inspect
 
 struct TensorReport {
   std::string name, type, shape;
@@ -133,16 +138,17 @@ struct TensorReport {
 struct InspectReport {
   std::string format, architecture;
   int blocks = 0, dim = 0, vocab = 0, context = 0;
-  std::string quantization;     // "4 bits, groups of 64"; empty for a float model
-  uint64_t bytes = 0;           // of all files that hold weights
-  int64_t weights = 0;          // parameters
-  double bits_per_weight = 0;   // all weights
+  std::string quantization;    // "4 bits, groups of 64"; empty for a float model
+  uint64_t bytes = 0;          // of all files that hold weights
+  int64_t weights = 0;         // parameters
+  double bits_per_weight = 0;  // all weights
   std::vector<TensorReport> tensors;
   std::vector<std::string> side_files;
 };
 InspectReport inspect(const std::filesystem::path& model);
 
-// ------------------------------------------------------------------------------------------------------------------ engine
+// ------------------------------------------------------------------------------------------------------------------
+// engine
 
 struct Message {
   std::string role, content;
@@ -173,14 +179,16 @@ using OnText = std::function<bool(std::string_view piece)>;  // whole UTF-8 char
 /// A loaded model. One call at a time; the cache is kept, so that a longer version of the last prompt starts from it.
 class Engine {
  public:
-  explicit Engine(const std::filesystem::path& model, const DeviceOptions& device = {}, const OnProgress& progress = {});
+  explicit Engine(const std::filesystem::path& model, const DeviceOptions& device = {},
+                  const OnProgress& progress = {});
   ~Engine();
   Engine(Engine&&) noexcept;
   Engine& operator=(Engine&&) noexcept;
 
-  std::vector<int32_t> encode(std::string_view text) const;      // special tokens in the text are plain text
+  std::vector<int32_t> encode(std::string_view text) const;  // special tokens in the text are plain text
   std::string decode(std::span<const int32_t> tokens) const;
-  std::vector<int32_t> encode_chat(std::span<const Message> chat) const;  // the model's own template, ready for an answer
+  std::vector<int32_t> encode_chat(
+      std::span<const Message> chat) const;  // the model's own template, ready for an answer
   bool has_chat_template() const;
   GenerateOptions defaults() const;  // from generation_config.json
 

@@ -53,7 +53,9 @@ constexpr int kPrefillChunk = 512;  // tokens of a prompt at once: enough to reu
 
 struct Engine::Impl {
   Impl(const std::filesystem::path& path, const DeviceOptions& options, const OnProgress& progress)
-      : device(options.threads, options.isa), checkpoint(Checkpoint::open(path)), text(*checkpoint),
+      : device(options.threads, options.isa),
+        checkpoint(Checkpoint::open(path)),
+        text(*checkpoint),
         model(load_model(*device.backend, *checkpoint, [&](int done, int total) {
           if (progress && !progress({"load", done, total})) throw Cancelled();
         })) {
@@ -97,12 +99,15 @@ struct Engine::Impl {
   std::vector<int32_t> cached;
 };
 
-Generation Engine::Impl::generate(std::span<const int32_t> prompt, const GenerateOptions& options, const OnText& on_text) {
+Generation Engine::Impl::generate(std::span<const int32_t> prompt, const GenerateOptions& options,
+                                  const OnText& on_text) {
   if (prompt.empty()) fail("generate", "the prompt is empty; give at least one token of text");
   if (int(prompt.size()) >= model.spec.max_context)
-    fail("generate", "the prompt has {} tokens, the model was made for at most {}; shorten it", prompt.size(), model.spec.max_context);
+    fail("generate", "the prompt has {} tokens, the model was made for at most {}; shorten it", prompt.size(),
+         model.spec.max_context);
   Generation g{.tokens = {}, .text = {}, .prompt_tokens = int(prompt.size()), .reused_tokens = reuse(prompt)};
-  Sampler sampler({options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty, options.seed});
+  Sampler sampler(
+      {options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty, options.seed});
   StreamDecoder decoder(text.tokenizer());
   StopFilter filter(options.stop);
   std::vector<int32_t> history(prompt.begin(), prompt.end());
@@ -141,7 +146,9 @@ Engine::~Engine() = default;
 Engine::Engine(Engine&&) noexcept = default;
 Engine& Engine::operator=(Engine&&) noexcept = default;
 
-std::vector<int32_t> Engine::encode(std::string_view text) const { return impl_->text.tokenizer().encode(text, true, false); }
+std::vector<int32_t> Engine::encode(std::string_view text) const {
+  return impl_->text.tokenizer().encode(text, true, false);
+}
 std::string Engine::decode(std::span<const int32_t> tokens) const { return impl_->text.tokenizer().decode(tokens); }
 bool Engine::has_chat_template() const { return impl_->text.has_template(); }
 

@@ -14,7 +14,9 @@ nlohmann::json json_file(const Checkpoint& model, std::string_view name) {
 Tokenizer tokenizer_of(const Checkpoint& model, const nlohmann::json& config) {
   const nlohmann::json j = json_file(model, "tokenizer.json");
   if (j.is_null())
-    fail("open", "the model has no tokenizer.json: text cannot be turned into tokens. Copy tokenizer.json and tokenizer_config.json from the "
+    fail("open",
+         "the model has no tokenizer.json: text cannot be turned into tokens. Copy tokenizer.json and "
+         "tokenizer_config.json from the "
          "model's original folder");
   return Tokenizer::from_json(j, config);
 }
@@ -49,7 +51,8 @@ void add_ends(const nlohmann::json& config, std::set<int32_t>& ends) {
 }  // namespace
 
 TextSide::TextSide(const Checkpoint& model)
-    : tokenizer_config_(json_file(model, "tokenizer_config.json")), generation_config_(json_file(model, "generation_config.json")),
+    : tokenizer_config_(json_file(model, "tokenizer_config.json")),
+      generation_config_(json_file(model, "generation_config.json")),
       tokenizer_(tokenizer_of(model, tokenizer_config_)) {
   if (const std::string source = template_of(model, tokenizer_config_); !source.empty()) template_.emplace(source);
   add_ends(generation_config_, ends_);
@@ -61,7 +64,8 @@ TextSide::TextSide(const Checkpoint& model)
 }
 
 std::vector<int32_t> TextSide::encode_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const {
-  if (!template_) fail("chat", "the model has no chat template, so it was not made for chat; use `awq generate` with plain text");
+  if (!template_)
+    fail("chat", "the model has no chat template, so it was not made for chat; use `awq generate` with plain text");
   ChatTemplate::Options options;
   options.add_generation_prompt = add_generation_prompt;
   options.bos_token = token_text(tokenizer_config_, "bos_token");

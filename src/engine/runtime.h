@@ -15,7 +15,8 @@ namespace awq {
 
 /// Threads and kernels of one job, and the backend on them.
 struct Device {
-  explicit Device(int threads, std::string_view isa) : kernels(kernels::select(isa)), pool(threads), backend(cpu_backend(pool, kernels)) {}
+  explicit Device(int threads, std::string_view isa)
+      : kernels(kernels::select(isa)), pool(threads), backend(cpu_backend(pool, kernels)) {}
   const kernels::KernelSet& kernels;
   ThreadPool pool;
   std::unique_ptr<Backend> backend;

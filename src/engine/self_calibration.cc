@@ -18,10 +18,14 @@ struct Writer {
   }
 };
 
-std::vector<Writer> writers(std::span<const std::vector<int32_t>> openings, int first, int count, const SelfCalibrationOptions& o) {
+std::vector<Writer> writers(std::span<const std::vector<int32_t>> openings, int first, int count,
+                            const SelfCalibrationOptions& o) {
   std::vector<Writer> w;
   for (int i = first; i < first + count; ++i) {
-    w.push_back({{}, size_t(i), size_t(o.sequences), Sampler({.temperature = o.temperature, .seed = o.seed * 1000003 + uint64_t(i)})});
+    w.push_back({{},
+                 size_t(i),
+                 size_t(o.sequences),
+                 Sampler({.temperature = o.temperature, .seed = o.seed * 1000003 + uint64_t(i)})});
     w.back().append(openings);
   }
   return w;
@@ -29,7 +33,8 @@ std::vector<Writer> writers(std::span<const std::vector<int32_t>> openings, int 
 
 class Batcher {
  public:
-  Batcher(Device& device, const Model& model, std::vector<Writer>& writers) : device_(device), model_(model), writers_(writers) {
+  Batcher(Device& device, const Model& model, std::vector<Writer>& writers)
+      : device_(device), model_(model), writers_(writers) {
     for (size_t i = 0; i < writers.size(); ++i) {
       caches_.push_back(device.backend->kv_cache(model.spec.blocks, DType::f16));
       batch_.push_back({caches_.back().get(), 0, 1});
@@ -64,7 +69,8 @@ class Batcher {
 }  // namespace
 
 std::vector<std::vector<int32_t>> write_calibration(Device& device, const Model& model, const TextSide& text,
-                                                    std::span<const std::vector<int32_t>> openings, const SelfCalibrationOptions& options,
+                                                    std::span<const std::vector<int32_t>> openings,
+                                                    const SelfCalibrationOptions& options,
                                                     const std::function<void(int64_t, int64_t)>& progress) {
   std::vector<std::vector<int32_t>> result;
   for (int first = 0; first < options.sequences; first += options.batch) {
@@ -72,7 +78,9 @@ std::vector<std::vector<int32_t>> write_calibration(Device& device, const Model&
     Batcher batcher(device, model, group);
     for (int at = 0; at + 1 < options.length; ++at) {
       batcher.step(at, openings, text);
-      if (progress) progress(int64_t(first) * options.length + int64_t(group.size()) * (at + 1), int64_t(options.sequences) * options.length);
+      if (progress)
+        progress(int64_t(first) * options.length + int64_t(group.size()) * (at + 1),
+                 int64_t(options.sequences) * options.length);
     }
     for (Writer& w : group) {
       w.tokens.resize(size_t(options.length));

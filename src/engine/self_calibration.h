@@ -13,10 +13,11 @@ struct SelfCalibrationOptions {
 };
 
 /// Text that the model writes itself: each sequence starts with one of `openings` (token lists) and is sampled until it
-/// has `length` tokens; where the model ends a text, the next opening follows in the same sequence. Every sequence has a
-/// random stream of its own, so the result does not depend on `batch` or threads. `progress(done, total)` in tokens.
+/// has `length` tokens; where the model ends a text, the next opening follows in the same sequence. Every sequence has
+/// a random stream of its own, so the result does not depend on `batch` or threads. `progress(done, total)` in tokens.
 std::vector<std::vector<int32_t>> write_calibration(Device& device, const Model& model, const TextSide& text,
-                                                    std::span<const std::vector<int32_t>> openings, const SelfCalibrationOptions& options,
+                                                    std::span<const std::vector<int32_t>> openings,
+                                                    const SelfCalibrationOptions& options,
                                                     const std::function<void(int64_t done, int64_t total)>& progress);
 
 }  // namespace awq

@@ -14,7 +14,8 @@ struct PositionScore {
 };
 
 // KL(p || q) = sum p (a - b) - log Z_a + log Z_b for logits a and b with softmax p and q.
-double divergence(const kernels::KernelSet& k, std::span<const float> a, double log_a, std::span<const float> b, double log_b) {
+double divergence(const kernels::KernelSet& k, std::span<const float> a, double log_a, std::span<const float> b,
+                  double log_b) {
   const auto n = int32_t(a.size());
   std::vector<float> p(a.begin(), a.end());
   k.softmax(p.data(), n, 1, n);
@@ -34,7 +35,8 @@ Tensor Scorer::hidden(std::span<const int32_t> window) const {
   return h.rows(0, int64_t(window.size()) - 1);
 }
 
-WindowScore Scorer::score(std::span<const int32_t> window, const Tensor& hidden, const Model* original, const Tensor* original_hidden) const {
+WindowScore Scorer::score(std::span<const int32_t> window, const Tensor& hidden, const Model* original,
+                          const Tensor* original_hidden) const {
   const int64_t predictions = int64_t(window.size()) - 1, vocab = model_.spec.vocab;
   std::vector<PositionScore> scores(static_cast<size_t>(predictions));
   for (int64_t begin = 0; begin < predictions; begin += kPositions) {

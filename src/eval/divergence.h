@@ -18,11 +18,13 @@ struct WindowScore {
 /// time.
 class Scorer {
  public:
-  Scorer(ThreadPool& pool, const kernels::KernelSet& kernels, Backend& dev, const Model& model) : pool_(pool), kernels_(kernels), dev_(dev), model_(model) {}
+  Scorer(ThreadPool& pool, const kernels::KernelSet& kernels, Backend& dev, const Model& model)
+      : pool_(pool), kernels_(kernels), dev_(dev), model_(model) {}
   /// Last hidden states [window - 1, dim] of the positions that predict.
   Tensor hidden(std::span<const int32_t> window) const;
   /// `original` and its hidden states may be null: then only nll is set.
-  WindowScore score(std::span<const int32_t> window, const Tensor& hidden, const Model* original, const Tensor* original_hidden) const;
+  WindowScore score(std::span<const int32_t> window, const Tensor& hidden, const Model* original,
+                    const Tensor* original_hidden) const;
 
  private:
   ThreadPool& pool_;

@@ -5,8 +5,8 @@
 
 namespace awq {
 
-/// Keys in panels of 16 positions [kv_heads][capacity / 16][head_dim][16] and values [kv_heads][capacity][head_dim]: both
-/// are what a gemm reads as its matrix b, so attention is two matrix products and a softmax.
+/// Keys in panels of 16 positions [kv_heads][capacity / 16][head_dim][16] and values [kv_heads][capacity][head_dim]:
+/// both are what a gemm reads as its matrix b, so attention is two matrix products and a softmax.
 class CpuKvCache final : public KvCache {
  public:
   CpuKvCache(std::span<const BlockSpec> blocks, DType dtype);
@@ -16,8 +16,12 @@ class CpuKvCache final : public KvCache {
   /// k, v: kv_rows values of one position.
   void put(int block, int64_t position, const float* k, const float* v);
   DType dtype() const { return dtype_; }
-  const void* keys(int block, int head, int64_t position) const { return at(blocks_[size_t(block)], &PerBlock::k, head, position); }  // position a multiple of 16
-  const void* values(int block, int head, int64_t position) const { return at(blocks_[size_t(block)], &PerBlock::v, head, position); }
+  const void* keys(int block, int head, int64_t position) const {
+    return at(blocks_[size_t(block)], &PerBlock::k, head, position);
+  }  // position a multiple of 16
+  const void* values(int block, int head, int64_t position) const {
+    return at(blocks_[size_t(block)], &PerBlock::v, head, position);
+  }
 
  private:
   struct PerBlock {
@@ -31,7 +35,7 @@ class CpuKvCache final : public KvCache {
   std::vector<PerBlock> blocks_;
 };
 
-void cpu_attention(ThreadPool& pool, const kernels::KernelSet& kernels, const Tensor& q, const Tensor& k, const Tensor& v, Batch batch,
-                   int block, const AttentionSpec& spec, Tensor& y);
+void cpu_attention(ThreadPool& pool, const kernels::KernelSet& kernels, const Tensor& q, const Tensor& k,
+                   const Tensor& v, Batch batch, int block, const AttentionSpec& spec, Tensor& y);
 
 }  // namespace awq

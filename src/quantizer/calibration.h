@@ -18,8 +18,8 @@ struct Host {
 struct SiteStatistics {
   int64_t tokens = 0;
   std::vector<double> sum_abs;  // [channels]
-  Tensor gram;                  // f32 [channels, channels] sum of x^T x over all tokens; only the upper triangle is kept
-  Tensor sample;                // f32 [rows, channels]: some of the inputs, for losses that are not a quadratic form
+  Tensor gram;    // f32 [channels, channels] sum of x^T x over all tokens; only the upper triangle is kept
+  Tensor sample;  // f32 [rows, channels]: some of the inputs, for losses that are not a quadratic form
   std::vector<float> mean_abs() const;
 };
 

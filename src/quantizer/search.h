@@ -30,8 +30,8 @@ Tensor effective_weight(const Tensor& w, std::span<const float> s, const QuantSp
 
 /// Sum over rows of e C e^T, e = effective - original: squared error of the layer's output summed over all calibration
 /// tokens, exact for a linear layer. `weights` share the input whose Gram triangle is `gram`. One value a candidate.
-std::vector<double> gram_losses(const Host& host, std::span<const Tensor> weights, const Tensor& gram, std::span<const std::vector<float>> scales,
-                                const QuantSpec& spec);
+std::vector<double> gram_losses(const Host& host, std::span<const Tensor> weights, const Tensor& gram,
+                                std::span<const std::vector<float>> scales, const QuantSpec& spec);
 /// Sum over rows of w C w^T: what the losses are relative to.
 double gram_energy(const Host& host, const Tensor& w, const Tensor& gram);
 /// The same loss for weights as they were stored.

@@ -9,7 +9,9 @@ namespace awq {
 namespace {
 
 bool word_before(std::string_view text, size_t pos) { return pos > 0 && utf8::is_word(utf8::previous(text, pos)); }
-bool word_behind(std::string_view text, size_t pos) { return pos < text.size() && utf8::is_word(utf8::next(text, pos)); }
+bool word_behind(std::string_view text, size_t pos) {
+  return pos < text.size() && utf8::is_word(utf8::next(text, pos));
+}
 
 size_t spaces_before(std::string_view text, size_t pos, size_t limit) {
   while (pos > limit) {
@@ -38,7 +40,8 @@ int32_t AddedTokenMatcher::child(int32_t node, unsigned char byte) const {
 
 void AddedTokenMatcher::add(std::string_view pattern, const AddedToken& token) {
   if (pattern.empty()) return;
-  if (pattern.size() > longest) fail("tokenizer", "added token {} has {} bytes; at most {} are read", token.id, pattern.size(), longest);
+  if (pattern.size() > longest)
+    fail("tokenizer", "added token {} has {} bytes; at most {} are read", token.id, pattern.size(), longest);
   int32_t node = 0;
   for (const char b : pattern) {
     const auto fresh = static_cast<int32_t>(token_of_.size());

@@ -13,14 +13,16 @@ namespace {
 namespace fields = json_fields;
 
 void refuse_unless_empty(const nlohmann::json& model, std::string_view key) {
-  if (!fields::text(model, "model BPE", key, "").empty()) fail("tokenizer", "tokenizer.json: model BPE: {} is not implemented", key);
+  if (!fields::text(model, "model BPE", key, "").empty())
+    fail("tokenizer", "tokenizer.json: model BPE: {} is not implemented", key);
 }
 
 void check_options(const nlohmann::json& model) {
   refuse_unless_empty(model, "continuing_subword_prefix");
   refuse_unless_empty(model, "end_of_word_suffix");
   const nlohmann::json* dropout = fields::find(model, "dropout");
-  if (dropout && *dropout != 0) fail("tokenizer", "tokenizer.json: model BPE: dropout would make the ids random; it is not implemented");
+  if (dropout && *dropout != 0)
+    fail("tokenizer", "tokenizer.json: model BPE: dropout would make the ids random; it is not implemented");
 }
 
 /// Symbols of a piece as a doubly linked list in a vector; a merged right neighbour has id -1.
@@ -48,9 +50,11 @@ Bpe::Bpe(const nlohmann::json& model) {
   check_options(model);
   const nlohmann::json* vocab = fields::find(model, "vocab");
   if (!vocab || !vocab->is_object()) fields::bad("model BPE", "vocab", "an object of tokens and ids");
-  for (const auto& [text, id] : vocab->items()) vocabulary_.add(text, fields::index(id, "model BPE", "vocab", Vocabulary::limit));
+  for (const auto& [text, id] : vocab->items())
+    vocabulary_.add(text, fields::index(id, "model BPE", "vocab", Vocabulary::limit));
   if (const std::string unknown = fields::text(model, "model BPE", "unk_token", ""); !unknown.empty()) {
-    if (!vocabulary_.id_of(unknown)) fail("tokenizer", "tokenizer.json: unk_token \"{}\" is no token of the vocabulary", unknown);
+    if (!vocabulary_.id_of(unknown))
+      fail("tokenizer", "tokenizer.json: unk_token \"{}\" is no token of the vocabulary", unknown);
     unknown_ = *vocabulary_.id_of(unknown);
   }
   fuse_unknown_ = fields::flag(model, "model BPE", "fuse_unk", false);
@@ -81,7 +85,9 @@ void Bpe::read_merges(const nlohmann::json& merges) {
 void Bpe::add_merge(std::string_view left, std::string_view right, int32_t rank) {
   const auto id = [&](std::string_view text) {
     const std::optional<int32_t> found = vocabulary_.id_of(text);
-    if (!found) fail("tokenizer", "tokenizer.json: merge {} (\"{}\" and \"{}\") names \"{}\", which is no token", rank, left, right, text);
+    if (!found)
+      fail("tokenizer", "tokenizer.json: merge {} (\"{}\" and \"{}\") names \"{}\", which is no token", rank, left,
+           right, text);
     return *found;
   };
   merges_.set(id(left), id(right), {rank, id(std::string(left).append(right))});
@@ -98,7 +104,8 @@ bool Bpe::append_bytes(std::string_view character, std::vector<int32_t>& ids) co
 std::vector<int32_t> Bpe::characters(std::string_view piece) const {
   std::vector<int32_t> ids;
   ids.reserve(piece.size());
-  bool pending = false;  // an unknown token waits: the next unknown may fuse with it. As in the reference, bytes pass it.
+  bool pending =
+      false;  // an unknown token waits: the next unknown may fuse with it. As in the reference, bytes pass it.
   for (size_t pos = 0; pos < piece.size();) {
     const size_t begin = pos;
     utf8::next(piece, pos);
@@ -122,7 +129,8 @@ void Bpe::merge(const std::vector<int32_t>& symbol_ids, std::vector<int32_t>& id
   const auto candidate = [&](int32_t at) {
     const int32_t right = at < 0 ? -1 : symbols[size_t(at)].next;
     if (right < 0) return;
-    if (const Merge* m = merges_.find(symbols[size_t(at)].id, symbols[size_t(right)].id)) heap.push_back({m->rank, at, m->id});
+    if (const Merge* m = merges_.find(symbols[size_t(at)].id, symbols[size_t(right)].id))
+      heap.push_back({m->rank, at, m->id});
   };
   for (size_t i = 0; i < symbols.size(); ++i) candidate(static_cast<int32_t>(i));
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue(std::greater<>(), std::move(heap));

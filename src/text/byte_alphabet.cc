@@ -7,7 +7,9 @@
 namespace awq {
 namespace {
 
-constexpr bool keeps_its_code_point(int b) { return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || (b >= 0xAE && b <= 0xFF); }
+constexpr bool keeps_its_code_point(int b) {
+  return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || (b >= 0xAE && b <= 0xFF);
+}
 constexpr int kMoved = 68;  // bytes that do not
 
 constexpr std::array<uint16_t, 256> make_alphabet() {

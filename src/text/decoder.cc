@@ -37,7 +37,8 @@ class WholeToken : public DecoderStep {
 
 class Replace final : public WholeToken {
  public:
-  Replace(std::shared_ptr<const Pattern> pattern, std::string content) : pattern_(std::move(pattern)), content_(std::move(content)) {}
+  Replace(std::shared_ptr<const Pattern> pattern, std::string content)
+      : pattern_(std::move(pattern)), content_(std::move(content)) {}
 
  private:
   void token(std::string_view text) override { emit(pattern_->replace_all(text, content_)); }
@@ -75,7 +76,8 @@ class ByteFallback final : public WholeToken {
 
   void flush() {
     if (run_.empty()) return;
-    if (utf8::valid(run_)) emit(run_);
+    if (utf8::valid(run_))
+      emit(run_);
     else
       for (size_t i = 0; i < run_.size(); ++i) emit(utf8::encode(utf8::replacement));
     run_.clear();
@@ -97,7 +99,9 @@ class Fuse final : public DecoderStep {
 /// Removes up to `start` characters `content` from the front of each token and up to `stop` from its back.
 class Strip final : public DecoderStep {
  public:
-  Strip(std::string content, size_t start, size_t stop) : content_(std::move(content)), start_(start), stop_(stop) { end_token(); }
+  Strip(std::string content, size_t start, size_t stop) : content_(std::move(content)), start_(start), stop_(stop) {
+    end_token();
+  }
 
   void text(std::string_view part) override {
     pending_.append(part);
@@ -120,7 +124,8 @@ class Strip final : public DecoderStep {
   // What may still turn out to be the stripped end of the token: at most `stop` characters.
   size_t back_run() const {
     size_t n = 0;
-    for (size_t i = 0; i < stop_ && std::string_view(pending_).substr(0, pending_.size() - n).ends_with(content_); ++i) n += content_.size();
+    for (size_t i = 0; i < stop_ && std::string_view(pending_).substr(0, pending_.size() - n).ends_with(content_); ++i)
+      n += content_.size();
     return n;
   }
   void release(size_t bytes) {
@@ -201,14 +206,17 @@ DecoderFactory make_strip(const nlohmann::json& spec) {
   };
   std::string content = fields::text(spec, "decoder Strip", "content");
   if (utf8::length(content) != 1) fields::bad("decoder Strip", "content", "one character");
-  return [content, start = count("start"), stop = count("stop")] { return std::make_unique<Strip>(content, start, stop); };
+  return
+      [content, start = count("start"), stop = count("stop")] { return std::make_unique<Strip>(content, start, stop); };
 }
 
 void append_decoder(const nlohmann::json& spec, std::vector<DecoderFactory>& steps) {
   const std::string type = fields::type(spec, "decoder");
   if (type == "Replace") {
     const auto pattern = std::make_shared<const Pattern>(spec, "decoder Replace");
-    steps.emplace_back([pattern, content = fields::text(spec, "decoder Replace", "content")] { return std::make_unique<Replace>(pattern, content); });
+    steps.emplace_back([pattern, content = fields::text(spec, "decoder Replace", "content")] {
+      return std::make_unique<Replace>(pattern, content);
+    });
   } else if (type == "ByteFallback") {
     steps.emplace_back([] { return std::make_unique<ByteFallback>(); });
   } else if (type == "Fuse") {
@@ -219,9 +227,11 @@ void append_decoder(const nlohmann::json& spec, std::vector<DecoderFactory>& ste
     steps.emplace_back([] { return std::make_unique<ByteLevel>(); });
   } else if (type == "Metaspace") {
     const bool drop = prepend_scheme(spec) != PrependScheme::never;
-    steps.emplace_back([replacement = metaspace_replacement(spec), drop] { return std::make_unique<Metaspace>(replacement, drop); });
+    steps.emplace_back(
+        [replacement = metaspace_replacement(spec), drop] { return std::make_unique<Metaspace>(replacement, drop); });
   } else {
-    fail("tokenizer", "tokenizer.json: the decoder {} is not implemented{}", type, type == "Sequence" ? " inside a Sequence" : "");
+    fail("tokenizer", "tokenizer.json: the decoder {} is not implemented{}", type,
+         type == "Sequence" ? " inside a Sequence" : "");
   }
 }
 

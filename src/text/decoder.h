@@ -29,8 +29,8 @@ class DecoderStep {
 /// Makes a fresh chain of steps; each decoding has its own.
 using DecoderFactory = std::function<std::unique_ptr<DecoderStep>()>;
 
-/// "decoder" of tokenizer.json, in order. A JSON null joins tokens by spaces, as the reference does. Throws Error naming
-/// the type if it is not implemented.
+/// "decoder" of tokenizer.json, in order. A JSON null joins tokens by spaces, as the reference does. Throws Error
+/// naming the type if it is not implemented.
 std::vector<DecoderFactory> make_decoder(const nlohmann::json& spec);
 
 }  // namespace awq

@@ -31,7 +31,8 @@ inline std::string text(const nlohmann::json& object, std::string_view component
   return v->get<std::string>();
 }
 
-inline std::string text(const nlohmann::json& object, std::string_view component, std::string_view key, std::string_view missing) {
+inline std::string text(const nlohmann::json& object, std::string_view component, std::string_view key,
+                        std::string_view missing) {
   return find(object, key) ? text(object, component, key) : std::string(missing);
 }
 
@@ -44,10 +45,13 @@ inline bool flag(const nlohmann::json& object, std::string_view component, std::
 
 /// An id or a count: 0 <= value < limit.
 inline int32_t index(const nlohmann::json& v, std::string_view component, std::string_view key, int32_t limit) {
-  if (!v.is_number_integer() || v.get<int64_t>() < 0 || v.get<int64_t>() >= limit) bad(component, key, fmt::format("a whole number below {}", limit));
+  if (!v.is_number_integer() || v.get<int64_t>() < 0 || v.get<int64_t>() >= limit)
+    bad(component, key, fmt::format("a whole number below {}", limit));
   return v.get<int32_t>();
 }
 
-inline std::string type(const nlohmann::json& object, std::string_view component) { return text(object, component, "type"); }
+inline std::string type(const nlohmann::json& object, std::string_view component) {
+  return text(object, component, "type");
+}
 
 }  // namespace awq::json_fields

@@ -4,8 +4,7 @@
 
 namespace awq {
 
-Merges::Merges(size_t entries)
-    : shift_(64 - std::bit_width(2 * entries + 1)), slots_(size_t(1) << (64 - shift_)) {}
+Merges::Merges(size_t entries) : shift_(64 - std::bit_width(2 * entries + 1)), slots_(size_t(1) << (64 - shift_)) {}
 
 size_t Merges::slot_of(int32_t left, int32_t right) const {
   const size_t mask = slots_.size() - 1;

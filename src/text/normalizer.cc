@@ -43,7 +43,8 @@ class Prepend final : public Normalizer {
 
 class Replace final : public Normalizer {
  public:
-  explicit Replace(const nlohmann::json& spec) : pattern_(spec, "normalizer Replace"), content_(fields::text(spec, "normalizer Replace", "content")) {}
+  explicit Replace(const nlohmann::json& spec)
+      : pattern_(spec, "normalizer Replace"), content_(fields::text(spec, "normalizer Replace", "content")) {}
   std::string apply(std::string text) const override { return pattern_.replace_all(text, content_); }
 
  private:
@@ -55,7 +56,8 @@ class Chain final : public Normalizer {
  public:
   explicit Chain(const nlohmann::json& spec) {
     for (const nlohmann::json& n : fields::array(spec, "normalizer Sequence", "normalizers")) {
-      if (fields::type(n, "normalizer") == "Sequence") fail("tokenizer", "tokenizer.json: a normalizer Sequence inside a Sequence is not implemented");
+      if (fields::type(n, "normalizer") == "Sequence")
+        fail("tokenizer", "tokenizer.json: a normalizer Sequence inside a Sequence is not implemented");
       parts_.push_back(make_normalizer(n));
     }
   }

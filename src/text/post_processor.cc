@@ -17,7 +17,8 @@ std::vector<int32_t> special_ids(const nlohmann::json& spec, const std::string& 
   const nlohmann::json* token = tokens ? fields::find(*tokens, name) : nullptr;
   if (!token) fail("tokenizer", "tokenizer.json: the template uses the special token \"{}\" without listing it", name);
   std::vector<int32_t> ids;
-  for (const nlohmann::json& id : fields::array(*token, kTemplate, "ids")) ids.push_back(fields::index(id, kTemplate, "ids", Vocabulary::limit));
+  for (const nlohmann::json& id : fields::array(*token, kTemplate, "ids"))
+    ids.push_back(fields::index(id, kTemplate, "ids", Vocabulary::limit));
   return ids;
 }
 
@@ -43,7 +44,8 @@ void append(const nlohmann::json& spec, PostProcessor& all) {
   const std::string type = fields::type(spec, "post_processor");
   if (type == "ByteLevel") return;  // moves offsets only
   if (type != "TemplateProcessing")
-    fail("tokenizer", "tokenizer.json: the post_processor {} is not implemented{}", type, type == "Sequence" ? " inside a Sequence" : "");
+    fail("tokenizer", "tokenizer.json: the post_processor {} is not implemented{}", type,
+         type == "Sequence" ? " inside a Sequence" : "");
   const PostProcessor p = around_one_text(spec);
   all.before.insert(all.before.begin(), p.before.begin(), p.before.end());
   all.after.insert(all.after.end(), p.after.begin(), p.after.end());

@@ -48,10 +48,14 @@ std::vector<Segment> segments_of(size_t size, const std::vector<Regex::Range>& m
 /// matches merge with the previous, the first when they merge with the next.
 bool joins(const std::vector<Segment>& s, size_t i, Behavior behavior) {
   switch (behavior) {
-    case Behavior::contiguous: return s[i].match == s[i - 1].match;
-    case Behavior::merged_with_previous: return s[i].match && !s[i - 1].match;
-    case Behavior::merged_with_next: return s[i - 1].match && !s[i].match;
-    default: return false;
+    case Behavior::contiguous:
+      return s[i].match == s[i - 1].match;
+    case Behavior::merged_with_previous:
+      return s[i].match && !s[i - 1].match;
+    case Behavior::merged_with_next:
+      return s[i - 1].match && !s[i].match;
+    default:
+      return false;
   }
 }
 
@@ -74,11 +78,14 @@ class Identity final : public PreTokenizer {
 class Split final : public PreTokenizer {
  public:
   explicit Split(const nlohmann::json& spec)
-      : pattern_(spec, "pre_tokenizer Split"), behavior_(behavior_of(spec)), invert_(fields::flag(spec, "pre_tokenizer Split", "invert", false)) {}
+      : pattern_(spec, "pre_tokenizer Split"),
+        behavior_(behavior_of(spec)),
+        invert_(fields::flag(spec, "pre_tokenizer Split", "invert", false)) {}
 
   std::vector<Piece> apply(const std::vector<Piece>& pieces, Arena&) const override {
     std::vector<Piece> out;
-    for (const Piece& p : pieces) cut(p, segments_of(p.text.size(), pattern_.find_all(p.text), invert_), behavior_, out);
+    for (const Piece& p : pieces)
+      cut(p, segments_of(p.text.size(), pattern_.find_all(p.text), invert_), behavior_, out);
     return out;
   }
 
@@ -92,7 +99,8 @@ class Digits final : public PreTokenizer {
  public:
   explicit Digits(const nlohmann::json& spec)
       : digit_("\\p{N}"),
-        behavior_(fields::flag(spec, "pre_tokenizer Digits", "individual_digits", false) ? Behavior::isolated : Behavior::contiguous) {}
+        behavior_(fields::flag(spec, "pre_tokenizer Digits", "individual_digits", false) ? Behavior::isolated
+                                                                                         : Behavior::contiguous) {}
 
   std::vector<Piece> apply(const std::vector<Piece>& pieces, Arena&) const override {
     std::vector<Piece> out;
@@ -126,8 +134,10 @@ class ByteLevel final : public PreTokenizer {
   }
 
   void cut_words(const Piece& p, std::vector<Piece>& out) const {
-    if (use_regex_) cut(p, segments_of(p.text.size(), words_.find_all(p.text), false), Behavior::isolated, out);
-    else out.push_back(p);
+    if (use_regex_)
+      cut(p, segments_of(p.text.size(), words_.find_all(p.text), false), Behavior::isolated, out);
+    else
+      out.push_back(p);
   }
 
   static std::vector<Piece> in_byte_alphabet(const std::vector<Piece>& pieces, Arena& arena) {
@@ -141,7 +151,8 @@ class ByteLevel final : public PreTokenizer {
     std::vector<Piece> out;
     out.reserve(pieces.size());
     size_t begin = 0;
-    for (size_t i = 0; i < pieces.size(); begin = ends[i++]) out.push_back({kept.substr(begin, ends[i] - begin), pieces[i].first});
+    for (size_t i = 0; i < pieces.size(); begin = ends[i++])
+      out.push_back({kept.substr(begin, ends[i] - begin), pieces[i].first});
     return out;
   }
 
@@ -153,14 +164,18 @@ class ByteLevel final : public PreTokenizer {
 class Metaspace final : public PreTokenizer {
  public:
   explicit Metaspace(const nlohmann::json& spec)
-      : replacement_(metaspace_replacement(spec)), scheme_(prepend_scheme(spec)), split_(fields::flag(spec, "pre_tokenizer Metaspace", "split", true)) {}
+      : replacement_(metaspace_replacement(spec)),
+        scheme_(prepend_scheme(spec)),
+        split_(fields::flag(spec, "pre_tokenizer Metaspace", "split", true)) {}
 
   std::vector<Piece> apply(const std::vector<Piece>& pieces, Arena& arena) const override {
     std::vector<Piece> out;
     for (const Piece& p : pieces) {
       const Piece spaced{arena.keep(with_spaces(p)), p.first};
-      if (split_) cut(spaced, segments_of(spaced.text.size(), replacements(spaced.text), false), Behavior::merged_with_next, out);
-      else out.push_back(spaced);
+      if (split_)
+        cut(spaced, segments_of(spaced.text.size(), replacements(spaced.text), false), Behavior::merged_with_next, out);
+      else
+        out.push_back(spaced);
     }
     return out;
   }
@@ -175,7 +190,8 @@ class Metaspace final : public PreTokenizer {
 
   std::vector<Regex::Range> replacements(std::string_view text) const {
     std::vector<Regex::Range> found;
-    for (size_t at = text.find(replacement_); at != std::string_view::npos; at = text.find(replacement_, at + replacement_.size()))
+    for (size_t at = text.find(replacement_); at != std::string_view::npos;
+         at = text.find(replacement_, at + replacement_.size()))
       found.emplace_back(at, at + replacement_.size());
     return found;
   }
@@ -189,7 +205,8 @@ class Chain final : public PreTokenizer {
  public:
   explicit Chain(const nlohmann::json& spec) {
     for (const nlohmann::json& p : fields::array(spec, "pre_tokenizer Sequence", "pretokenizers")) {
-      if (fields::type(p, "pre_tokenizer") == "Sequence") fail("tokenizer", "tokenizer.json: a pre_tokenizer Sequence inside a Sequence is not implemented");
+      if (fields::type(p, "pre_tokenizer") == "Sequence")
+        fail("tokenizer", "tokenizer.json: a pre_tokenizer Sequence inside a Sequence is not implemented");
       parts_.push_back(make_pre_tokenizer(p));
     }
   }

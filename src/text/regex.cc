@@ -13,7 +13,8 @@ namespace {
 
 // What Oniguruma's classes hold, spelled so that it may stand inside [...]. PCRE2's own \s counts U+180E, its \w lacks
 // marks, connectors and the letters among symbols.
-constexpr std::string_view kSpace = R"(\x09-\x0d\x20\x85\xa0\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
+constexpr std::string_view kSpace =
+    R"(\x09-\x0d\x20\x85\xa0\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
 constexpr std::string_view kNotSpace =
     R"(\x00-\x08\x0e-\x1f\x21-\x84\x86-\x9f\xa1-\x{167f}\x{1681}-\x{1fff}\x{200b}-\x{2027}\x{202a}-\x{202e}\x{2030}-\x{205e})"
     R"(\x{2060}-\x{2fff}\x{3001}-\x{10ffff})";
@@ -44,18 +45,26 @@ class Translator {
 
   void step() {
     switch (in_[pos_]) {
-      case '\\': return atom([&] { escape(false); });
-      case '[': return atom([&] { bracket(); });
-      case '(': return open_group();
-      case ')': return close_group();
-      case '{': return interval();
+      case '\\':
+        return atom([&] { escape(false); });
+      case '[':
+        return atom([&] { bracket(); });
+      case '(':
+        return open_group();
+      case ')':
+        return close_group();
+      case '{':
+        return interval();
       case '*':
       case '+':
       case '?':
       case '|':
       case '^':
-      case '$': out_.push_back(in_[pos_++]); return;
-      default: return atom([&] { copy_character(); });
+      case '$':
+        out_.push_back(in_[pos_++]);
+        return;
+      default:
+        return atom([&] { copy_character(); });
     }
   }
 
@@ -97,7 +106,8 @@ class Translator {
   void interval() {
     const size_t close = in_.find('}', pos_);
     const std::string_view body = close == std::string_view::npos ? "" : in_.substr(pos_ + 1, close - pos_ - 1);
-    const bool quantifier = !body.empty() && body.find_first_not_of("0123456789,") == std::string_view::npos && body != ",";
+    const bool quantifier =
+        !body.empty() && body.find_first_not_of("0123456789,") == std::string_view::npos && body != ",";
     if (!quantifier) {
       atom([&] { out_.append("\\{"); });
       ++pos_;
@@ -153,30 +163,39 @@ class Translator {
     const char c = in_[pos_ + 1];
     pos_ += 2;
     switch (c) {
-      case 's': return members(kSpace, false, in_class);
-      case 'S': return in_class ? members(kNotSpace, false, true) : members(kSpace, true, false);
-      case 'w': return members(kWord, false, in_class);
-      case 'h': return members(kHex, false, in_class);
+      case 's':
+        return members(kSpace, false, in_class);
+      case 'S':
+        return in_class ? members(kNotSpace, false, true) : members(kSpace, true, false);
+      case 'w':
+        return members(kWord, false, in_class);
+      case 'h':
+        return members(kHex, false, in_class);
       case 'W':
       case 'H':
         if (in_class) refuse("\\W or \\H inside a class");
         return members(c == 'W' ? kWord : kHex, true, false);
       case 'p':
-      case 'P': return property(c);
-      case 'u': return code_point(4);
-      case 'x': return code_point(2);
+      case 'P':
+        return property(c);
+      case 'u':
+        return code_point(4);
+      case 'x':
+        return code_point(2);
       case 'd':
       case 'D':
       case 'n':
       case 'r':
       case 't':
-      case 'f': break;
+      case 'f':
+        break;
       case 'A':
       case 'z':
         if (in_class) refuse("an anchor inside a class");
         break;
       default:
-        if (static_cast<unsigned char>(c) >= 0x80 || std::isalnum(static_cast<unsigned char>(c))) refuse(std::string("\\") + c);
+        if (static_cast<unsigned char>(c) >= 0x80 || std::isalnum(static_cast<unsigned char>(c)))
+          refuse(std::string("\\") + c);
     }
     out_.push_back('\\');
     out_.push_back(c);
@@ -195,7 +214,8 @@ class Translator {
     pos_ = close + 1;
     const bool negated = name.starts_with('^');
     if (negated) name.remove_prefix(1);
-    if (name.empty() || !std::all_of(name.begin(), name.end(), [](unsigned char c) { return std::isalpha(c) || c == '_'; }))
+    if (name.empty() ||
+        !std::all_of(name.begin(), name.end(), [](unsigned char c) { return std::isalpha(c) || c == '_'; }))
       refuse("a property this version does not know");
     out_.append(negated == (p == 'P') ? "\\p{" : "\\P{");
     if (name.size() > 2) out_.append("sc:");  // a script; PCRE2's bare name means its extensions too
@@ -230,17 +250,20 @@ PCRE2_SPTR pointer(std::string_view s) { return reinterpret_cast<PCRE2_SPTR>(s.d
 
 std::shared_ptr<const void> compile(std::string_view pattern, std::string_view translated) {
   constexpr size_t longest = 1 << 16;
-  if (pattern.size() > longest) fail("tokenizer", "a pattern of {} bytes; at most {} are read", pattern.size(), longest);
+  if (pattern.size() > longest)
+    fail("tokenizer", "a pattern of {} bytes; at most {} are read", pattern.size(), longest);
   if (!utf8::valid(pattern)) fail("tokenizer", "a pattern is not valid UTF-8");
-  const std::unique_ptr<pcre2_compile_context, void (*)(pcre2_compile_context*)> context(pcre2_compile_context_create(nullptr),
-                                                                                       pcre2_compile_context_free);
+  const std::unique_ptr<pcre2_compile_context, void (*)(pcre2_compile_context*)> context(
+      pcre2_compile_context_create(nullptr), pcre2_compile_context_free);
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
   pcre2_set_parens_nest_limit(context.get(), 100);
   int error = 0;
   PCRE2_SIZE offset = 0;
-  pcre2_code* code = pcre2_compile(pointer(translated), translated.size(), PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &error,
-                                   &offset, context.get());
-  if (!code) fail("tokenizer", "the pattern \"{}\" does not compile: {} (at byte {} of \"{}\")", pattern, message_of(error), offset, translated);
+  pcre2_code* code = pcre2_compile(pointer(translated), translated.size(), PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE,
+                                   &error, &offset, context.get());
+  if (!code)
+    fail("tokenizer", "the pattern \"{}\" does not compile: {} (at byte {} of \"{}\")", pattern, message_of(error),
+         offset, translated);
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // where there is no JIT the interpreter runs
   return {code, [](const void* p) { pcre2_code_free(static_cast<pcre2_code*>(const_cast<void*>(p))); }};
 }
@@ -249,7 +272,9 @@ std::shared_ptr<const void> compile(std::string_view pattern, std::string_view t
 class Matcher {
  public:
   Matcher(const pcre2_code* code, std::string_view text)
-      : code_(code), text_(text), data_(pcre2_match_data_create_from_pattern(code, nullptr), pcre2_match_data_free),
+      : code_(code),
+        text_(text),
+        data_(pcre2_match_data_create_from_pattern(code, nullptr), pcre2_match_data_free),
         context_(pcre2_match_context_create(nullptr), pcre2_match_context_free) {
     // A sane pattern takes a few steps a character; a hostile one is stopped.
     const size_t steps = 100000 + 64 * text.size();
@@ -294,9 +319,12 @@ std::vector<Regex::Range> Regex::find_all(std::string_view text) const {
   for (size_t from = 0; from <= text.size() && matcher.find(from, match);) {
     from = match.second;
     const bool empty = match.first == match.second;
-    if (!empty || matches.empty() || matches.back().second != match.second) matches.push_back(match);
-    else if (from == text.size()) break;
-    else utf8::next(text, from);
+    if (!empty || matches.empty() || matches.back().second != match.second)
+      matches.push_back(match);
+    else if (from == text.size())
+      break;
+    else
+      utf8::next(text, from);
   }
   return matches;
 }

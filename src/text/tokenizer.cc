@@ -71,7 +71,8 @@ void read_added_tokens(const nlohmann::json& tokenizer, TokenizerParts& parts) {
     AddedToken token = read_added_token(t, id);
     const auto [it, fresh] = parts.added.emplace(id, token);
     if (!fresh && it->second.content != token.content)
-      fail("tokenizer", "tokenizer.json: added tokens \"{}\" and \"{}\" share the id {}", it->second.content, token.content, id);
+      fail("tokenizer", "tokenizer.json: added tokens \"{}\" and \"{}\" share the id {}", it->second.content,
+           token.content, id);
   }
 }
 
@@ -79,11 +80,13 @@ void read_added_tokens(const nlohmann::json& tokenizer, TokenizerParts& parts) {
 void read_config_tokens(const nlohmann::json& config, TokenizerParts& parts) {
   const nlohmann::json& listed = part(config, "added_tokens_decoder");
   if (listed.is_null()) return;
-  if (!listed.is_object()) fail("tokenizer", "tokenizer_config.json: \"added_tokens_decoder\" should be an object of ids and tokens");
+  if (!listed.is_object())
+    fail("tokenizer", "tokenizer_config.json: \"added_tokens_decoder\" should be an object of ids and tokens");
   for (const auto& [key, t] : listed.items()) {
     const bool is_id = !key.empty() && key.size() <= 8 && key.find_first_not_of("0123456789") == std::string::npos;
     const int32_t id = is_id ? std::stoi(key) : Vocabulary::limit;
-    if (id >= Vocabulary::limit) fail("tokenizer", "tokenizer_config.json: \"{}\" in added_tokens_decoder is no token id", key);
+    if (id >= Vocabulary::limit)
+      fail("tokenizer", "tokenizer_config.json: \"{}\" in added_tokens_decoder is no token id", key);
     parts.added.insert_or_assign(id, read_added_token(t, id));
   }
 }
@@ -93,9 +96,12 @@ void check_against_model(const AddedToken& token, const Vocabulary& vocabulary) 
   const std::optional<int32_t> id = vocabulary.id_of(token.content);
   const std::string* text = vocabulary.text_of(token.id);
   if (id && *id != token.id)
-    fail("tokenizer", "added token \"{}\" has the id {}, but the vocabulary gives it {}; do the files belong together?", token.content, token.id, *id);
+    fail("tokenizer", "added token \"{}\" has the id {}, but the vocabulary gives it {}; do the files belong together?",
+         token.content, token.id, *id);
   if (text && *text != token.content)
-    fail("tokenizer", "added token \"{}\" has the id {}, which the vocabulary gives \"{}\"; do the files belong together?", token.content, token.id, *text);
+    fail("tokenizer",
+         "added token \"{}\" has the id {}, which the vocabulary gives \"{}\"; do the files belong together?",
+         token.content, token.id, *text);
 }
 
 void index_added_tokens(TokenizerParts& parts) {
@@ -105,8 +111,10 @@ void index_added_tokens(TokenizerParts& parts) {
     const auto [it, fresh] = parts.added_ids.emplace(token.content, id);
     if (!fresh) fail("tokenizer", "added token \"{}\" has the ids {} and {}", token.content, it->second, id);
     parts.size = std::max(parts.size, id + 1);
-    if (token.normalized) parts.normalized.add(parts.normalizer->apply(token.content), token);
-    else parts.raw.add(token.content, token);
+    if (token.normalized)
+      parts.normalized.add(parts.normalizer->apply(token.content), token);
+    else
+      parts.raw.add(token.content, token);
   }
 }
 
@@ -114,10 +122,14 @@ void index_added_tokens(TokenizerParts& parts) {
 std::optional<int32_t> named_token(const nlohmann::json& config, std::string_view key, const TokenizerParts& parts) {
   const nlohmann::json& value = part(config, key);
   if (value.is_null()) return std::nullopt;
-  if (!value.is_string() && !value.is_object()) fail("tokenizer", "tokenizer_config.json: \"{}\" should be a token", key);
+  if (!value.is_string() && !value.is_object())
+    fail("tokenizer", "tokenizer_config.json: \"{}\" should be a token", key);
   const std::string text = value.is_string() ? value.get<std::string>() : fields::text(value, key, "content");
   const std::optional<int32_t> id = parts.id_of(text);
-  if (!id) fail("tokenizer", "tokenizer_config.json: {} is \"{}\", which is no token of tokenizer.json; do the files belong together?", key, text);
+  if (!id)
+    fail("tokenizer",
+         "tokenizer_config.json: {} is \"{}\", which is no token of tokenizer.json; do the files belong together?", key,
+         text);
   return id;
 }
 
@@ -128,8 +140,10 @@ class Encoder {
 
   std::vector<int32_t> run(std::string_view text) {
     for (const auto& span : spans(parts_.raw, text)) {
-      if (span.id >= 0) ids_.push_back(span.id);
-      else normalized(text.substr(span.begin, span.end - span.begin), span.begin == 0);
+      if (span.id >= 0)
+        ids_.push_back(span.id);
+      else
+        normalized(text.substr(span.begin, span.end - span.begin), span.begin == 0);
     }
     return std::move(ids_);
   }
@@ -142,8 +156,10 @@ class Encoder {
   void normalized(std::string_view raw, bool first) {
     const std::string_view text = arena_.keep(parts_.normalizer->apply(std::string(raw)));
     for (const auto& span : spans(parts_.normalized, text)) {
-      if (span.id >= 0) ids_.push_back(span.id);
-      else if (span.begin < span.end) plain({text.substr(span.begin, span.end - span.begin), first && span.begin == 0});
+      if (span.id >= 0)
+        ids_.push_back(span.id);
+      else if (span.begin < span.end)
+        plain({text.substr(span.begin, span.end - span.begin), first && span.begin == 0});
     }
   }
 
@@ -235,7 +251,8 @@ int32_t Tokenizer::vocab_size() const { return parts_->size; }
 std::optional<int32_t> Tokenizer::bos() const { return parts_->bos; }
 std::optional<int32_t> Tokenizer::eos() const { return parts_->eos; }
 
-StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special) : parts_(tokenizer.parts_), skip_special_(skip_special) {
+StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special)
+    : parts_(tokenizer.parts_), skip_special_(skip_special) {
   for (const DecoderFactory& make : parts_->decoder) steps_.push_back(make());
   steps_.push_back(std::make_unique<Sink>(out_));
   for (size_t i = 1; i < steps_.size(); ++i) steps_[i - 1]->feed(*steps_[i]);

@@ -15,13 +15,13 @@ namespace awq {
 struct TokenizerParts;
 
 /// Text to token ids and back, as the Hugging Face `tokenizers` library defines it by tokenizer.json: added tokens are
-/// cut out, the rest is normalized, pre-tokenized and encoded by the model. Immutable and cheap to copy; const methods may
-/// be called from several threads.
+/// cut out, the rest is normalized, pre-tokenized and encoded by the model. Immutable and cheap to copy; const methods
+/// may be called from several threads.
 class Tokenizer {
  public:
-  /// From the parsed files. `tokenizer_config` (tokenizer_config.json) may be null; it adds the names of the BOS and EOS
-  /// tokens and added tokens that tokenizer.json lacks. Truncation and padding settings are not applied.
-  /// Throws Error naming the component that is damaged or not implemented.
+  /// From the parsed files. `tokenizer_config` (tokenizer_config.json) may be null; it adds the names of the BOS and
+  /// EOS tokens and added tokens that tokenizer.json lacks. Truncation and padding settings are not applied. Throws
+  /// Error naming the component that is damaged or not implemented.
   static Tokenizer from_json(const nlohmann::json& tokenizer_json, const nlohmann::json& tokenizer_config);
 
   /// Invalid UTF-8 counts as U+FFFD. `add_special` puts in what the post-processor adds (BOS for most models);
@@ -63,7 +63,7 @@ class StreamDecoder {
  private:
   std::shared_ptr<const TokenizerParts> parts_;
   bool skip_special_;
-  std::string out_;                                  // written by the last step
+  std::string out_;  // written by the last step
   std::vector<std::unique_ptr<DecoderStep>> steps_;
 };
 

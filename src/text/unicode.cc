@@ -22,7 +22,8 @@ CodePoints decompose(std::string_view text, int options) {
   int boundary = 0;
   for (size_t pos = 0; pos < text.size();) {
     const auto c = static_cast<utf8proc_int32_t>(utf8::next(text, pos));
-    const utf8proc_ssize_t n = utf8proc_decompose_char(c, buffer, 64, static_cast<utf8proc_option_t>(options), &boundary);
+    const utf8proc_ssize_t n =
+        utf8proc_decompose_char(c, buffer, 64, static_cast<utf8proc_option_t>(options), &boundary);
     if (n < 0 || n > 64) fail("tokenizer", "U+{:04X} cannot be normalized: {}", c, utf8proc_errmsg(n));
     out.insert(out.end(), buffer, buffer + n);
   }
@@ -53,7 +54,8 @@ std::string normalize(std::string_view text, UnicodeForm form) {
   CodePoints points = decompose(text, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE | (compatible ? UTF8PROC_COMPAT : 0));
   order_marks(points);
   auto n = static_cast<utf8proc_ssize_t>(points.size());
-  if (compose) n = utf8proc_normalize_utf32(points.data(), n, static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
+  if (compose)
+    n = utf8proc_normalize_utf32(points.data(), n, static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
   std::string out;
   out.reserve(text.size());
   for (utf8proc_ssize_t i = 0; i < n; ++i) utf8::append(out, static_cast<char32_t>(points[size_t(i)]));
@@ -65,8 +67,10 @@ std::string lowercase(std::string_view text) {
   out.reserve(text.size());
   for (size_t pos = 0; pos < text.size();) {
     const char32_t c = utf8::next(text, pos);
-    if (c == 0x130) out.append("i\xCC\x87");  // the one letter whose lower case is two code points
-    else utf8::append(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
+    if (c == 0x130)
+      out.append("i\xCC\x87");  // the one letter whose lower case is two code points
+    else
+      utf8::append(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
   }
   return out;
 }

@@ -8,15 +8,19 @@ namespace awq::utf8 {
 namespace {
 
 struct Lead {
-  int length = 0;  // 0: no lead byte
+  int length = 0;                         // 0: no lead byte
   unsigned char low = 0x80, high = 0xBF;  // allowed range of the second byte: excludes overlong forms and surrogates
 };
 
 Lead lead_of(unsigned char b) {
   if (b < 0x80) return {1};
   if (b >= 0xC2 && b <= 0xDF) return {2};
-  if (b >= 0xE0 && b <= 0xEF) return {3, static_cast<unsigned char>(b == 0xE0 ? 0xA0 : 0x80), static_cast<unsigned char>(b == 0xED ? 0x9F : 0xBF)};
-  if (b >= 0xF0 && b <= 0xF4) return {4, static_cast<unsigned char>(b == 0xF0 ? 0x90 : 0x80), static_cast<unsigned char>(b == 0xF4 ? 0x8F : 0xBF)};
+  if (b >= 0xE0 && b <= 0xEF)
+    return {3, static_cast<unsigned char>(b == 0xE0 ? 0xA0 : 0x80),
+            static_cast<unsigned char>(b == 0xED ? 0x9F : 0xBF)};
+  if (b >= 0xF0 && b <= 0xF4)
+    return {4, static_cast<unsigned char>(b == 0xF0 ? 0x90 : 0x80),
+            static_cast<unsigned char>(b == 0xF4 ? 0x8F : 0xBF)};
   return {};
 }
 
@@ -93,16 +97,18 @@ std::string sanitize(std::string_view s) {
   out.reserve(s.size());
   for (size_t pos = 0; pos < s.size();) {
     const Scan at = scan(s, pos);
-    if (at.valid) out.append(s.substr(pos, at.length));
-    else append(out, replacement);
+    if (at.valid)
+      out.append(s.substr(pos, at.length));
+    else
+      append(out, replacement);
     pos += at.length;
   }
   return out;
 }
 
 bool is_space(char32_t c) {
-  return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
-         c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+  return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 bool is_word(char32_t c) {
@@ -117,8 +123,10 @@ bool is_word(char32_t c) {
     case UTF8PROC_CATEGORY_ME:
     case UTF8PROC_CATEGORY_ND:
     case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_PC: return true;
-    default: break;
+    case UTF8PROC_CATEGORY_PC:
+      return true;
+    default:
+      break;
   }
   // Symbols that are alphabetic: circled and squared Latin letters. Then the two joiners.
   return (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
@@ -132,8 +140,10 @@ std::string Stream::push(std::string_view bytes) {
   while (pos < pending_.size()) {
     const Scan at = scan(pending_, pos);
     if (at.incomplete) break;
-    if (at.valid) out.append(pending_, pos, at.length);
-    else append(out, replacement);
+    if (at.valid)
+      out.append(pending_, pos, at.length);
+    else
+      append(out, replacement);
     pos += at.length;
   }
   pending_.erase(0, pos);

@@ -34,7 +34,8 @@ void Vocabulary::add(std::string_view text, int64_t id) {
     texts_.resize(at + 1);
     used_.resize(at + 1);
   }
-  if (used_[at]) fail("tokenizer", "tokens \"{}\" and \"{}\" share the id {}; is the file damaged?", texts_[at], text, id);
+  if (used_[at])
+    fail("tokenizer", "tokens \"{}\" and \"{}\" share the id {}; is the file damaged?", texts_[at], text, id);
   const uint32_t hash = hash_of(text);
   Slot& slot = slots_[slot_of(text, hash)];
   if (slot.id >= 0) fail("tokenizer", "token \"{}\" has the ids {} and {}; is the file damaged?", text, slot.id, id);

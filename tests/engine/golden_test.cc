@@ -14,10 +14,13 @@ namespace {
 
 constexpr const char* kFamilies[] = {"llama", "llama-bias", "llama3", "mistral", "qwen2", "qwen3", "gemma3"};
 
-std::filesystem::path golden(const std::string& family) { return std::filesystem::path(AWQ_TEST_DIR) / "golden" / family; }
+std::filesystem::path golden(const std::string& family) {
+  return std::filesystem::path(AWQ_TEST_DIR) / "golden" / family;
+}
 
 struct Expected {
-  explicit Expected(const std::string& family) : file(MappedFile(golden(family) / "expected.safetensors")), logits(file.tensor("logits")) {
+  explicit Expected(const std::string& family)
+      : file(MappedFile(golden(family) / "expected.safetensors")), logits(file.tensor("logits")) {
     for (int64_t id : file.tensor("ids").as<int64_t>()) ids.push_back(int32_t(id));
   }
   SafetensorsFile file;
@@ -48,7 +51,8 @@ constexpr double kTolerance = 4e-6;
 class Golden : public testing::TestWithParam<std::tuple<const char*, const kernels::KernelSet*>> {
  protected:
   void SetUp() override {
-    if (!kernels::supported(*std::get<1>(GetParam()))) GTEST_SKIP() << std::get<1>(GetParam())->name << " cannot run on this CPU";
+    if (!kernels::supported(*std::get<1>(GetParam())))
+      GTEST_SKIP() << std::get<1>(GetParam())->name << " cannot run on this CPU";
   }
 };
 
@@ -72,7 +76,8 @@ TEST_P(Golden, DecodingEqualsPrefill) {
   Tensor logits = Tensor::empty(expected.logits.shape(), DType::f32);
   for (int t = 0; t < int(expected.ids.size()); ++t) {
     const Sequence s{kv.get(), t, 1};
-    const Tensor row = head_logits(*device.backend, model, hidden_forward(*device.backend, model, {&expected.ids[size_t(t)], 1}, {&s, 1}));
+    const Tensor row = head_logits(*device.backend, model,
+                                   hidden_forward(*device.backend, model, {&expected.ids[size_t(t)], 1}, {&s, 1}));
     std::copy(row.as<float>().begin(), row.as<float>().end(), logits.rows(t, t + 1).as<float>().begin());
   }
   EXPECT_LT(relative_difference(logits, expected.logits), kTolerance);
@@ -85,10 +90,12 @@ TEST_P(Golden, BatchesDoNotMix) {
   Device device(2, set->name);
   const auto checkpoint = Checkpoint::open(golden(family));
   const Model model = load_model(*device.backend, *checkpoint);
-  const std::vector<int32_t> first(expected.ids.begin(), expected.ids.begin() + 23), second(expected.ids.begin() + 23, expected.ids.end());
+  const std::vector<int32_t> first(expected.ids.begin(), expected.ids.begin() + 23),
+      second(expected.ids.begin() + 23, expected.ids.end());
   const auto a = device.backend->kv_cache(model.spec.blocks), b = device.backend->kv_cache(model.spec.blocks);
   const Sequence both[] = {{a.get(), 0, 23}, {b.get(), 0, int(second.size())}};
-  const Tensor together = head_logits(*device.backend, model, hidden_forward(*device.backend, model, expected.ids, both));
+  const Tensor together =
+      head_logits(*device.backend, model, hidden_forward(*device.backend, model, expected.ids, both));
   const Tensor alone_first = run(device, model, first), alone_second = run(device, model, second);
   EXPECT_EQ(0, std::memcmp(together.data(), alone_first.data(), alone_first.bytes()));
   EXPECT_EQ(0, std::memcmp(together.rows(23, 40).data(), alone_second.data(), alone_second.bytes()));
@@ -102,7 +109,8 @@ std::string name_of_case(const testing::TestParamInfo<Golden::ParamType>& info) 
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, Golden,
-                         testing::Combine(testing::ValuesIn(kFamilies), testing::ValuesIn(kernels::compiled().begin(), kernels::compiled().end())),
+                         testing::Combine(testing::ValuesIn(kFamilies),
+                                          testing::ValuesIn(kernels::compiled().begin(), kernels::compiled().end())),
                          name_of_case);
 
 // Folding random scales into any group of any family changes nothing but rounding: scales in [1/4, 4] multiply and

@@ -8,7 +8,8 @@
 namespace awq {
 namespace {
 
-std::map<int32_t, int> counts(const SamplerOptions& o, const std::vector<float>& logits, int n, std::vector<int32_t> history = {}) {
+std::map<int32_t, int> counts(const SamplerOptions& o, const std::vector<float>& logits, int n,
+                              std::vector<int32_t> history = {}) {
   Sampler s(o);
   std::map<int32_t, int> c;
   for (int i = 0; i < n; ++i) {
@@ -20,9 +21,7 @@ std::map<int32_t, int> counts(const SamplerOptions& o, const std::vector<float>&
 
 const std::vector<float> kLogits = {std::log(0.5f), std::log(0.25f), std::log(0.15f), std::log(0.1f)};
 
-TEST(Sampler, GreedyTakesTheLargestAndTheFirstOfEquals) {
-  EXPECT_EQ(counts({}, {1, 3, 3, 2}, 1).begin()->first, 1);
-}
+TEST(Sampler, GreedyTakesTheLargestAndTheFirstOfEquals) { EXPECT_EQ(counts({}, {1, 3, 3, 2}, 1).begin()->first, 1); }
 
 // Counts of n draws have a standard deviation below sqrt(n) / 2; four of them leave one failure in 10^4 seeds.
 TEST(Sampler, FollowsTheDistribution) {
@@ -39,10 +38,10 @@ TEST(Sampler, TemperatureSharpens) {
 
 TEST(Sampler, Filters) {
   EXPECT_EQ(counts({.temperature = 1, .top_k = 2}, kLogits, 2000).size(), 2u);
-  EXPECT_EQ(counts({.temperature = 1, .top_p = 0.74}, kLogits, 2000).size(), 2u);   // 0.5 + 0.25 reaches it
+  EXPECT_EQ(counts({.temperature = 1, .top_p = 0.74}, kLogits, 2000).size(), 2u);  // 0.5 + 0.25 reaches it
   EXPECT_EQ(counts({.temperature = 1, .top_p = 0.76}, kLogits, 2000).size(), 3u);
-  EXPECT_EQ(counts({.temperature = 1, .top_p = 0.01}, kLogits, 2000).size(), 1u);   // never none
-  EXPECT_EQ(counts({.temperature = 1, .min_p = 0.29}, kLogits, 2000).size(), 3u);   // 0.15 / 0.5 = 0.3 stays
+  EXPECT_EQ(counts({.temperature = 1, .top_p = 0.01}, kLogits, 2000).size(), 1u);  // never none
+  EXPECT_EQ(counts({.temperature = 1, .min_p = 0.29}, kLogits, 2000).size(), 3u);  // 0.15 / 0.5 = 0.3 stays
 }
 
 TEST(Sampler, PenaltyHitsWhatWasSeen) {

@@ -42,7 +42,8 @@ double output_error(const Tensor& x, const Tensor& w, const Tensor& rounded) {
     for (int64_t r = 0; r < n; ++r) {
       double y = 0;
       for (int64_t c = 0; c < k; ++c)
-        y += double(x.as<float>()[size_t(t * k + c)]) * (double(rounded.as<float>()[size_t(r * k + c)]) - double(w.as<float>()[size_t(r * k + c)]));
+        y += double(x.as<float>()[size_t(t * k + c)]) *
+             (double(rounded.as<float>()[size_t(r * k + c)]) - double(w.as<float>()[size_t(r * k + c)]));
       sum += y * y;
     }
   return sum;
@@ -75,7 +76,8 @@ TEST(Gram, DoesNotDependOnThreads) {
   EXPECT_EQ(0, memcmp(a.data(), b.data(), a.bytes()));
   const std::vector<std::vector<float>> s = {std::vector<float>(160, 1.f)};
   const QuantSpec spec{.bits = 4, .group_size = 32};
-  EXPECT_EQ(gram_losses({one, kernels::select()}, {&w, 1}, a, s, spec), gram_losses({three, kernels::select()}, {&w, 1}, a, s, spec));
+  EXPECT_EQ(gram_losses({one, kernels::select()}, {&w, 1}, a, s, spec),
+            gram_losses({three, kernels::select()}, {&w, 1}, a, s, spec));
 }
 
 TEST(Scales, IdentityIsFirstAndOnes) {
@@ -85,7 +87,7 @@ TEST(Scales, IdentityIsFirstAndOnes) {
   const float m[] = {1, 2, 3}, w[] = {0.1f, 0.2f, 0.3f};
   EXPECT_EQ(scales_of(grid[0], m, w), std::vector<float>(3, 1.f));
   const auto s = scales_of({0.5f, false}, m, w);
-  EXPECT_NEAR(s[0] * s[2], 1, 1e-6);                    // normalised by sqrt(max * min)
+  EXPECT_NEAR(s[0] * s[2], 1, 1e-6);  // normalised by sqrt(max * min)
   EXPECT_NEAR(s[1] / s[0], std::sqrt(2.f), 1e-6);
 }
 
@@ -113,9 +115,11 @@ class Vectors : public testing::Test {
   }
   void expect_losses(const nlohmann::json& want, bool weight_term, int best) {
     std::vector<std::vector<float>> scales;
-    for (int i = 0; i < 20; ++i) scales.push_back(scales_of({float(i) / 20, weight_term}, mean_abs, weight_mean({&w, 1}, spec.group_size)));
+    for (int i = 0; i < 20; ++i)
+      scales.push_back(scales_of({float(i) / 20, weight_term}, mean_abs, weight_mean({&w, 1}, spec.group_size)));
     const auto losses = gram_losses(f.host, {&w, 1}, gram, scales, spec);
-    for (size_t i = 0; i < 20; ++i)  // vectors are double arithmetic, ours is float: 1e-5 leaves room for a sum of 16 x 16
+    for (size_t i = 0; i < 20;
+         ++i)  // vectors are double arithmetic, ours is float: 1e-5 leaves room for a sum of 16 x 16
       EXPECT_NEAR(losses[i] / double(w.shape()[0] * x.shape()[0]) / want.at(i).get<double>(), 1, 1e-5) << i;
     EXPECT_EQ(std::min_element(losses.begin(), losses.end()) - losses.begin(), best);
   }
