@@ -48,13 +48,15 @@ double relative_difference(const Tensor& a, const Tensor& b) {
 // next block from amplifying it. Twice that is the bound; mistakes in any part move logits by 1e-3 and more.
 constexpr double kTolerance = 4e-6;
 
-class Golden : public testing::TestWithParam<std::tuple<const char*, const kernels::KernelSet*>> {
- protected:
-  void SetUp() override {
-    if (!kernels::supported(*std::get<1>(GetParam())))
-      GTEST_SKIP() << std::get<1>(GetParam())->name << " cannot run on this CPU";
-  }
-};
+// What this machine can run; tests/kernels checks the arithmetic of the others by emulation.
+std::vector<const kernels::KernelSet*> runnable() {
+  std::vector<const kernels::KernelSet*> sets;
+  for (const kernels::KernelSet* set : kernels::compiled())
+    if (kernels::supported(*set)) sets.push_back(set);
+  return sets;
+}
+
+class Golden : public testing::TestWithParam<std::tuple<const char*, const kernels::KernelSet*>> {};
 
 TEST_P(Golden, LogitsEqualTheReference) {
   const auto [family, set] = GetParam();
@@ -110,7 +112,7 @@ std::string name_of_case(const testing::TestParamInfo<Golden::ParamType>& info) 
 
 INSTANTIATE_TEST_SUITE_P(Families, Golden,
                          testing::Combine(testing::ValuesIn(kFamilies),
-                                          testing::ValuesIn(kernels::compiled().begin(), kernels::compiled().end())),
+                                          testing::ValuesIn(runnable())),
                          name_of_case);
 
 // Folding random scales into any group of any family changes nothing but rounding: scales in [1/4, 4] multiply and
