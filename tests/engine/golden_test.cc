@@ -111,9 +111,7 @@ std::string name_of_case(const testing::TestParamInfo<Golden::ParamType>& info) 
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, Golden,
-                         testing::Combine(testing::ValuesIn(kFamilies),
-                                          testing::ValuesIn(runnable())),
-                         name_of_case);
+                         testing::Combine(testing::ValuesIn(kFamilies), testing::ValuesIn(runnable())), name_of_case);
 
 // Folding random scales into any group of any family changes nothing but rounding: scales in [1/4, 4] multiply and
 // divide, each rounding 2^-24, and the sums that follow are those of the logits test.
