@@ -38,7 +38,8 @@ int32_t AddedTokenMatcher::child(int32_t node, unsigned char byte) const {
   return it == edges_.end() ? -1 : it->second;
 }
 
-void AddedTokenMatcher::add(std::string_view pattern, const AddedToken& token) {
+void AddedTokenMatcher::add(const AddedToken& token) {
+  const std::string& pattern = token.pattern;
   if (pattern.empty()) return;
   if (pattern.size() > longest)
     fail("tokenizer", "added token {} has {} bytes; at most {} are read", token.id, pattern.size(), longest);

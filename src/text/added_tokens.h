@@ -17,16 +17,17 @@ struct AddedToken {
   bool rstrip = false;       // takes the white space behind it
   bool normalized = false;   // looked for in normalized text
   bool special = false;      // control token: skipped in decoding, and recognised in text only where asked
+  std::string pattern{};  // what is looked for and what decoding starts from: the content, normalized if `normalized`
 };
 
 /// Finds added tokens in text: leftmost first, of several at one place the longest. Time is linear in the text times
 /// the longest token.
 class AddedTokenMatcher {
  public:
-  static constexpr size_t longest = 4096;  // bytes; the longest published one has 93
+  static constexpr size_t longest = 4096;  // bytes of a pattern; Gemma 3's longest token has 93
 
-  /// `pattern` is what to look for: the content, or its normalized form. Throws Error if it is longer than `longest`.
-  void add(std::string_view pattern, const AddedToken& token);
+  /// Throws Error if the pattern is longer than `longest`. One that is empty is never found.
+  void add(const AddedToken& token);
 
   struct Span {
     size_t begin, end;

@@ -28,17 +28,22 @@ struct TokenizerParts {
   std::optional<int32_t> bos, eos;
   int32_t size = 0;
 
-  const std::string* text_of(int32_t id) const {
+  const AddedToken* added_token(int32_t id) const {
     const auto it = added.find(id);
-    return it != added.end() ? &it->second.content : model->vocabulary().text_of(id);
+    return it == added.end() ? nullptr : &it->second;
+  }
+  /// What decoding starts from; null if no token has the id.
+  const std::string* text_of(int32_t id) const {
+    const AddedToken* token = added_token(id);
+    return token ? &token->pattern : model->vocabulary().text_of(id);
   }
   std::optional<int32_t> id_of(std::string_view text) const {
     const auto it = added_ids.find(std::string(text));
     return it != added_ids.end() ? std::optional(it->second) : model->vocabulary().id_of(text);
   }
   bool is_special(int32_t id) const {
-    const auto it = added.find(id);
-    return it != added.end() && it->second.special;
+    const AddedToken* token = added_token(id);
+    return token && token->special;
   }
 };
 
@@ -106,15 +111,13 @@ void check_against_model(const AddedToken& token, const Vocabulary& vocabulary) 
 
 void index_added_tokens(TokenizerParts& parts) {
   parts.size = parts.model->vocabulary().size();
-  for (const auto& [id, token] : parts.added) {
+  for (auto& [id, token] : parts.added) {
     check_against_model(token, parts.model->vocabulary());
     const auto [it, fresh] = parts.added_ids.emplace(token.content, id);
     if (!fresh) fail("tokenizer", "added token \"{}\" has the ids {} and {}", token.content, it->second, id);
     parts.size = std::max(parts.size, id + 1);
-    if (token.normalized)
-      parts.normalized.add(parts.normalizer->apply(token.content), token);
-    else
-      parts.raw.add(token.content, token);
+    token.pattern = token.normalized ? parts.normalizer->apply(token.content) : token.content;
+    (token.normalized ? parts.normalized : parts.raw).add(token);
   }
 }
 
@@ -241,7 +244,8 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) c
 }
 
 std::string Tokenizer::token_text(int32_t id) const {
-  const std::string* text = parts_->text_of(id);
+  if (const AddedToken* token = parts_->added_token(id)) return token->content;
+  const std::string* text = parts_->model->vocabulary().text_of(id);
   return text ? *text : std::string();
 }
 
