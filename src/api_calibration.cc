@@ -27,8 +27,7 @@ std::string sha256_of(const std::vector<std::vector<int32_t>>& sequences) {
 /// Joins texts and cuts them: [BOS] + length - 1 tokens, or length tokens without a BOS.
 class Cutter {
  public:
-  Cutter(const TextSide& text, int sequences, int length)
-      : text_(text), wanted_(size_t(sequences)), length_(size_t(length)) {
+  Cutter(const TextSide& text, int sequences, int length) : wanted_(size_t(sequences)), length_(size_t(length)) {
     const std::vector<int32_t> start = text.tokenizer().encode("", true, false);
     if (!start.empty()) bos_ = start.front();
   }
@@ -69,7 +68,6 @@ class Cutter {
     if (current_.size() >= kLeast) set_.sequences.push_back(std::exchange(current_, {}));
   }
 
-  const TextSide& text_;
   size_t wanted_, length_;
   std::optional<int32_t> bos_;
   std::vector<int32_t> current_;
