@@ -46,9 +46,8 @@ SafetensorsFolder open_files(const fs::path& folder) {
   for (const fs::path& file : regular_files(folder))
     if (is_pickle(file))
       fail("open",
-           "{}: the weights are pickles ({}); reading one can run any code that its author put there. Convert them "
-           "once, "
-           "where you trust them: python3 -c \"from transformers import AutoModelForCausalLM as M; "
+           "{}: the weights are pickles ({}); reading one can run any code that its author put there. "
+           "Convert them once, where you trust them: python3 -c \"from transformers import AutoModelForCausalLM as M; "
            "M.from_pretrained('{}', torch_dtype='auto').save_pretrained('{}-safetensors')\"",
            path, file.filename().string(), path, path);
   fail("open", "{}: there is neither model.safetensors nor model.safetensors.index.json; is the download complete?",
@@ -161,6 +160,8 @@ void FolderSink::put(int block, Param param, const Weight& w) {
 }
 
 void FolderSink::put_bias(int block, Param param, const Tensor& b) {
+  if (!has_bias(spec_, block, param) || b.shape() != Shape{shape_of(spec_, block, param)[0]})
+    fail("write", "{}: the model has no bias of shape {} there", name(block, param), b.shape().text());
   write_bias(name(block, param) + ".bias", b);
   biases_.emplace(block, param);
 }

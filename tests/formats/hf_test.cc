@@ -223,6 +223,10 @@ TEST_F(HfTest, SinkRefusesAnIncompleteOrWrongModel) {
               sink->put(0, {Role::up}, numbered({32, 64}, DType::f16, 0));
             }),
             "[write] model.layers.0.mlp.up_proj has shape [32, 64], but the model makes it [64, 32]");
+  EXPECT_EQ(message([&] { sink->put_bias(0, {Role::up}, numbered({64}, DType::f32, 0)); }),
+            "[write] model.layers.0.mlp.up_proj: the model has no bias of shape [64] there");
+  EXPECT_EQ(message([&] { sink->put_bias(0, {Role::q}, numbered({64}, DType::f32, 0)); }),
+            "[write] model.layers.0.self_attn.q_proj: the model has no bias of shape [64] there");
   for (const char* name : {"config.json", "model.safetensors", "x.bin", "model.safetensors.index.json"})
     EXPECT_EQ(
         message([&] {

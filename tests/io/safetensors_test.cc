@@ -127,9 +127,9 @@ TEST(Safetensors, MalformedEntriesAreNamed) {
                 damaged);
   EXPECT_EQ(header_error(R"({"a":{"dtype":"F32","shape":[1,1,1,1,1],"data_offsets":[0,4]}})", "abcd"),
             "[open] F: tensor \"a\" has a shape of more than 4 dimensions or 2^63 elements: [1,1,1,1,1]" + damaged);
-  // 2^61 + 1 floats are 4 bytes modulo 2^64.
-  EXPECT_EQ(header_error(R"({"a":{"dtype":"F32","shape":[2305843009213693953],"data_offsets":[0,4]}})", "abcd"),
-            "[open] F: tensor \"a\" is F32 [2305843009213693953] in 4 bytes, which is not its size" + damaged);
+  // 2^62 + 1 floats are 4 bytes modulo 2^64.
+  EXPECT_EQ(header_error(R"({"a":{"dtype":"F32","shape":[4611686018427387905],"data_offsets":[0,4]}})", "abcd"),
+            "[open] F: tensor \"a\" is F32 [4611686018427387905] in 4 bytes, which is not its size" + damaged);
   EXPECT_EQ(header_error(R"({"a":{"dtype":"F16","shape":[2],"data_offsets":[0,5]}})", "abcde"),
             "[open] F: tensor \"a\" is F16 [2] in 5 bytes, which is not its size" + damaged);
   EXPECT_EQ(header_error(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[1]}})"),
