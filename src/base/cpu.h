@@ -7,8 +7,8 @@ namespace awq {
 /// Groups of instructions a kernel set may need; a bit is set only if the CPU has all of the group and the OS saves
 /// its registers.
 enum CpuFeature : uint32_t {
-  kAvx2 = 1,         // AVX2, FMA, F16C, BMI2
-  kAvx512Vnni = 2,   // AVX-512 F, BW, VL, DQ, CD and VNNI
+  kAvx2 = 1,        // AVX2, FMA, F16C, BMI2
+  kAvx512Vnni = 2,  // AVX-512 F, BW, VL, DQ, CD and VNNI
   kAvx512Bf16 = 4,
 };
 uint32_t cpu_features();

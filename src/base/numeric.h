@@ -27,7 +27,8 @@ inline float f16_to_f32(uint16_t h) {
   // Moving exponent and mantissa into place and multiplying by 2^112 is exact for every finite half, subnormals too.
   const uint32_t sign = uint32_t(h & 0x8000) << 16;
   const uint32_t rest = uint32_t(h & 0x7fff) << 13;
-  const uint32_t magnitude = (h & 0x7c00) == 0x7c00 ? rest | 0x7f800000 : std::bit_cast<uint32_t>(std::bit_cast<float>(rest) * 0x1p112f);
+  const uint32_t magnitude =
+      (h & 0x7c00) == 0x7c00 ? rest | 0x7f800000 : std::bit_cast<uint32_t>(std::bit_cast<float>(rest) * 0x1p112f);
   return std::bit_cast<float>(magnitude | sign);
 }
 

@@ -15,8 +15,8 @@ namespace awq {
 
 /// A file that travels with the weights: tokenizer, chat template, licence. Either bytes or a file to copy.
 struct SideFile {
-  std::string name;             // "tokenizer.json"; no directories
-  std::string bytes;            // used when `path` is empty
+  std::string name;   // "tokenizer.json"; no directories
+  std::string bytes;  // used when `path` is empty
   std::filesystem::path path;
 };
 
@@ -35,8 +35,8 @@ class Checkpoint {
   /// Tries each format. Throws Error if the path is missing or no format knows it.
   static std::unique_ptr<Checkpoint> open(const std::filesystem::path& path);
   virtual ~Checkpoint() = default;
-  virtual std::string_view format() const = 0;            // "hf", "gguf", "autoawq"
-  virtual const nlohmann::json& config() const = 0;       // Hugging Face's config.json
+  virtual std::string_view format() const = 0;       // "hf", "gguf", "autoawq"
+  virtual const nlohmann::json& config() const = 0;  // Hugging Face's config.json
   virtual const ModelSpec& spec() const = 0;
   /// A float matrix or norm (f32, f16 or bf16; block formats are de-quantized to f32), or a quantized matrix.
   /// block is -1 for embed, final_norm and head. With tied embeddings head is not asked for.
@@ -68,8 +68,8 @@ struct Format {
   bool (*detect)(const std::filesystem::path& path);
   std::unique_ptr<Checkpoint> (*open)(const std::filesystem::path& path);
   /// Null where the format is only read. `config` is the source's config.json.
-  std::unique_ptr<CheckpointSink> (*create)(const std::filesystem::path& dir, const nlohmann::json& config, const ModelSpec& spec,
-                                            const QuantSpec& quant);
+  std::unique_ptr<CheckpointSink> (*create)(const std::filesystem::path& dir, const nlohmann::json& config,
+                                            const ModelSpec& spec, const QuantSpec& quant);
 };
 std::span<const Format> formats();  // autoawq, hf, gguf; see formats.cc
 

@@ -9,13 +9,17 @@ void require_finite(const Tensor& t, const std::string& name) {
   const auto v = t.as<float>();
   for (size_t i = 0; i < v.size(); ++i)
     if (!std::isfinite(v[i]))
-      fail("quantize", "{}: element {} is {}; the source model is damaged (or overflowed when it was converted to 16 bits). "
-           "Download or convert it again", name, i, v[i]);
+      fail("quantize",
+           "{}: element {} is {}; the source model is damaged (or overflowed when it was converted to 16 bits). "
+           "Download or convert it again",
+           name, i, v[i]);
 }
 
 }  // namespace
 
-std::string parameter_name(const ModelSpec& spec, int block, Param p) { return find_architecture(spec.arch).source(block, p) + ".weight"; }
+std::string parameter_name(const ModelSpec& spec, int block, Param p) {
+  return find_architecture(spec.arch).source(block, p) + ".weight";
+}
 
 BlockWeights load_block(const Checkpoint& model, int block) {
   BlockWeights w{.spec = model.spec().blocks.at(size_t(block)), .at = {}, .bias = {}};

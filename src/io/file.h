@@ -53,6 +53,7 @@ class OutputFile {
   OutputFile& operator=(const OutputFile&) = delete;
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
+  void overwrite(uint64_t offset, std::string_view text);  // bytes that were written before
   void close();  // flushes, fsyncs and reports what failed; the destructor does not
 
  private:

@@ -60,12 +60,15 @@ struct KernelSet {
   void (*gemm_bf16)(const Gemm& g);
   void (*gemm_f16)(const Gemm& g);
   /// scale = max|x| / 32767 of the group, codes = round to nearest even of x / scale; an all-zero group has scale 0.
-  void (*quantize_i16)(const float* x, int32_t tokens, int32_t cols, int32_t group, int16_t* codes, float* scales, int32_t* sums);
+  void (*quantize_i16)(const float* x, int32_t tokens, int32_t cols, int32_t group, int16_t* codes, float* scales,
+                       int32_t* sums);
   /// y[t * y_row + r] = sum over groups, in order, of (ws * xs) * float(sum of (code - zero) * x code)
   /// for panels [panel_begin, panel_end); only r < w.rows is written.
-  void (*matmul_i4)(const PackedI4& w, const ActI16& x, float* y, ptrdiff_t y_row, int32_t panel_begin, int32_t panel_end);
+  void (*matmul_i4)(const PackedI4& w, const ActI16& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
+                    int32_t panel_end);
   /// y[t] = x[t] / sqrt(mean(x[t]^2) + eps) * (gain + gain_offset); x and y may be the same.
-  void (*rms_norm)(const float* x, const float* gain, float gain_offset, float eps, int32_t tokens, int32_t dim, float* y);
+  void (*rms_norm)(const float* x, const float* gain, float gain_offset, float eps, int32_t tokens, int32_t dim,
+                   float* y);
   /// In place, over the first n entries of each of `rows` rows: softmax.
   void (*softmax)(float* x, ptrdiff_t x_row, int32_t rows, int32_t n);
   /// y[i] = act(g[i]) * u[i]; y may be g.

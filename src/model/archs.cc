@@ -18,7 +18,9 @@ const Architecture& find_architecture(std::string_view hf_name) {
     if (a.hf_name == hf_name) return a;
     known += (known.empty() ? "" : ", ") + std::string(a.hf_name);
   }
-  fail("open", "the architecture \"{}\" is not known; this version has: {}. A new family is one file, see docs/adding-a-model.md",
+  fail("open",
+       "config.json: the architecture \"{}\" is not known; this version has: {}. A new family is one file, see "
+       "docs/adding-a-model.md",
        hf_name, known);
 }
 

@@ -25,7 +25,8 @@ class KvCache {
   virtual int64_t bytes() const = 0;
 };
 
-/// `tokens` consecutive rows of a batch, the first at position `first` of a sequence whose earlier positions `kv` holds.
+/// `tokens` consecutive rows of a batch, the first at position `first` of a sequence whose earlier positions `kv`
+/// holds.
 struct Sequence {
   KvCache* kv = nullptr;
   int first = 0;
@@ -48,7 +49,8 @@ class Backend {
 
   /// `bias` may be null; else f32 [rows].
   virtual std::unique_ptr<Linear> linear(const Weight& w, const Tensor* bias) = 0;
-  virtual std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks) = 0;
+  /// `dtype` is f32, or f16 for half of the memory: 11 significant bits of keys and values.
+  virtual std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks, DType dtype = DType::f32) = 0;
 
   /// x[t] = table[tokens[t]] * scale; table f32, f16 or bf16 [vocab, dim]
   virtual void embed(const Tensor& table, std::span<const int32_t> tokens, float scale, Tensor& x) = 0;
@@ -58,7 +60,8 @@ class Backend {
   virtual void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim) = 0;
   /// Stores k and v [tokens, kv_rows] in the caches of `block`, then y [tokens, q_rows] = attention of q over all
   /// positions each token may see.
-  virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, Batch batch, int block, const AttentionSpec& spec, Tensor& y) = 0;
+  virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, Batch batch, int block,
+                         const AttentionSpec& spec, Tensor& y) = 0;
   virtual void gate(const Tensor& gate, const Tensor& up, Activation act, Tensor& y) = 0;  // y = act(gate) * up
   virtual void add(const Tensor& x, Tensor& y) = 0;                                        // y += x
 };

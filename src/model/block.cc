@@ -6,7 +6,9 @@ namespace {
 
 using enum Role;
 
-void norm(Backend& dev, const Block& b, Role role, const Tensor& x, Tensor& y) { dev.rms_norm(x, b.norm.at({role}), b.spec.norm, y); }
+void norm(Backend& dev, const Block& b, Role role, const Tensor& x, Tensor& y) {
+  dev.rms_norm(x, b.norm.at({role}), b.spec.norm, y);
+}
 
 Tensor apply(Backend& dev, const Linear& f, const Tensor& x) {
   Tensor y = dev.empty({x.shape()[0], f.rows()});
@@ -20,7 +22,8 @@ void tapped(const Tap& tap, Role site, const Tensor& x) {
 
 }  // namespace
 
-void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, Tensor& y, const Tap& tap) {
+void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, Tensor& y,
+                       const Tap& tap) {
   const AttentionSpec& a = block.spec.attention;
   tapped(tap, q, x);
   Tensor queries = apply(dev, block[q], x), keys = apply(dev, block[k], x), values = apply(dev, block[v], x);
@@ -63,7 +66,10 @@ void block_forward(Backend& dev, const Block& block, Batch batch, int kv_block, 
 std::vector<ScaleGroup> scale_groups(const BlockSpec& spec) {
   return {
       {.producer = {attn_norm}, .consumers = {{q}, {k}, {v}}},
-      {.producer = {v}, .consumers = {{o}}, .tied_heads = spec.attention.heads / spec.attention.kv_heads, .head_dim = spec.attention.head_dim},
+      {.producer = {v},
+       .consumers = {{o}},
+       .tied_heads = spec.attention.heads / spec.attention.kv_heads,
+       .head_dim = spec.attention.head_dim},
       {.producer = {mlp_norm}, .consumers = {{gate}, {up}}},
       {.producer = {up}, .consumers = {{down}}},
   };
@@ -87,7 +93,8 @@ std::vector<float> producer_scales(const ScaleGroup& g, std::span<const float> s
   if (g.tied_heads == 1) return {s.begin(), s.end()};
   std::vector<float> rows;
   const size_t head = size_t(g.head_dim);
-  for (size_t begin = 0; begin < s.size(); begin += head * size_t(g.tied_heads)) rows.insert(rows.end(), s.begin() + long(begin), s.begin() + long(begin + head));
+  for (size_t begin = 0; begin < s.size(); begin += head * size_t(g.tied_heads))
+    rows.insert(rows.end(), s.begin() + long(begin), s.begin() + long(begin + head));
   return rows;
 }
 
@@ -111,7 +118,7 @@ Block upload(Backend& dev, const BlockWeights& w) {
   Block b{.spec = w.spec, .norm = {}, .linear = {}, .rope = w.spec.attention.rope.frequencies()};
   for (const auto& [param, weight] : w.at) {
     if (is_norm(param.role)) {
-      b.norm[param] = std::get<Tensor>(weight).to(DType::f32);
+      b.norm[param] = std::get<Tensor>(weight).to(DType::f32).clone();  // a fold of `w` must not reach the device
       continue;
     }
     const auto bias = w.bias.find(param);

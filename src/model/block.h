@@ -10,8 +10,8 @@ namespace awq {
 /// Host-side parameters of one block: what the quantizer reads, scales and rounds.
 struct BlockWeights {
   BlockSpec spec;
-  std::map<Param, Weight> at;      // matrices [out, in], norms f32 [channels]
-  std::map<Param, Tensor> bias;    // f32 [out]
+  std::map<Param, Weight> at;    // matrices [out, in], norms f32 [channels]
+  std::map<Param, Tensor> bias;  // f32 [out]
   const Tensor& tensor(Param p) const { return std::get<Tensor>(at.at(p)); }
   Tensor& tensor(Param p) { return std::get<Tensor>(at.at(p)); }
 };
@@ -30,7 +30,8 @@ Block upload(Backend& dev, const BlockWeights& w);
 using Tap = std::function<void(Site site, const Tensor& x)>;
 
 /// y = attention of normalised input x, without norm and residual: the module that q, k and v feed.
-void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, Tensor& y, const Tap& tap = {});
+void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, Tensor& y,
+                       const Tap& tap = {});
 /// y = MLP of normalised input x: the module that gate and up feed.
 void mlp_forward(Backend& dev, const Block& block, const Tensor& x, Tensor& y, const Tap& tap = {});
 /// x += attention(norm(x)); x += mlp(norm(x)). The single definition of what a block computes: calibration, evaluation

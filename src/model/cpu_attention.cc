@@ -5,6 +5,8 @@
 #include <cstring>
 #include <limits>
 
+#include "base/numeric.h"
+
 namespace awq {
 namespace {
 
@@ -14,8 +16,9 @@ int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 }  // namespace
 
-CpuKvCache::CpuKvCache(std::span<const BlockSpec> blocks) {
-  for (const BlockSpec& b : blocks) blocks_.push_back({.heads = b.attention.kv_heads, .head_dim = b.attention.head_dim});
+CpuKvCache::CpuKvCache(std::span<const BlockSpec> blocks, DType dtype) : dtype_(dtype) {
+  for (const BlockSpec& b : blocks)
+    blocks_.push_back({.heads = b.attention.kv_heads, .head_dim = b.attention.head_dim});
 }
 
 int64_t CpuKvCache::bytes() const {
@@ -31,10 +34,10 @@ void CpuKvCache::reserve(int block, int64_t positions) {
   const int64_t capacity = std::max(round_up(positions, kPanel), std::min<int64_t>(2 * b.capacity, b.capacity + 8192));
   // 16 elements of padding: gemm may read past the last row of a head_dim that is no multiple of 16.
   const auto grow = [&](Tensor& t) {
-    Tensor bigger = Tensor::zeros({b.heads * capacity * b.head_dim + kPanel}, DType::f32);
-    for (int64_t h = 0; h < b.heads && t; ++h)
-      std::memcpy(bigger.as<float>().data() + h * capacity * b.head_dim, t.as<float>().data() + h * b.capacity * b.head_dim,
-                  size_t(b.capacity * b.head_dim) * sizeof(float));
+    Tensor bigger = Tensor::zeros({b.heads * capacity * b.head_dim + kPanel}, dtype_);
+    const size_t from = size_t(b.capacity * b.head_dim) * size_of(dtype_),
+                 to = size_t(capacity * b.head_dim) * size_of(dtype_);
+    for (size_t h = 0; h < size_t(b.heads) && t; ++h) std::memcpy(bigger.data() + h * to, t.data() + h * from, from);
     t = bigger;
   };
   grow(b.k);
@@ -42,23 +45,30 @@ void CpuKvCache::reserve(int block, int64_t positions) {
   b.capacity = capacity;
 }
 
+namespace {
+
+// Keys go to one lane of a panel, values to a row.
+template <class T, class Convert>
+void store_head(const float* k, const float* v, int64_t dim, T* panel, T* row, Convert convert) {
+  for (int64_t i = 0; i < dim; ++i) panel[i * kPanel] = convert(k[i]);
+  for (int64_t i = 0; i < dim; ++i) row[i] = convert(v[i]);
+}
+
+}  // namespace
+
 void CpuKvCache::put(int block, int64_t position, const float* k, const float* v) {
   PerBlock& b = blocks_[size_t(block)];
-  for (int64_t h = 0; h < b.heads; ++h) {
-    float* panel = b.k.as<float>().data() + (h * b.capacity + position / kPanel * kPanel) * b.head_dim + position % kPanel;
-    for (int64_t i = 0; i < b.head_dim; ++i) panel[i * kPanel] = k[h * b.head_dim + i];
-    std::memcpy(b.v.as<float>().data() + (h * b.capacity + position) * b.head_dim, v + h * b.head_dim, size_t(b.head_dim) * sizeof(float));
+  for (int64_t h = 0; h < b.heads; ++h, k += b.head_dim, v += b.head_dim) {
+    const int64_t panel = (h * b.capacity + position / kPanel * kPanel) * b.head_dim + position % kPanel;
+    const int64_t row = (h * b.capacity + position) * b.head_dim;
+    if (dtype_ == DType::f32) {
+      store_head(k, v, b.head_dim, b.k.as<float>().data() + panel, b.v.as<float>().data() + row,
+                 [](float f) { return f; });
+    } else {
+      auto* keys16 = reinterpret_cast<uint16_t*>(b.k.data());
+      store_head(k, v, b.head_dim, keys16 + panel, reinterpret_cast<uint16_t*>(b.v.data()) + row, f32_to_f16);
+    }
   }
-}
-
-const float* CpuKvCache::keys(int block, int head, int64_t position) const {
-  const PerBlock& b = blocks_[size_t(block)];
-  return b.k.as<float>().data() + (head * b.capacity + position) * b.head_dim;
-}
-
-const float* CpuKvCache::values(int block, int head, int64_t position) const {
-  const PerBlock& b = blocks_[size_t(block)];
-  return b.v.as<float>().data() + (head * b.capacity + position) * b.head_dim;
 }
 
 namespace {
@@ -71,12 +81,18 @@ struct Tile {
   int tokens, head;
 };
 
-constexpr int kTileRows = 48;  // queries a tile: enough to reuse keys and values, few enough for the scores to stay in L2
+constexpr int kTileRows =
+    48;  // queries a tile: enough to reuse keys and values, few enough for the scores to stay in L2
 
 class AttentionJob {
  public:
   AttentionJob(const kernels::KernelSet& k, const Tensor& q, int block, const AttentionSpec& spec, Tensor& y)
-      : kernels_(k), q_(q.as<float>().data()), y_(y.as<float>().data()), block_(block), spec_(spec), share_(spec.heads / spec.kv_heads) {}
+      : kernels_(k),
+        q_(q.as<float>().data()),
+        y_(y.as<float>().data()),
+        block_(block),
+        spec_(spec),
+        share_(spec.heads / spec.kv_heads) {}
 
   void operator()(const Tile& t) const {
     const int64_t d = spec_.head_dim, rows = int64_t(t.tokens) * share_, end = t.first + t.tokens;
@@ -84,12 +100,31 @@ class AttentionJob {
     const int64_t n = end - begin, n_row = round_up(n, kPanel);
     std::vector<float> queries(size_t(rows * d)), scores(size_t(rows * n_row)), out(size_t(rows * d));
     gather(t, queries.data());
-    kernels_.gemm_f32({.a = queries.data(), .a_row = d, .b = t.kv->keys(block_, t.head, begin), .b_panel = d * kPanel, .b_k = kPanel,
-                       .c = scores.data(), .c_row = n_row, .m = int32_t(rows), .n = int32_t(n), .k = int32_t(d), .accumulate = false});
+    const auto gemm = t.kv->dtype() == DType::f32 ? kernels_.gemm_f32 : kernels_.gemm_f16;
+    gemm({.a = queries.data(),
+          .a_row = d,
+          .b = t.kv->keys(block_, t.head, begin),
+          .b_panel = d * kPanel,
+          .b_k = kPanel,
+          .c = scores.data(),
+          .c_row = n_row,
+          .m = int32_t(rows),
+          .n = int32_t(n),
+          .k = int32_t(d),
+          .accumulate = false});
     mask(t, begin, n, scores.data(), n_row);
     kernels_.softmax(scores.data(), n_row, int32_t(rows), int32_t(n));
-    kernels_.gemm_f32({.a = scores.data(), .a_row = n_row, .b = t.kv->values(block_, t.head, begin), .b_panel = kPanel, .b_k = d,
-                       .c = out.data(), .c_row = d, .m = int32_t(rows), .n = int32_t(d), .k = int32_t(n), .accumulate = false});
+    gemm({.a = scores.data(),
+          .a_row = n_row,
+          .b = t.kv->values(block_, t.head, begin),
+          .b_panel = kPanel,
+          .b_k = d,
+          .c = out.data(),
+          .c_row = d,
+          .m = int32_t(rows),
+          .n = int32_t(d),
+          .k = int32_t(n),
+          .accumulate = false});
     scatter(t, out.data());
   }
 
@@ -103,7 +138,8 @@ class AttentionJob {
       for (int64_t c = 0; c < spec_.head_dim; ++c) *out++ = query(t, i)[c] * spec_.query_scale;
   }
   void scatter(const Tile& t, const float* out) const {
-    for (int64_t i = 0; i < int64_t(t.tokens) * share_; ++i) std::memcpy(y_ + offset(t, i), out + i * spec_.head_dim, size_t(spec_.head_dim) * sizeof(float));
+    for (int64_t i = 0; i < int64_t(t.tokens) * share_; ++i)
+      std::memcpy(y_ + offset(t, i), out + i * spec_.head_dim, size_t(spec_.head_dim) * sizeof(float));
   }
   void mask(const Tile& t, int64_t begin, int64_t n, float* scores, int64_t row) const {
     constexpr float hidden = -std::numeric_limits<float>::infinity();
@@ -130,7 +166,8 @@ std::vector<Tile> tiles_of(Batch batch, const AttentionSpec& spec) {
   for (const Sequence& s : batch) {
     for (int head = 0; head < spec.kv_heads; ++head)
       for (int t = 0; t < s.tokens; t += step)
-        tiles.push_back({static_cast<const CpuKvCache*>(s.kv), row + t, int64_t(s.first) + t, std::min(step, s.tokens - t), head});
+        tiles.push_back(
+            {static_cast<const CpuKvCache*>(s.kv), row + t, int64_t(s.first) + t, std::min(step, s.tokens - t), head});
     row += s.tokens;
   }
   // Long tiles first, so that no thread is left with the longest one at the end.
@@ -144,18 +181,21 @@ void store(ThreadPool& pool, const Tensor& k, const Tensor& v, Batch batch, int 
     auto& kv = static_cast<CpuKvCache&>(*s.kv);
     kv.reserve(block, int64_t(s.first) + s.tokens);
     const auto put = [&kv, &s, &k, &v, row, block, width = int64_t(spec.kv_rows())](int64_t b, int64_t e) {
-      for (int64_t t = b; t < e; ++t) kv.put(block, s.first + t, k.as<float>().data() + (row + t) * width, v.as<float>().data() + (row + t) * width);
+      for (int64_t t = b; t < e; ++t)
+        kv.put(block, s.first + t, k.as<float>().data() + (row + t) * width, v.as<float>().data() + (row + t) * width);
     };
-    if (s.tokens < 64) put(0, s.tokens);
-    else pool.run(s.tokens, kPanel, put);
+    if (s.tokens < 64)
+      put(0, s.tokens);
+    else
+      pool.run(s.tokens, kPanel, put);
     row += s.tokens;
   }
 }
 
 }  // namespace
 
-void cpu_attention(ThreadPool& pool, const kernels::KernelSet& kernels, const Tensor& q, const Tensor& k, const Tensor& v, Batch batch,
-                   int block, const AttentionSpec& spec, Tensor& y) {
+void cpu_attention(ThreadPool& pool, const kernels::KernelSet& kernels, const Tensor& q, const Tensor& k,
+                   const Tensor& v, Batch batch, int block, const AttentionSpec& spec, Tensor& y) {
   store(pool, k, v, batch, block, spec);
   const std::vector<Tile> tiles = tiles_of(batch, spec);
   const AttentionJob job(kernels, q, block, spec, y);

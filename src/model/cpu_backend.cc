@@ -30,13 +30,18 @@ class CpuBackend final : public Backend {
   std::string_view kernels() const override { return kernels_.name; }
   int threads() const override { return pool_.size(); }
   Tensor empty(Shape shape) override { return Tensor::empty(shape, DType::f32); }
-  std::unique_ptr<Linear> linear(const Weight& w, const Tensor* bias) override { return cpu_linear(w, bias, pool_, kernels_); }
-  std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks) override { return std::make_unique<CpuKvCache>(blocks); }
+  std::unique_ptr<Linear> linear(const Weight& w, const Tensor* bias) override {
+    return cpu_linear(w, bias, pool_, kernels_);
+  }
+  std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks, DType dtype) override {
+    return std::make_unique<CpuKvCache>(blocks, dtype);
+  }
 
   void embed(const Tensor& table, std::span<const int32_t> tokens, float scale, Tensor& x) override {
     const int64_t dim = table.shape()[1];
     for (size_t t = 0; t < tokens.size(); ++t) {
-      if (tokens[t] < 0 || tokens[t] >= table.shape()[0]) fail("forward", "token {} is outside the vocabulary of {}", tokens[t], table.shape()[0]);
+      if (tokens[t] < 0 || tokens[t] >= table.shape()[0])
+        fail("forward", "token {} is outside the vocabulary of {}", tokens[t], table.shape()[0]);
       copy_row(table, tokens[t], scale, x.as<float>().data() + int64_t(t) * dim);
     }
   }
@@ -44,8 +49,8 @@ class CpuBackend final : public Backend {
   void rms_norm(const Tensor& x, const Tensor& gain, const NormSpec& norm, Tensor& y) override {
     const int64_t width = gain.shape()[0];
     rows(x.shape().elements() / width, width, [&](int64_t b, int64_t e) {
-      kernels_.rms_norm(x.as<float>().data() + b * width, gain.as<float>().data(), norm.gain_offset, norm.eps, int32_t(e - b), int32_t(width),
-                        y.as<float>().data() + b * width);
+      kernels_.rms_norm(x.as<float>().data() + b * width, gain.as<float>().data(), norm.gain_offset, norm.eps,
+                        int32_t(e - b), int32_t(width), y.as<float>().data() + b * width);
     });
   }
 
@@ -60,33 +65,44 @@ class CpuBackend final : public Backend {
           cosines[i] = std::cos(angle);
           sines[i] = std::sin(angle);
         }
-        kernels_.rope(x.as<float>().data() + t * width, cosines.data(), sines.data(), int32_t(width / head_dim), head_dim, int32_t(2 * frequencies.size()));
+        kernels_.rope(x.as<float>().data() + t * width, cosines.data(), sines.data(), int32_t(width / head_dim),
+                      head_dim, int32_t(2 * frequencies.size()));
       }
     });
   }
 
-  void attention(const Tensor& q, const Tensor& k, const Tensor& v, Batch batch, int block, const AttentionSpec& spec, Tensor& y) override {
+  void attention(const Tensor& q, const Tensor& k, const Tensor& v, Batch batch, int block, const AttentionSpec& spec,
+                 Tensor& y) override {
     cpu_attention(pool_, kernels_, q, k, v, batch, block, spec, y);
   }
 
   void gate(const Tensor& g, const Tensor& u, Activation act, Tensor& y) override {
     const auto f = act == Activation::silu ? kernels_.silu_mul : kernels_.gelu_tanh_mul;
-    elements(g.shape().elements(), [&](int64_t b, int64_t e) { f(g.as<float>().data() + b, u.as<float>().data() + b, y.as<float>().data() + b, e - b); });
+    elements(g.shape().elements(), [&](int64_t b, int64_t e) {
+      f(g.as<float>().data() + b, u.as<float>().data() + b, y.as<float>().data() + b, e - b);
+    });
   }
 
   void add(const Tensor& x, Tensor& y) override {
-    elements(x.shape().elements(), [&](int64_t b, int64_t e) { kernels_.add(x.as<float>().data() + b, y.as<float>().data() + b, e - b); });
+    elements(x.shape().elements(),
+             [&](int64_t b, int64_t e) { kernels_.add(x.as<float>().data() + b, y.as<float>().data() + b, e - b); });
   }
 
  private:
   // Below about 16k values a fork and a join cost more than they save.
-  template <class F> void rows(int64_t n, int64_t width, const F& f) {
-    if (n * width < 16384) f(0, n);
-    else pool_.run(n, 1, f);
+  template <class F>
+  void rows(int64_t n, int64_t width, const F& f) {
+    if (n * width < 16384)
+      f(0, n);
+    else
+      pool_.run(n, 1, f);
   }
-  template <class F> void elements(int64_t n, const F& f) {
-    if (n < 16384) f(0, n);
-    else pool_.run(n, 64, f);
+  template <class F>
+  void elements(int64_t n, const F& f) {
+    if (n < 16384)
+      f(0, n);
+    else
+      pool_.run(n, 64, f);
   }
   static std::vector<int> positions(Batch batch) {
     std::vector<int> at;

@@ -9,8 +9,22 @@
 namespace awq {
 namespace {
 
-constexpr std::string_view kRoleNames[] = {"embed", "attn_norm", "q",  "k",    "v",  "o",    "q_norm",        "k_norm",
-                                           "attn_post_norm", "mlp_norm", "gate", "up", "down", "mlp_post_norm", "final_norm", "head"};
+constexpr std::string_view kRoleNames[] = {"embed",
+                                           "attn_norm",
+                                           "q",
+                                           "k",
+                                           "v",
+                                           "o",
+                                           "q_norm",
+                                           "k_norm",
+                                           "attn_post_norm",
+                                           "mlp_norm",
+                                           "gate",
+                                           "up",
+                                           "down",
+                                           "mlp_post_norm",
+                                           "final_norm",
+                                           "head"};
 
 // Llama 3.1's rule: wavelengths beyond original_context / low_freq_factor are stretched by `factor`, those below
 // original_context / high_freq_factor are kept, and a linear ramp joins them.
@@ -55,24 +69,46 @@ std::vector<Param> BlockSpec::params() const {
 bool BlockSpec::has_bias(Param p) const {
   using enum Role;
   switch (p.role) {
-    case q: case k: case v: return attention.qkv_bias;
-    case o: return attention.o_bias;
-    case gate: case up: case down: return mlp.bias;
-    default: return false;
+    case q:
+    case k:
+    case v:
+      return attention.qkv_bias;
+    case o:
+      return attention.o_bias;
+    case gate:
+    case up:
+    case down:
+      return mlp.bias;
+    default:
+      return false;
   }
 }
 
 std::pair<int64_t, int64_t> BlockSpec::shape(Param p) const {
   using enum Role;
   switch (p.role) {
-    case q: return {attention.q_rows(), dim};
-    case k: case v: return {attention.kv_rows(), dim};
-    case o: return {dim, attention.q_rows()};
-    case gate: case up: return {mlp.hidden, dim};
-    case down: return {dim, mlp.hidden};
-    case q_norm: case k_norm: return {attention.head_dim, 0};
-    case attn_norm: case attn_post_norm: case mlp_norm: case mlp_post_norm: return {dim, 0};
-    default: fail("model", "{} is no parameter of a block", name_of(p.role));
+    case q:
+      return {attention.q_rows(), dim};
+    case k:
+    case v:
+      return {attention.kv_rows(), dim};
+    case o:
+      return {dim, attention.q_rows()};
+    case gate:
+    case up:
+      return {mlp.hidden, dim};
+    case down:
+      return {dim, mlp.hidden};
+    case q_norm:
+    case k_norm:
+      return {attention.head_dim, 0};
+    case attn_norm:
+    case attn_post_norm:
+    case mlp_norm:
+    case mlp_post_norm:
+      return {dim, 0};
+    default:
+      fail("model", "{} is no parameter of a block", name_of(p.role));
   }
 }
 

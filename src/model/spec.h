@@ -13,7 +13,22 @@ namespace awq {
 
 /// A parameter by what it does. Norms are named by their place: before and after attention, before and after the MLP.
 enum class Role : uint8_t {
-  embed, attn_norm, q, k, v, o, q_norm, k_norm, attn_post_norm, mlp_norm, gate, up, down, mlp_post_norm, final_norm, head
+  embed,
+  attn_norm,
+  q,
+  k,
+  v,
+  o,
+  q_norm,
+  k_norm,
+  attn_post_norm,
+  mlp_norm,
+  gate,
+  up,
+  down,
+  mlp_post_norm,
+  final_norm,
+  head
 };
 std::string_view name_of(Role role);  // "q", "attn_norm"
 bool is_norm(Role role);
@@ -61,9 +76,9 @@ struct RopeSpec {
 
 struct AttentionSpec {
   int heads = 0, kv_heads = 0, head_dim = 0;
-  float query_scale = 0.f;       // multiplies q.k
-  std::optional<int> window;     // sees itself and the window - 1 positions before
-  bool head_norm = false;        // q and k normalised per head before rope (Qwen3, Gemma 3)
+  float query_scale = 0.f;    // multiplies q.k
+  std::optional<int> window;  // sees itself and the window - 1 positions before
+  bool head_norm = false;     // q and k normalised per head before rope (Qwen3, Gemma 3)
   bool qkv_bias = false, o_bias = false;
   RopeSpec rope;
   int q_rows() const { return heads * head_dim; }
@@ -122,7 +137,8 @@ struct Architecture {
   std::string_view hf_name;                          // "Qwen2ForCausalLM"
   std::string_view gguf_name;                        // "qwen2", as general.architecture spells it
   ModelSpec (*parse)(const nlohmann::json& config);  // throws Error on a value it does not know
-  /// Tensor name without ".weight" or ".bias": "model.layers.3.self_attn.q_proj". block is -1 for embed, final_norm, head.
+  /// Tensor name without ".weight" or ".bias": "model.layers.3.self_attn.q_proj". block is -1 for embed, final_norm,
+  /// head.
   std::string (*source)(int block, Param param);
 };
 std::span<const Architecture> architectures();

@@ -10,8 +10,8 @@ namespace awq {
 /// Kept to reproduce other tools' files; the product's own rule is grid_of in qmatrix.h.
 struct PublishedGroup {
   float scale = 0;
-  int zero = 0;                   // 0 where symmetric
-  std::vector<int> codes;         // signed where symmetric
+  int zero = 0;            // 0 where symmetric
+  std::vector<int> codes;  // signed where symmetric
   std::vector<float> dequantized;
 };
 enum class Arithmetic : uint8_t { half, single };

@@ -54,14 +54,17 @@ void round_to(std::span<const float> w, Grid g, int levels, float* out) {
 QMatrix quantize(const Tensor& w, const QuantSpec& spec, const Tensor* clip) {
   const int64_t rows = w.shape()[0], cols = w.shape()[1], g = spec.group_size;
   if (g < 1 || cols % g) fail("quantize", "a group of {} columns does not divide a matrix of {} columns", g, cols);
-  QMatrix q{spec, Tensor::empty({rows, cols}, DType::u8), Tensor::empty({rows, cols / g}, DType::f32), Tensor::empty({rows, cols / g}, DType::u8)};
+  QMatrix q{spec, Tensor::empty({rows, cols}, DType::u8), Tensor::empty({rows, cols / g}, DType::f32),
+            Tensor::empty({rows, cols / g}, DType::u8)};
   const auto in = w.as<float>();
   for (int64_t i = 0; i < rows * cols / g; ++i) {
     const auto group = in.subspan(size_t(i * g), size_t(g));
     Range r = range_of(group);
     if (clip) r = r.clipped(clip->as<float>()[size_t(i)]);
     const Grid grid = grid_of(r, spec);
-    if (!std::isfinite(grid.scale)) fail("quantize", "weights from {} to {} need a scale beyond the range of {}", r.low, r.high, name_of(spec.scale_dtype));
+    if (!std::isfinite(grid.scale))
+      fail("quantize", "weights from {} to {} need a scale beyond the range of {}", r.low, r.high,
+           name_of(spec.scale_dtype));
     encode(group, grid, spec.levels(), q.codes.as<uint8_t>().data() + i * g);
     q.scales.as<float>()[size_t(i)] = grid.scale;
     q.zeros.as<uint8_t>()[size_t(i)] = uint8_t(grid.zero);

@@ -1,6 +1,6 @@
-// AWQ: a scale per input channel from a small grid, judged by the output of what reads the scaled input; then a bound of
-// each group's range. Lin et al., "AWQ: Activation-aware Weight Quantization", arXiv 2306.00978, in float throughout,
-// with "no scaling" always among the candidates.
+// AWQ: a scale per input channel from a small grid, judged by the output of what reads the scaled input; then a bound
+// of each group's range. Lin et al., "AWQ: Activation-aware Weight Quantization", arXiv 2306.00978, in float
+// throughout, with "no scaling" always among the candidates.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -11,8 +11,8 @@ namespace awq {
 namespace {
 
 constexpr int kGridSteps = 20;
-// Candidates that are judged by running the module, after the sum of the layers' own losses has ranked the whole grid.
-constexpr size_t kFinalists = 6;
+// Candidates that are judged by running the module, after the sum of the layers' own losses has ranked the grid.
+constexpr size_t kFinalists = 5;
 
 double squared_distance(const Tensor& a, const Tensor& b) {
   double sum = 0;
@@ -25,7 +25,8 @@ double squared_distance(const Tensor& a, const Tensor& b) {
 
 class Solver {
  public:
-  Solver(BlockWeights& w, const Block& block, const BlockCalibration& calibration, const QuantSpec& spec, Backend& dev, const Host& host)
+  Solver(BlockWeights& w, const Block& block, const BlockCalibration& calibration, const QuantSpec& spec, Backend& dev,
+         const Host& host)
       : w_(w), block_(block), calibration_(calibration), spec_(spec), dev_(dev), host_(host) {}
 
   Solution run() {
@@ -69,18 +70,47 @@ class Solver {
     const std::vector<Candidate> grid = candidates(kGridSteps);
     std::vector<std::vector<float>> scales;
     for (Candidate c : grid) scales.push_back(scales_of(c, m, wm));
-    const std::vector<double> losses = judged(g, scales, gram_losses(host_, consumers(g), site(g).gram, scales, spec_));
+    std::vector<double> losses = gram_search(g, scales);
+    if (g.consumers.size() > 1) losses = judged_by_module(g, scales, losses);
     const auto best = size_t(std::min_element(losses.begin(), losses.end()) - losses.begin());  // the first of equals
-    if (!(losses[best] <= losses[0])) fail("quantize", "no finite loss at the input of {}; the weights or activations are damaged", name_of(g.consumers.front().role));
+    if (!(losses[best] <= losses[0]))
+      fail("quantize", "no finite loss at the input of {}; the weights or activations are damaged",
+           name_of(g.consumers.front().role));
     const auto [low, high] = std::minmax_element(scales[best].begin(), scales[best].end());
     solution_.groups.push_back({g, grid[best], losses[best], losses[0], *low, *high});
     return scales[best];
   }
 
-  // A single consumer's loss is the sum it already has. Others are judged by the module they feed: identity (the first
-  // candidate) and the finalists; the rest of the grid is out.
-  std::vector<double> judged(const ScaleGroup& g, const std::vector<std::vector<float>>& scales, const std::vector<double>& ranking) const {
-    if (g.consumers.size() == 1) return ranking;
+  // The loss is smooth in the ratio: every second one, then the neighbours of the best with and without the weight term
+  // (candidates alternate between the two). Infinity where it was not computed.
+  std::vector<double> gram_search(const ScaleGroup& g, const std::vector<std::vector<float>>& scales) const {
+    std::vector<double> losses(scales.size(), INFINITY);
+    std::vector<size_t> wanted;
+    for (size_t i = 0; i < scales.size(); i += 4) wanted.insert(wanted.end(), {i, i + 1});
+    add_losses(g, scales, wanted, losses);
+    wanted.clear();
+    for (size_t term : {size_t(0), size_t(1)}) {
+      size_t best = term;
+      for (size_t i = term; i < losses.size(); i += 4)
+        if (losses[i] < losses[best]) best = i;
+      if (best >= 2) wanted.push_back(best - 2);
+      if (best + 2 < losses.size()) wanted.push_back(best + 2);
+    }
+    add_losses(g, scales, wanted, losses);
+    return losses;
+  }
+
+  void add_losses(const ScaleGroup& g, const std::vector<std::vector<float>>& scales, const std::vector<size_t>& wanted,
+                  std::vector<double>& losses) const {
+    std::vector<std::vector<float>> some;
+    for (size_t i : wanted) some.push_back(scales[i]);
+    const std::vector<double> found = gram_losses(host_, consumers(g), site(g).gram, some, spec_);
+    for (size_t i = 0; i < wanted.size(); ++i) losses[wanted[i]] = found[i];
+  }
+
+  // Identity (the first candidate) and the finalists of the ranking; the rest of the grid is out.
+  std::vector<double> judged_by_module(const ScaleGroup& g, const std::vector<std::vector<float>>& scales,
+                                       const std::vector<double>& ranking) const {
     std::vector<size_t> order(ranking.size() - 1);
     std::iota(order.begin(), order.end(), size_t(1));
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return ranking[a] < ranking[b]; });
@@ -96,7 +126,8 @@ class Solver {
     Block b = block_;
     for (Param p : g.consumers) {
       const auto bias = w_.bias.find(p);
-      b.linear[p] = dev_.linear(effective_weight(w_.tensor(p), s, spec_), bias == w_.bias.end() ? nullptr : &bias->second);
+      b.linear[p] =
+          dev_.linear(effective_weight(w_.tensor(p), s, spec_), bias == w_.bias.end() ? nullptr : &bias->second);
     }
     return b;
   }
@@ -133,10 +164,12 @@ class Solver {
       const Tensor& w = w_.tensor(p);
       const Tensor clip = best_clip(host_, w, gram, spec_);
       QMatrix plain = quantize(w, spec_), clipped = quantize(w, spec_, &clip);
-      const double plain_loss = gram_loss(host_, w, dequantize(plain), gram), clipped_loss = gram_loss(host_, w, dequantize(clipped), gram);
+      const double plain_loss = gram_loss(host_, w, dequantize(plain), gram),
+                   clipped_loss = gram_loss(host_, w, dequantize(clipped), gram);
       // The bound was judged group by group; the whole row has the last word.
       const bool cut = clipped_loss < plain_loss;
-      solution_.layers.push_back({p, relative(std::min(clipped_loss, plain_loss), w, gram), rounding.at(p), cut ? share_cut(w, clip) : 0});
+      solution_.layers.push_back(
+          {p, relative(std::min(clipped_loss, plain_loss), w, gram), rounding.at(p), cut ? share_cut(w, clip) : 0});
       solution_.matrices[p] = cut ? std::move(clipped) : std::move(plain);
     }
   }
@@ -162,8 +195,8 @@ class Solver {
 class Awq final : public Method {
  public:
   bool needs_calibration() const override { return true; }
-  Solution solve(BlockWeights& w, const Block& block, const BlockCalibration& calibration, const QuantSpec& spec, Backend& dev,
-                 const Host& host) const override {
+  Solution solve(BlockWeights& w, const Block& block, const BlockCalibration& calibration, const QuantSpec& spec,
+                 Backend& dev, const Host& host) const override {
     return Solver(w, block, calibration, spec, dev, host).run();
   }
 };

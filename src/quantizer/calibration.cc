@@ -28,8 +28,17 @@ Tensor transposed(const Host& host, const Tensor& x) {
 void gram_rows(const kernels::KernelSet& k, const Tensor& xt, const Tensor& x, int64_t r, int64_t m, Tensor& gram) {
   const int64_t cols = x.shape()[1], tokens = x.shape()[0], n = cols - r;
   std::vector<float> part(size_t(m * n));
-  k.gemm_f32({.a = xt.as<float>().data() + r * tokens, .a_row = tokens, .b = x.as<float>().data() + r, .b_panel = kPanel, .b_k = cols,
-              .c = part.data(), .c_row = n, .m = int32_t(m), .n = int32_t(n), .k = int32_t(tokens), .accumulate = false});
+  k.gemm_f32({.a = xt.as<float>().data() + r * tokens,
+              .a_row = tokens,
+              .b = x.as<float>().data() + r,
+              .b_panel = kPanel,
+              .b_k = cols,
+              .c = part.data(),
+              .c_row = n,
+              .m = int32_t(m),
+              .n = int32_t(n),
+              .k = int32_t(tokens),
+              .accumulate = false});
   for (int64_t i = 0; i < m; ++i)
     for (int64_t j = i; j < n; ++j) gram.as<float>()[size_t((r + i) * cols + r + j)] += part[size_t(i * n + j)];
 }
@@ -39,15 +48,19 @@ void add_abs(const Host& host, const Tensor& x, std::vector<double>& sum) {
   const float* in = x.as<float>().data();
   host.pool.run((cols + 63) / 64, 1, [&](int64_t begin, int64_t end) {
     for (int64_t r = 0; r < rows; ++r)
-      for (int64_t c = begin * 64; c < std::min(end * 64, cols); ++c) sum[size_t(c)] += std::abs(double(in[r * cols + c]));
+      for (int64_t c = begin * 64; c < std::min(end * 64, cols); ++c)
+        sum[size_t(c)] += std::abs(double(in[r * cols + c]));
   });
 }
 
-void require_finite(const std::vector<double>& sum_abs, Site site) {
+void require_finite(const std::vector<double>& sum_abs, int block, Site site) {
   for (size_t c = 0; c < sum_abs.size(); ++c)
     if (!std::isfinite(sum_abs[c]))
-      fail("calibrate", "an activation at the input of {} (channel {}) is not finite. The weights before it hold NaN, Inf or values too large; "
-           "check the model with `awq inspect`", name_of(site.role), c);
+      fail("calibrate",
+           "block {}: an activation at the input of {} (channel {}) is not finite, though all weights are. Some are so "
+           "large that sums "
+           "overflow: the model is damaged or was converted wrongly",
+           block, name_of(site.role), c);
 }
 
 // Rows of this chunk that belong to the sample: whole sequences at q, every step-th row elsewhere.
@@ -70,7 +83,8 @@ Tensor appended(const Tensor& sample, const Tensor& x, const std::vector<int64_t
   Tensor out = Tensor::empty({have + int64_t(rows.size()), cols}, DType::f32);
   if (have) std::memcpy(out.data(), sample.data(), sample.bytes());
   for (size_t i = 0; i < rows.size(); ++i)
-    std::memcpy(out.as<float>().data() + (have + int64_t(i)) * cols, x.as<float>().data() + rows[i] * cols, size_t(cols) * sizeof(float));
+    std::memcpy(out.as<float>().data() + (have + int64_t(i)) * cols, x.as<float>().data() + rows[i] * cols,
+                size_t(cols) * sizeof(float));
   return out;
 }
 
@@ -84,14 +98,16 @@ std::vector<float> SiteStatistics::mean_abs() const {
 
 void add_gram(const Host& host, const Tensor& x, Tensor& gram) {
   const int64_t cols = x.shape()[1];
-  if (cols % kPanel) fail("calibrate", "a width of {} is no multiple of {}; no group size could divide it", cols, int(kPanel));
+  if (cols % kPanel)
+    fail("calibrate", "a width of {} is no multiple of {}; no group size could divide it", cols, int(kPanel));
   const Tensor xt = transposed(host, x);
   host.pool.each((cols + kGramRows - 1) / kGramRows, [&](int64_t i) {
     gram_rows(host.kernels, xt, x, i * kGramRows, std::min(kGramRows, cols - i * kGramRows), gram);
   });
 }
 
-BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, Tensor& hidden, int length, const CalibrationOptions& options) {
+BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, int index, Tensor& hidden, int length,
+                           const CalibrationOptions& options) {
   BlockCalibration result{.sites = {}, .sample_sequences = 0, .sequence_tokens = length};
   const int64_t total = hidden.shape()[0], chunk = std::max<int64_t>(1, 2048 / length) * length;
   for (int64_t begin = 0; begin < total; begin += chunk) {
@@ -105,11 +121,13 @@ BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, T
       }
       s.tokens += x.shape()[0];
       add_abs(host, x, s.sum_abs);
-      require_finite(s.sum_abs, site);
+      require_finite(s.sum_abs, index, site);
       add_gram(host, x, s.gram);
       const bool whole = site.role == Role::q;
       if (whole || site.role == Role::gate)
-        s.sample = appended(s.sample, x, Sampler{total, whole ? options.sample_sequences : options.sample_rows, length, whole}.rows(begin, end));
+        s.sample = appended(
+            s.sample, x,
+            Sampler{total, whole ? options.sample_sequences : options.sample_rows, length, whole}.rows(begin, end));
     };
     std::vector<std::unique_ptr<KvCache>> caches;
     std::vector<Sequence> batch;

@@ -18,8 +18,8 @@ struct Host {
 struct SiteStatistics {
   int64_t tokens = 0;
   std::vector<double> sum_abs;  // [channels]
-  Tensor gram;                  // f32 [channels, channels] sum of x^T x over all tokens; only the upper triangle is kept
-  Tensor sample;                // f32 [rows, channels]: some of the inputs, for losses that are not a quadratic form
+  Tensor gram;    // f32 [channels, channels] sum of x^T x over all tokens; only the upper triangle is kept
+  Tensor sample;  // f32 [rows, channels]: some of the inputs, for losses that are not a quadratic form
   std::vector<float> mean_abs() const;
 };
 
@@ -35,9 +35,10 @@ struct CalibrationOptions {
 };
 
 /// Runs `block` over all sequences, which are `length` tokens each: hidden f32 [sequences * length, dim] becomes the
-/// block's output, and the result says what was seen on the way. Throws Error naming the site if an activation is not
-/// finite. The same result for any number of threads.
-BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, Tensor& hidden, int length, const CalibrationOptions& options);
+/// block's output, and the result says what was seen on the way. Throws Error naming the site and the
+/// block's `index` if an activation is not finite. The same result for any number of threads.
+BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, int index, Tensor& hidden, int length,
+                           const CalibrationOptions& options);
 
 /// gram += x^T x, upper triangle. x f32 [tokens, channels]
 void add_gram(const Host& host, const Tensor& x, Tensor& gram);

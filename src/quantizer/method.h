@@ -10,8 +10,8 @@
 
 namespace awq {
 
-/// What a method decided for one linear layer. Errors are relative: sum |y' - y|^2 / sum |y|^2 of the layer's output over
-/// all calibration tokens, or of its weights where the method looks at no data.
+/// What a method decided for one linear layer. Errors are relative: sum |y' - y|^2 / sum |y|^2 of the layer's output
+/// over all calibration tokens, or of its weights where the method looks at no data.
 struct LayerResult {
   Param param;
   double error = 0, rounding_error = 0;
@@ -39,8 +39,8 @@ class Method {
   virtual ~Method() = default;
   virtual bool needs_calibration() const = 0;
   /// `block` is `w` on the device, before any change.
-  virtual Solution solve(BlockWeights& w, const Block& block, const BlockCalibration& calibration, const QuantSpec& spec, Backend& dev,
-                         const Host& host) const = 0;
+  virtual Solution solve(BlockWeights& w, const Block& block, const BlockCalibration& calibration,
+                         const QuantSpec& spec, Backend& dev, const Host& host) const = 0;
 };
 
 struct MethodEntry {

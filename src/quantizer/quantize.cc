@@ -7,9 +7,9 @@
 namespace awq {
 namespace {
 
-// Folding multiplies and divides by s: each factor is rounded twice (2^-24 relative each), a sum of K such products moves
-// by about sqrt(K) * 2^-23, and a block chains four of them. 1e-5 is some 40 times that at K = 1,000; a wrong fold is off
-// by the scales themselves, 1e-1 and more.
+// Folding multiplies and divides by s: each factor is rounded twice (2^-24 relative each), a sum of K such products
+// moves by about sqrt(K) * 2^-23, and a block chains four of them. 1e-5 is some 40 times that at K = 1,000; a wrong
+// fold is off by the scales themselves, 1e-1 and more.
 constexpr double kFoldTolerance = 1e-5;
 
 Tensor embedded(const QuantizeFlow& f) {
@@ -41,7 +41,8 @@ double relative_change(const Tensor& before, const Tensor& after) {
 
 class BlockJob {
  public:
-  BlockJob(const QuantizeFlow& f, int index) : f_(f), index_(index), w_(load_float_block(f.source, index)), result_{.block = index, .solution = {}} {}
+  BlockJob(const QuantizeFlow& f, int index)
+      : f_(f), index_(index), w_(load_float_block(f.source, index)), result_{.block = index, .solution = {}} {}
 
   BlockResult run(Tensor& hidden, double last_error) {
     solve(hidden, last_error);
@@ -64,7 +65,7 @@ class BlockJob {
       report("calibrate", last_error);
       const int length = int(f_.sequences.front().size());
       input = hidden.rows(0, length).clone();
-      calibration = calibrate(f_.dev, f_.host, block, hidden, length, f_.calibration);
+      calibration = calibrate(f_.dev, f_.host, block, index_, hidden, length, f_.calibration);
       result_.tokens = hidden.shape()[0];
     }
     report("search", last_error);
@@ -73,16 +74,22 @@ class BlockJob {
   }
 
   void check_fold(const Block& original, const Tensor& input) {
-    result_.fold_error = relative_change(float_output(f_.dev, original, input), float_output(f_.dev, upload(f_.dev, w_), input));
+    result_.fold_error =
+        relative_change(float_output(f_.dev, original, input), float_output(f_.dev, upload(f_.dev, w_), input));
     if (!(result_.fold_error <= kFoldTolerance))
-      fail("quantize", "block {}: folding the scales changed the float block's output by {:.2g} (at most {:.0g} is rounding). The file would be "
-           "wrong; nothing was written. Please report the model; `--method rtn` does not fold", index_, result_.fold_error, kFoldTolerance);
+      fail("quantize",
+           "block {}: folding the scales changed the float block's output by {:.2g} (at most {:.0g} is rounding). The "
+           "file would be "
+           "wrong; nothing was written. Please report the model; `--method rtn` does not fold",
+           index_, result_.fold_error, kFoldTolerance);
   }
 
   void write(Param p) {
     const auto q = result_.solution.matrices.find(p);
-    if (q != result_.solution.matrices.end()) f_.sink.put(index_, p, q->second);
-    else f_.sink.put(index_, p, w_.at.at(p));
+    if (q != result_.solution.matrices.end())
+      f_.sink.put(index_, p, q->second);
+    else
+      f_.sink.put(index_, p, w_.at.at(p));
     if (const auto b = w_.bias.find(p); b != w_.bias.end()) f_.sink.put_bias(index_, p, b->second);
   }
 

@@ -18,7 +18,8 @@ class Rtn final : public Method {
  public:
   bool needs_calibration() const override { return false; }
 
-  Solution solve(BlockWeights& w, const Block&, const BlockCalibration&, const QuantSpec& spec, Backend&, const Host& host) const override {
+  Solution solve(BlockWeights& w, const Block&, const BlockCalibration&, const QuantSpec& spec, Backend&,
+                 const Host& host) const override {
     std::vector<Param> matrices;
     for (Param p : w.spec.params())
       if (!is_norm(p.role)) matrices.push_back(p);

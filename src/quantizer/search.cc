@@ -28,8 +28,17 @@ double quadratic_form(const kernels::KernelSet& k, const float* e, int64_t m, co
   double sum = 0;
   for (int64_t j = 0; j < n; j += kColumns) {
     const int64_t width = std::min(kColumns, n - j);
-    k.gemm_f32({.a = e, .a_row = n, .b = triangle.as<float>().data() + j, .b_panel = kPanel, .b_k = n, .c = product, .c_row = width,
-                .m = int32_t(m), .n = int32_t(width), .k = int32_t(j + width), .accumulate = false});
+    k.gemm_f32({.a = e,
+                .a_row = n,
+                .b = triangle.as<float>().data() + j,
+                .b_panel = kPanel,
+                .b_k = n,
+                .c = product,
+                .c_row = width,
+                .m = int32_t(m),
+                .n = int32_t(width),
+                .k = int32_t(j + width),
+                .accumulate = false});
     for (int64_t r = 0; r < m; ++r)
       for (int64_t c = 0; c < width; ++c) sum += double(product[r * width + c]) * double(e[r * n + j + c]);
   }
@@ -37,7 +46,8 @@ double quadratic_form(const kernels::KernelSet& k, const float* e, int64_t m, co
 }
 
 // `errors(first row, rows, out)` fills rows of e; partial sums are added in row order, so threads do not matter.
-double total_form(const Host& host, int64_t rows, const Tensor& triangle, const std::function<void(int64_t, int64_t, float*)>& errors) {
+double total_form(const Host& host, int64_t rows, const Tensor& triangle,
+                  const std::function<void(int64_t, int64_t, float*)>& errors) {
   const int64_t n = triangle.shape()[0];
   std::vector<double> part(size_t((rows + kRows - 1) / kRows));
   host.pool.each(int64_t(part.size()), [&](int64_t i) {
@@ -118,12 +128,13 @@ std::vector<float> tied(std::span<const float> channels, int tied_heads, int hea
 Tensor effective_weight(const Tensor& w, std::span<const float> s, const QuantSpec& spec) {
   Tensor out = Tensor::empty(w.shape(), DType::f32);
   const auto cols = size_t(w.shape()[1]);
-  for (size_t r = 0; r < size_t(w.shape()[0]); ++r) round_scaled(w.as<float>().subspan(r * cols, cols), s, spec, out.as<float>().data() + r * cols);
+  for (size_t r = 0; r < size_t(w.shape()[0]); ++r)
+    round_scaled(w.as<float>().subspan(r * cols, cols), s, spec, out.as<float>().data() + r * cols);
   return out;
 }
 
-std::vector<double> gram_losses(const Host& host, std::span<const Tensor> weights, const Tensor& gram, std::span<const std::vector<float>> scales,
-                                const QuantSpec& spec) {
+std::vector<double> gram_losses(const Host& host, std::span<const Tensor> weights, const Tensor& gram,
+                                std::span<const std::vector<float>> scales, const QuantSpec& spec) {
   const Tensor triangle = doubled_triangle(gram);
   const auto n = size_t(gram.shape()[0]);
   std::vector<double> losses;
@@ -131,8 +142,8 @@ std::vector<double> gram_losses(const Host& host, std::span<const Tensor> weight
     double loss = 0;
     for (const Tensor& w : weights)
       loss += total_form(host, w.shape()[0], triangle, [&](int64_t first, int64_t m, float* e) {
-        for (size_t i = size_t(first) * n; i < size_t(first + m) * n; i += n, e += n) {
-          const auto row = w.as<float>().subspan(i, n);
+        for (size_t r = size_t(first); r < size_t(first + m); ++r, e += n) {
+          const auto row = w.as<float>().subspan(r * n, n);
           round_scaled(row, s, spec, e);
           for (size_t c = 0; c < n; ++c) e[c] -= row[c];
         }
@@ -142,22 +153,23 @@ std::vector<double> gram_losses(const Host& host, std::span<const Tensor> weight
   return losses;
 }
 
-double gram_energy(const Host& host, const Tensor& w, const Tensor& gram) { return gram_loss(host, w, Tensor::zeros(w.shape(), DType::f32), gram); }
+double gram_energy(const Host& host, const Tensor& w, const Tensor& gram) {
+  return gram_loss(host, w, Tensor::zeros(w.shape(), DType::f32), gram);
+}
 
 double gram_loss(const Host& host, const Tensor& w, const Tensor& rounded, const Tensor& gram) {
   const int64_t n = gram.shape()[0];
   return total_form(host, w.shape()[0], doubled_triangle(gram), [&](int64_t first, int64_t m, float* e) {
-    for (int64_t i = 0; i < m * n; ++i) e[i] = rounded.as<float>()[size_t(first * n + i)] - w.as<float>()[size_t(first * n + i)];
+    for (int64_t i = 0; i < m * n; ++i)
+      e[i] = rounded.as<float>()[size_t(first * n + i)] - w.as<float>()[size_t(first * n + i)];
   });
 }
 
 namespace {
 
-constexpr int kClipSteps = 11;
-
 // Errors of `rows` rows in one group for one clip ratio, and each row's e C e^T into loss.
-void clip_losses(const Host& host, const Tensor& w, int64_t row, int64_t rows, int64_t group, float ratio, const Tensor& block, const QuantSpec& spec,
-                 float* loss) {
+void clip_losses(const Host& host, const Tensor& w, int64_t row, int64_t rows, int64_t group, float ratio,
+                 const Tensor& block, const QuantSpec& spec, float* loss) {
   const int64_t g = spec.group_size, cols = w.shape()[1];
   std::vector<float> e(size_t(rows * g)), product(size_t(rows * g));
   for (int64_t r = 0; r < rows; ++r) {
@@ -167,8 +179,17 @@ void clip_losses(const Host& host, const Tensor& w, int64_t row, int64_t rows, i
     round_to(in, grid, spec.levels(), &e[size_t(r * g)]);
     for (int64_t i = 0; i < g; ++i) e[size_t(r * g + i)] -= in[size_t(i)];
   }
-  host.kernels.gemm_f32({.a = e.data(), .a_row = g, .b = block.as<float>().data(), .b_panel = kPanel, .b_k = g, .c = product.data(), .c_row = g,
-                         .m = int32_t(rows), .n = int32_t(g), .k = int32_t(g), .accumulate = false});
+  host.kernels.gemm_f32({.a = e.data(),
+                         .a_row = g,
+                         .b = block.as<float>().data(),
+                         .b_panel = kPanel,
+                         .b_k = g,
+                         .c = product.data(),
+                         .c_row = g,
+                         .m = int32_t(rows),
+                         .n = int32_t(g),
+                         .k = int32_t(g),
+                         .accumulate = false});
   for (int64_t r = 0; r < rows; ++r)
     loss[r] = std::inner_product(&e[size_t(r * g)], &e[size_t(r * g)] + g, &product[size_t(r * g)], 0.f);
 }
@@ -178,19 +199,20 @@ Tensor diagonal_block(const Tensor& gram, int64_t group, int64_t g) {
   Tensor block = Tensor::empty({g, g}, DType::f32);
   for (int64_t i = 0; i < g; ++i)
     for (int64_t j = 0; j < g; ++j)
-      block.as<float>()[size_t(i * g + j)] = gram.as<float>()[size_t((group * g + std::min(i, j)) * n + group * g + std::max(i, j))];
+      block.as<float>()[size_t(i * g + j)] =
+          gram.as<float>()[size_t((group * g + std::min(i, j)) * n + group * g + std::max(i, j))];
   return block;
 }
 
 }  // namespace
 
-Tensor best_clip(const Host& host, const Tensor& w, const Tensor& gram, const QuantSpec& spec) {
+Tensor best_clip(const Host& host, const Tensor& w, const Tensor& gram, const QuantSpec& spec, int steps) {
   const int64_t g = spec.group_size, rows = w.shape()[0], groups = w.shape()[1] / g;
   Tensor bound = Tensor::empty({rows, groups}, DType::f32);
   host.pool.each(groups, [&](int64_t k) {
     const Tensor block = diagonal_block(gram, k, g);
     std::vector<float> best(size_t(rows), INFINITY), loss(size_t(rows), 0.f), chosen(size_t(rows), 1.f);
-    for (int step = 0; step < kClipSteps; ++step) {
+    for (int step = 0; step < steps; ++step) {
       const float ratio = 1.f - 0.05f * float(step);
       clip_losses(host, w, 0, rows, k, ratio, block, spec, loss.data());
       for (size_t r = 0; r < size_t(rows); ++r)

@@ -30,15 +30,15 @@ Tensor effective_weight(const Tensor& w, std::span<const float> s, const QuantSp
 
 /// Sum over rows of e C e^T, e = effective - original: squared error of the layer's output summed over all calibration
 /// tokens, exact for a linear layer. `weights` share the input whose Gram triangle is `gram`. One value a candidate.
-std::vector<double> gram_losses(const Host& host, std::span<const Tensor> weights, const Tensor& gram, std::span<const std::vector<float>> scales,
-                                const QuantSpec& spec);
+std::vector<double> gram_losses(const Host& host, std::span<const Tensor> weights, const Tensor& gram,
+                                std::span<const std::vector<float>> scales, const QuantSpec& spec);
 /// Sum over rows of w C w^T: what the losses are relative to.
 double gram_energy(const Host& host, const Tensor& w, const Tensor& gram);
 /// The same loss for weights as they were stored.
 double gram_loss(const Host& host, const Tensor& w, const Tensor& rounded, const Tensor& gram);
 
-/// Bound of |w| for each row and group, f32 [rows, groups], from 1.00, 0.95 ... 0.50 of the largest: the one with the
-/// least e C_gg e^T under the group's diagonal block of C, over all tokens. Ties keep the larger bound.
-Tensor best_clip(const Host& host, const Tensor& w, const Tensor& gram, const QuantSpec& spec);
+/// Bound of |w| for each row and group, f32 [rows, groups], from `steps` candidates 1.00, 0.95 ... of the largest: the
+/// one with the least e C_gg e^T under the group's diagonal block of C, over all tokens. Ties keep the larger bound.
+Tensor best_clip(const Host& host, const Tensor& w, const Tensor& gram, const QuantSpec& spec, int steps = 11);
 
 }  // namespace awq

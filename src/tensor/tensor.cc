@@ -13,7 +13,8 @@ struct DTypeInfo {
   std::string_view name;
   size_t size;
 };
-constexpr DTypeInfo kInfo[] = {{"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4}, {"I16", 2}, {"I8", 1}, {"U8", 1}};
+constexpr DTypeInfo kInfo[] = {{"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8},
+                               {"I32", 4}, {"I16", 2}, {"I8", 1},   {"U8", 1}};
 
 float widen(DType t, uint16_t v) { return t == DType::f16 ? f16_to_f32(v) : bf16_to_f32(v); }
 
@@ -32,7 +33,8 @@ size_t size_of(DType t) { return kInfo[size_t(t)].size; }
 std::string_view name_of(DType t) { return kInfo[size_t(t)].name; }
 
 Shape::Shape(std::span<const int64_t> dims) {
-  if (dims.size() > dims_.size()) fail("shape", "a tensor has {} dimensions; at most {} are supported", dims.size(), dims_.size());
+  if (dims.size() > dims_.size())
+    fail("shape", "a tensor has {} dimensions; at most {} are supported", dims.size(), dims_.size());
   for (int64_t d : dims) {
     dims_[size_t(rank_++)] = d;
     elements_ = checked_mul(elements_, d);
@@ -73,7 +75,8 @@ std::byte* Tensor::typed(DType want) const {
 }
 
 std::span<const uint16_t> Tensor::bits16() const {
-  if (dtype_ != DType::f16 && dtype_ != DType::bf16) fail("tensor", "a {} tensor was read as 16-bit float", name_of(dtype_));
+  if (dtype_ != DType::f16 && dtype_ != DType::bf16)
+    fail("tensor", "a {} tensor was read as 16-bit float", name_of(dtype_));
   return {reinterpret_cast<const uint16_t*>(data_), count()};
 }
 
@@ -84,7 +87,8 @@ Tensor Tensor::rows(int64_t begin, int64_t end) const {
   for (int i = 0; i < shape_.rank(); ++i) dims[size_t(i)] = shape_[i];
   const int64_t row = shape_[0] ? shape_.elements() / shape_[0] : 0;
   dims[0] = end - begin;
-  return wrap(data_ + size_t(begin * row) * size_of(dtype_), Shape(std::span<const int64_t>(dims.data(), size_t(shape_.rank()))), dtype_, owner_);
+  return wrap(data_ + size_t(begin * row) * size_of(dtype_),
+              Shape(std::span<const int64_t>(dims.data(), size_t(shape_.rank()))), dtype_, owner_);
 }
 
 Tensor Tensor::reshaped(Shape shape) const {

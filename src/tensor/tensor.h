@@ -16,13 +16,32 @@ enum class DType : uint8_t { f32, f16, bf16, i64, i32, i16, i8, u8 };
 size_t size_of(DType t);
 std::string_view name_of(DType t);  // "F32", as safetensors spells it
 
-template <class T> struct DTypeOf;
-template <> struct DTypeOf<float> { static constexpr DType value = DType::f32; };
-template <> struct DTypeOf<int64_t> { static constexpr DType value = DType::i64; };
-template <> struct DTypeOf<int32_t> { static constexpr DType value = DType::i32; };
-template <> struct DTypeOf<int16_t> { static constexpr DType value = DType::i16; };
-template <> struct DTypeOf<int8_t> { static constexpr DType value = DType::i8; };
-template <> struct DTypeOf<uint8_t> { static constexpr DType value = DType::u8; };
+template <class T>
+struct DTypeOf;
+template <>
+struct DTypeOf<float> {
+  static constexpr DType value = DType::f32;
+};
+template <>
+struct DTypeOf<int64_t> {
+  static constexpr DType value = DType::i64;
+};
+template <>
+struct DTypeOf<int32_t> {
+  static constexpr DType value = DType::i32;
+};
+template <>
+struct DTypeOf<int16_t> {
+  static constexpr DType value = DType::i16;
+};
+template <>
+struct DTypeOf<int8_t> {
+  static constexpr DType value = DType::i8;
+};
+template <>
+struct DTypeOf<uint8_t> {
+  static constexpr DType value = DType::u8;
+};
 
 /// Up to four dimensions, outermost first. Unused trailing dimensions are absent, not 1.
 class Shape {
@@ -51,7 +70,8 @@ class Tensor {
   static Tensor zeros(Shape shape, DType dtype);
   static Tensor empty(Shape shape, DType dtype);  // 64-byte aligned, contents unspecified
   static Tensor wrap(const void* data, Shape shape, DType dtype, std::shared_ptr<const void> owner);
-  template <class T> static Tensor of(std::span<const T> values, Shape shape) {
+  template <class T>
+  static Tensor of(std::span<const T> values, Shape shape) {
     Tensor t = empty(shape, DTypeOf<T>::value);
     std::copy(values.begin(), values.end(), t.as<T>().begin());
     return t;
@@ -63,8 +83,14 @@ class Tensor {
   explicit operator bool() const { return data_ != nullptr; }
   std::byte* data() { return data_; }
   const std::byte* data() const { return data_; }
-  template <class T> std::span<T> as() { return {reinterpret_cast<T*>(typed(DTypeOf<T>::value)), count()}; }
-  template <class T> std::span<const T> as() const { return {reinterpret_cast<const T*>(typed(DTypeOf<T>::value)), count()}; }
+  template <class T>
+  std::span<T> as() {
+    return {reinterpret_cast<T*>(typed(DTypeOf<T>::value)), count()};
+  }
+  template <class T>
+  std::span<const T> as() const {
+    return {reinterpret_cast<const T*>(typed(DTypeOf<T>::value)), count()};
+  }
   /// The bits of a 16-bit float tensor.
   std::span<const uint16_t> bits16() const;
 

@@ -17,9 +17,12 @@ uint32_t hex(const nlohmann::json& s) { return uint32_t(std::stoul(s.get<std::st
 float half(const nlohmann::json& s) { return f16_to_f32(uint16_t(hex(s))); }
 float single(const nlohmann::json& s) { return std::bit_cast<float>(hex(s)); }
 
-void expect_equal(const PublishedGroup& got, const nlohmann::json& want, float (*value)(const nlohmann::json&), bool symmetric) {
+void expect_equal(const PublishedGroup& got, const nlohmann::json& want, float (*value)(const nlohmann::json&),
+                  bool symmetric) {
   EXPECT_EQ(got.scale, value(want.at("scale")));
-  if (!symmetric) EXPECT_EQ(got.zero, want.at("zero").get<int>());
+  if (!symmetric) {
+    EXPECT_EQ(got.zero, want.at("zero").get<int>());
+  }
   EXPECT_EQ(got.codes, want.at("q").get<std::vector<int>>());
   for (size_t i = 0; i < got.dequantized.size(); ++i) EXPECT_EQ(got.dequantized[i], value(want.at("dq").at(i)));
 }
@@ -67,7 +70,8 @@ TEST(Quantize, ErrorIsAtMostOneStepEverywhereAndHalfAStepAwayFromTheEnds) {
 
 TEST(Quantize, ZeroIsExactAndOneSidedGroupsKeepTheirLargestValue) {
   std::vector<float> w(128, 0.f);
-  for (int i = 0; i < 64; ++i) w[size_t(i)] = 5.f + 0.01f * float(i);  // all positive: AWQ's published rule cuts these to max - min
+  for (int i = 0; i < 64; ++i)
+    w[size_t(i)] = 5.f + 0.01f * float(i);  // all positive: AWQ's published rule cuts these to max - min
   const QMatrix q = quantize(Tensor::of<float>(w, {2, 64}), {.bits = 4, .group_size = 64});
   const Tensor d = dequantize(q);
   EXPECT_NEAR(d.as<float>()[63], 5.63f, 5.63f / 15 / 2);

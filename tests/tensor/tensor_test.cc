@@ -46,8 +46,8 @@ TEST(Half, SpecialValues) {
 
 TEST(Bfloat, RoundsToNearestEven) {
   EXPECT_EQ(f32_to_bf16(1.f), 0x3f80);
-  EXPECT_EQ(f32_to_bf16(1.00390625f), 0x3f80);   // half way between 0x3f80 and 0x3f81: even wins
-  EXPECT_EQ(f32_to_bf16(1.01171875f), 0x3f82);   // half way between 0x3f81 and 0x3f82
+  EXPECT_EQ(f32_to_bf16(1.00390625f), 0x3f80);  // half way between 0x3f80 and 0x3f81: even wins
+  EXPECT_EQ(f32_to_bf16(1.01171875f), 0x3f82);  // half way between 0x3f81 and 0x3f82
   EXPECT_TRUE(std::isnan(bf16_to_f32(f32_to_bf16(NAN))));
 }
 

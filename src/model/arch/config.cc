@@ -6,13 +6,15 @@ namespace awq {
 namespace {
 
 [[noreturn]] void bad(std::string_view key, std::string_view expected, const nlohmann::json& got) {
-  fail("config", "config.json: \"{}\" should be {}, but is {}; is the file complete and of this model?", key, expected, got.dump());
+  fail("config", "config.json: \"{}\" should be {}, but is {}; is the file complete and of this model?", key, expected,
+       got.dump());
 }
 
 void check_sizes(const BlockSpec& b) {
   const AttentionSpec& a = b.attention;
   if (a.heads % a.kv_heads)
-    fail("config", "config.json: num_attention_heads ({}) is no multiple of num_key_value_heads ({})", a.heads, a.kv_heads);
+    fail("config", "config.json: num_attention_heads ({}) is no multiple of num_key_value_heads ({})", a.heads,
+         a.kv_heads);
   if (a.head_dim % 2) fail("config", "config.json: head_dim {} is odd; rotary positions need pairs", a.head_dim);
   const int64_t largest = int64_t(1) << 24;  // no model is near; keeps products of two sizes far from overflow
   for (int64_t n : {int64_t(b.dim), int64_t(b.mlp.hidden), int64_t(a.heads) * a.head_dim})
@@ -53,7 +55,8 @@ const nlohmann::json& Config::at(std::string_view key) const {
 
 int Config::positive(std::string_view key) const {
   const nlohmann::json& v = at(key);
-  if (!v.is_number_integer() || v.get<int64_t>() < 1 || v.get<int64_t>() > INT32_MAX) bad(key, "a positive whole number", v);
+  if (!v.is_number_integer() || v.get<int64_t>() < 1 || v.get<int64_t>() > INT32_MAX)
+    bad(key, "a positive whole number", v);
   return v.get<int>();
 }
 
@@ -76,7 +79,8 @@ std::string Config::text(std::string_view key, std::string_view missing) const {
 }
 
 void Config::require_absent_or(std::string_view key, const nlohmann::json& value) const {
-  if (has(key) && at(key) != value) bad(key, value.is_null() ? "absent (not implemented)" : value.dump() + " (nothing else is implemented)", at(key));
+  if (has(key) && at(key) != value)
+    bad(key, value.is_null() ? "absent (not implemented)" : value.dump() + " (nothing else is implemented)", at(key));
 }
 
 Activation activation_of(const Config& c, std::string_view key) {
@@ -114,7 +118,8 @@ BlockSpec llama_block(const Config& c, const nlohmann::json& json) {
   a.query_scale = 1.f / std::sqrt(float(a.head_dim));
   if (!c.has("head_dim") && b.dim % a.heads) bad("hidden_size", "a multiple of num_attention_heads", b.dim);
   check_sizes(b);
-  if (json.contains("rope_parameters") && json.at("rope_parameters").contains("full_attention")) return b;  // per kind: the family's work
+  if (json.contains("rope_parameters") && json.at("rope_parameters").contains("full_attention"))
+    return b;  // per kind: the family's work
   a.rope = rope_of(json, a.head_dim);
   return b;
 }
@@ -137,8 +142,10 @@ void apply_layer_types(const Config& c, ModelSpec& m) {
   const nlohmann::json& types = c.at("layer_types");
   if (!types.is_array() || types.size() != m.blocks.size()) bad("layer_types", "a list with one entry a layer", types);
   for (size_t i = 0; i < types.size(); ++i) {
-    if (types[i] == "sliding_attention") m.blocks[i].attention.window = c.positive("sliding_window");
-    else if (types[i] != "full_attention") bad("layer_types", "full_attention or sliding_attention", types[i]);
+    if (types[i] == "sliding_attention")
+      m.blocks[i].attention.window = c.positive("sliding_window");
+    else if (types[i] != "full_attention")
+      bad("layer_types", "full_attention or sliding_attention", types[i]);
   }
 }
 
@@ -146,21 +153,36 @@ std::string llama_source(int block, Param p) {
   using enum Role;
   const std::string layer = fmt::format("model.layers.{}.", block);
   switch (p.role) {
-    case embed: return "model.embed_tokens";
-    case final_norm: return "model.norm";
-    case head: return "lm_head";
-    case attn_norm: return layer + "input_layernorm";
-    case q: return layer + "self_attn.q_proj";
-    case k: return layer + "self_attn.k_proj";
-    case v: return layer + "self_attn.v_proj";
-    case o: return layer + "self_attn.o_proj";
-    case q_norm: return layer + "self_attn.q_norm";
-    case k_norm: return layer + "self_attn.k_norm";
-    case mlp_norm: return layer + "post_attention_layernorm";
-    case gate: return layer + "mlp.gate_proj";
-    case up: return layer + "mlp.up_proj";
-    case down: return layer + "mlp.down_proj";
-    default: fail("model", "{} has no tensor in this family", name_of(p.role));
+    case embed:
+      return "model.embed_tokens";
+    case final_norm:
+      return "model.norm";
+    case head:
+      return "lm_head";
+    case attn_norm:
+      return layer + "input_layernorm";
+    case q:
+      return layer + "self_attn.q_proj";
+    case k:
+      return layer + "self_attn.k_proj";
+    case v:
+      return layer + "self_attn.v_proj";
+    case o:
+      return layer + "self_attn.o_proj";
+    case q_norm:
+      return layer + "self_attn.q_norm";
+    case k_norm:
+      return layer + "self_attn.k_norm";
+    case mlp_norm:
+      return layer + "post_attention_layernorm";
+    case gate:
+      return layer + "mlp.gate_proj";
+    case up:
+      return layer + "mlp.up_proj";
+    case down:
+      return layer + "mlp.down_proj";
+    default:
+      fail("model", "{} has no tensor in this family", name_of(p.role));
   }
 }
 

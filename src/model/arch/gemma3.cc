@@ -8,18 +8,21 @@ namespace awq {
 namespace {
 
 RopeSpec local_rope(const nlohmann::json& json, int head_dim) {
-  if (json.contains("rope_parameters")) return rope_of({{"rope_parameters", json.at("rope_parameters").at("sliding_attention")}}, head_dim);
+  if (json.contains("rope_parameters"))
+    return rope_of({{"rope_parameters", json.at("rope_parameters").at("sliding_attention")}}, head_dim);
   return {.theta = Config(json).number("rope_local_base_freq", 10000.f), .dims = head_dim};
 }
 
 RopeSpec global_rope(const nlohmann::json& json, int head_dim) {
-  if (json.contains("rope_parameters")) return rope_of({{"rope_parameters", json.at("rope_parameters").at("full_attention")}}, head_dim);
+  if (json.contains("rope_parameters"))
+    return rope_of({{"rope_parameters", json.at("rope_parameters").at("full_attention")}}, head_dim);
   return rope_of(json, head_dim, 1e6f);
 }
 
 void apply_pattern(const Config& c, ModelSpec& m) {
   if (c.has("layer_types")) return apply_layer_types(c, m);
-  const int pattern = c.has("sliding_window_pattern") ? c.positive("sliding_window_pattern") : c.positive("_sliding_window_pattern", 6);
+  const int pattern =
+      c.has("sliding_window_pattern") ? c.positive("sliding_window_pattern") : c.positive("_sliding_window_pattern", 6);
   for (int i = 0; i < int(m.blocks.size()); ++i)
     if ((i + 1) % pattern) m.blocks[size_t(i)].attention.window = c.positive("sliding_window");
 }
@@ -41,7 +44,8 @@ ModelSpec parse(const nlohmann::json& json) {
   m.embed_scale = std::sqrt(float(m.dim));
   apply_pattern(c, m);
   for (BlockSpec& block : m.blocks)
-    block.attention.rope = block.attention.window ? local_rope(json, b.attention.head_dim) : global_rope(json, b.attention.head_dim);
+    block.attention.rope =
+        block.attention.window ? local_rope(json, b.attention.head_dim) : global_rope(json, b.attention.head_dim);
   return m;
 }
 

@@ -1,4 +1,5 @@
-// Qwen2 and Qwen2.5: the Llama block with biases on q, k and v. Qwen3: without them, with a norm on each head of q and k.
+// Qwen2 and Qwen2.5: the Llama block with biases on q, k and v. Qwen3: without them, with a norm on each head of q and
+// k.
 #include "model/arch/config.h"
 
 namespace awq {
@@ -8,7 +9,8 @@ void apply_window(const Config& c, ModelSpec& m) {
   if (c.has("layer_types")) return apply_layer_types(c, m);
   if (!c.flag("use_sliding_window", false)) return;
   const int first = c.has("max_window_layers") ? c.at("max_window_layers").get<int>() : 28;  // transformers' default
-  for (int i = std::max(0, first); i < int(m.blocks.size()); ++i) m.blocks[size_t(i)].attention.window = c.positive("sliding_window");
+  for (int i = std::max(0, first); i < int(m.blocks.size()); ++i)
+    m.blocks[size_t(i)].attention.window = c.positive("sliding_window");
 }
 
 ModelSpec parse_qwen2(const nlohmann::json& json) {

@@ -1,0 +1,48 @@
+# Short names for the project's scripts; the build itself is CMake's (see CMakePresets.json).
+AWQ := build/release/apps/awq/awq
+PREFIX ?= /usr/local
+export CMAKE_CXX_COMPILER_LAUNCHER = $(shell command -v ccache)
+
+.PHONY: help setup build demo test test-ecosystem bench format lint install clean
+help:
+	@echo 'make demo            install what is missing, build, quantize a real 135M model, compare, and chat with it'
+	@echo 'make test            install what is missing, build, run every test'
+	@echo 'make build           build $(AWQ)'
+	@echo 'make bench           build and run the benchmarks'
+	@echo 'make test-ecosystem  load what we write in programs that we did not write (downloads several GB)'
+	@echo 'make format          format the sources'
+	@echo 'make lint            check format and run clang-tidy'
+	@echo 'make install         install under PREFIX=$(PREFIX)'
+	@echo 'make clean           remove build/'
+
+setup:
+	@tools/setup.sh
+
+build: setup
+	cmake --preset release
+	cmake --build --preset release
+
+demo: build
+	tools/demo.sh $(AWQ)
+
+test: setup
+	@tools/test.sh
+
+test-ecosystem: build
+	tools/ecosystem/run.sh $(AWQ)
+
+bench: build
+	set -e; for b in build/release/bench/*_bench; do $$b; done
+
+format: setup
+	tools/format.sh -i
+
+lint: build
+	tools/format.sh --dry-run -Werror
+	tools/lint.sh
+
+install: build
+	cmake --install build/release --prefix $(PREFIX)
+
+clean:
+	rm -rf build

@@ -1,0 +1,94 @@
+#include "cli.h"
+
+#include <unistd.h>
+
+#include <csignal>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+namespace awq::cli {
+namespace {
+
+volatile std::sig_atomic_t g_interrupts = 0;  // the only kind of state a signal handler may touch
+
+void on_interrupt(int signal) {
+  g_interrupts = g_interrupts + 1;
+  if (g_interrupts > 1) {
+    std::signal(signal, SIG_DFL);
+    raise(signal);
+  }
+}
+
+}  // namespace
+
+// Without SA_RESTART, so that waiting for a line of input ends too.
+void catch_interrupts() {
+  struct sigaction action {};
+  action.sa_handler = on_interrupt;
+  sigaction(SIGINT, &action, nullptr);
+}
+bool interrupted() { return g_interrupts > 0; }
+void clear_interrupt() { g_interrupts = 0; }
+
+std::string minutes(double seconds) {
+  const int s = int(seconds + 0.5);
+  return s < 3600 ? fmt::format("{}:{:02}", s / 60, s % 60)
+                  : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+}
+
+std::string human_bytes(uint64_t bytes) {
+  return bytes < 1000000000 ? fmt::format("{:.1f} MB", double(bytes) / 1e6)
+                            : fmt::format("{:.2f} GB", double(bytes) / 1e9);
+}
+
+std::string json_text(std::string_view s) {
+  return nlohmann::json(s).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+bool ProgressLine::operator()(const Progress& p) {
+  // The stages of a block share one clock, so that the time left is that of all blocks.
+  const bool block_stage = p.stage == "calibrate" || p.stage == "search" || p.stage == "write";
+  const std::string group = block_stage ? "blocks" : std::string(p.stage);
+  const auto now = std::chrono::steady_clock::now();
+  if (group != stage_group_) {
+    stage_group_ = group;
+    group_begin_ = now;
+  }
+  const double quiet = isatty(STDERR_FILENO) ? 0.1 : 10;
+  if (now - begin_ > std::chrono::seconds(2) && now - printed_ > std::chrono::duration<double>(quiet)) {
+    print(p, std::chrono::duration<double>(now - begin_).count());
+    printed_ = now;
+  }
+  return !interrupted();
+}
+
+void ProgressLine::print(const Progress& p, double elapsed) {
+  const bool terminal = isatty(STDERR_FILENO);
+  std::string line = fmt::format("{} {}/{}, {} elapsed", p.stage, p.done, p.total, minutes(elapsed));
+  const double in_group = std::chrono::duration<double>(std::chrono::steady_clock::now() - group_begin_).count();
+  if (p.done > 0) line += fmt::format(", {} left", minutes(in_group / p.done * (p.total - p.done)));
+  if (p.last_error >= 0) line += fmt::format(", error of the last block {:.5f}", p.last_error);
+  fmt::print(stderr, "{}{}{}", terminal ? "\r\033[K" : "", line, terminal ? "" : "\n");
+  std::fflush(stderr);
+  shown_ = shown_ || terminal;
+}
+
+ProgressLine::~ProgressLine() {
+  if (shown_) fmt::print(stderr, "\r\033[K");
+}
+
+void add_device_options(CLI::App& app, DeviceOptions& device) {
+  app.add_option("--threads", device.threads, "Threads; 0: one per physical core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  app.add_option("--isa", device.isa, "Kernel set by name; default: the best this CPU has, or AWQ_ISA");
+}
+
+std::string read_file(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) throw Error(fmt::format("[open] {}: the file cannot be read. Does it exist?", path));
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+}  // namespace awq::cli

@@ -1,0 +1,46 @@
+#pragma once
+// What the verbs share: stop flag, progress line, device options.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <chrono>
+#include <string>
+
+#include "awq/awq.h"
+
+namespace awq::cli {
+
+/// Ctrl-C: the first asks the running work to stop, the second ends the program the hard way.
+void catch_interrupts();
+bool interrupted();
+void clear_interrupt();
+
+/// One line on stderr, rewritten in place on a terminal, a line now and then elsewhere. Silent for work under 2
+/// seconds.
+class ProgressLine {
+ public:
+  ~ProgressLine();
+  bool operator()(const Progress& p);  // false after Ctrl-C
+
+ private:
+  void print(const Progress& p, double elapsed);
+  std::string stage_group_;
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now(), group_begin_ = begin_, printed_{};
+  bool shown_ = false;
+};
+
+void add_device_options(CLI::App& app, DeviceOptions& device);
+std::string read_file(const std::string& path);  // throws Error
+std::string human_bytes(uint64_t bytes);         // "83.9 MB"
+std::string minutes(double seconds);             // "1:07"
+std::string json_text(std::string_view s);       // quoted and escaped
+
+void add_quantize(CLI::App& app);
+void add_generate(CLI::App& app);
+void add_chat(CLI::App& app);
+void add_eval(CLI::App& app);
+void add_compare(CLI::App& app);
+void add_inspect(CLI::App& app);
+
+}  // namespace awq::cli

@@ -1,0 +1,142 @@
+// `awq eval`: one model. `awq compare`: several against their original, in one table.
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "cli.h"
+
+namespace awq::cli {
+namespace {
+
+struct Options {
+  std::string model, text, ids, dump_logits;
+  std::vector<std::filesystem::path> models;
+  bool json = false;
+  EvaluateOptions evaluate;
+};
+
+nlohmann::ordered_json to_json(const EvaluateReport& r) {
+  nlohmann::ordered_json j{{"model", r.model},
+                           {"windows", r.windows},
+                           {"window", r.window},
+                           {"text_tokens", r.text_tokens},
+                           {"predictions", r.predictions},
+                           {"perplexity", r.perplexity},
+                           {"perplexity_standard_error", r.perplexity_error}};
+  if (r.kl) {
+    j["original_perplexity"] = *r.original_perplexity;
+    j["kl"] = r.kl->value;
+    j["kl_standard_error"] = r.kl->standard_error;
+    j["top1"] = r.top1->value;
+    j["top1_standard_error"] = r.top1->standard_error;
+  }
+  j["bytes"] = r.bytes;
+  j["bits_per_weight"] = r.bits_per_weight;
+  j["window_nll"] = r.window_nll;
+  j["seconds"] = r.seconds;
+  return j;
+}
+
+void print_table(std::span<const EvaluateReport> reports) {
+  size_t width = 5;
+  for (const auto& r : reports) width = std::max(width, r.model.size());
+  fmt::print("{:<{}}  {:>9}  {:>11}  {:>18}  {:>18}  {:>15}\n", "model", width, "size", "bits/weight", "perplexity",
+             "KL to original", "top-1 agreement");
+  for (const auto& r : reports)
+    fmt::print("{:<{}}  {:>9}  {:>11.2f}  {:>18}  {:>18}  {:>15}\n", r.model, width, human_bytes(r.bytes),
+               r.bits_per_weight, fmt::format("{:.3f} ± {:.3f}", r.perplexity, r.perplexity_error),
+               r.kl ? fmt::format("{:.4f} ± {:.4f}", r.kl->value, r.kl->standard_error) : "-",
+               r.top1 ? fmt::format("{:.1f} ± {:.1f} %", 100 * r.top1->value, 100 * r.top1->standard_error) : "-");
+  fmt::print("{} windows of {} tokens; ± is the standard error over windows\n", reports.front().windows,
+             reports.front().window);
+}
+
+// NumPy's format, version 1.0: what every reader of float arrays understands.
+void write_npy(const std::string& path, std::span<const float> values, size_t rows) {
+  std::string header =
+      fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", rows, values.size() / rows);
+  header.resize((header.size() + 10 + 64) / 64 * 64 - 10 - 1, ' ');
+  header += '\n';
+  std::ofstream out(path, std::ios::binary);
+  out << "\x93NUMPY\x01" << '\0' << char(header.size() & 255) << char(header.size() >> 8) << header;
+  out.write(reinterpret_cast<const char*>(values.data()), std::streamsize(values.size_bytes()));
+  out.close();
+  if (!out) throw Error(fmt::format("[eval] {}: the logits could not be written. Is the disk full?", path));
+}
+
+void dump_logits(const Options& o) {
+  const auto ids = nlohmann::json::parse(read_file(o.ids), nullptr, false);
+  if (!ids.is_array())
+    throw Error(fmt::format("[eval] {}: expected a JSON list of token ids, such as [1, 22, 333]", o.ids));
+  const auto tokens = ids.get<std::vector<int32_t>>();
+  write_npy(o.dump_logits, logits(o.model, tokens, o.evaluate.device), tokens.size());
+}
+
+void run_eval(const Options& o) {
+  if (!o.ids.empty()) return dump_logits(o);
+  EvaluateReport report;
+  {
+    ProgressLine line;
+    report = evaluate(o.model, read_file(o.text), o.evaluate, std::ref(line));
+  }
+  if (o.json)
+    fmt::print("{}\n", to_json(report).dump(1));
+  else
+    print_table({&report, 1});
+}
+
+void run_compare(const Options& o) {
+  std::vector<EvaluateReport> reports;
+  {
+    ProgressLine line;
+    reports = compare(o.model, o.models, read_file(o.text), o.evaluate, std::ref(line));
+  }
+  if (!o.json) return print_table(reports);
+  nlohmann::ordered_json j = nlohmann::ordered_json::array();
+  for (const auto& r : reports) j.push_back(to_json(r));
+  fmt::print("{}\n", j.dump(1));
+}
+
+void add_common(CLI::App& c, Options& o) {
+  c.add_option("--window", o.evaluate.window,
+               "Tokens of a window; the text is tokenized once, cut, and its tail dropped")
+      ->capture_default_str();
+  c.add_option("--windows", o.evaluate.windows, "Only the first N windows; 0: all")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1 << 30));
+  c.add_flag("--json", o.json, "Print the result as JSON");
+  add_device_options(c, o.evaluate.device);
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  CLI::App* c = app.add_subcommand("eval", "Perplexity of a model on a text, and its distance to the original");
+  c->add_option("MODEL", o->model, "Folder or .gguf file, float or 4-bit")->required();
+  auto* text = c->add_option("--text", o->text, "Text file to predict");
+  c->add_option("--against", o->evaluate.against, "The original model: adds KL divergence and top-1 agreement");
+  auto* ids = c->add_option("--ids", o->ids, "Instead of a text: a JSON list of token ids")->excludes(text);
+  auto* dump = c->add_option("--dump-logits", o->dump_logits,
+                             "With --ids: write their logits here, float32 [tokens][vocab], NumPy format")
+                   ->needs(ids);
+  ids->needs(dump);
+  add_common(*c, *o);
+  c->footer("Example:\n  awq eval smollm2-awq --text wiki.txt --against SmolLM2-135M.gguf");
+  c->callback([o] {
+    if (o->text.empty() && o->ids.empty()) throw CLI::RequiredError("--text or --ids");
+    run_eval(*o);
+  });
+}
+
+void add_compare(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  CLI::App* c = app.add_subcommand("compare", "Several versions of a model against the original, in one table");
+  c->add_option("ORIGINAL", o->model, "The float model")->required();
+  c->add_option("MODEL", o->models, "Versions of it")->required();
+  c->add_option("--text", o->text, "Text file to predict")->required();
+  add_common(*c, *o);
+  c->footer("Example:\n  awq compare SmolLM2-135M.gguf smollm2-rtn smollm2-awq --text wiki.txt --windows 20");
+  c->callback([o] { run_compare(*o); });
+}
+
+}  // namespace awq::cli

@@ -1,0 +1,94 @@
+#include <nlohmann/json.hpp>
+
+#include "cli.h"
+
+namespace awq::cli {
+namespace {
+
+struct Options {
+  std::string model, out;
+  QuantizeOptions quantize;
+  bool json = false;
+};
+
+std::string default_output(const std::string& model) {
+  std::filesystem::path p(model);
+  if (p.filename().empty()) p = p.parent_path();
+  return (p.extension() == ".gguf" ? p.stem() : p.filename()).string() + "-awq";
+}
+
+double mean(const QuantizeReport& r, double LayerReport::*field) {
+  double sum = 0;
+  for (const LayerReport& l : r.layers) sum += l.*field;
+  return r.layers.empty() ? 0 : sum / double(r.layers.size());
+}
+
+void print_json(const QuantizeReport& r, const Options& o) {
+  fmt::print("{}\n", nlohmann::ordered_json{{"output", o.out},
+                                            {"method", o.quantize.method},
+                                            {"group_size", r.group_size},
+                                            {"bytes_in", r.bytes_in},
+                                            {"bytes_out", r.bytes_out},
+                                            {"seconds", r.seconds},
+                                            {"calibration", r.calibration.source},
+                                            {"mean_relative_error", mean(r, &LayerReport::error)},
+                                            {"mean_relative_error_of_rounding", mean(r, &LayerReport::rounding_error)},
+                                            {"worst_fold_error", r.worst_fold_error}}
+                         .dump(1));
+}
+
+void print_text(const QuantizeReport& r, const Options& o) {
+  fmt::print("{}: {} -> {}, 4 bits in groups of {}, {}\n", o.out, human_bytes(r.bytes_in), human_bytes(r.bytes_out),
+             r.group_size, minutes(r.seconds));
+  if (!r.group_size_reason.empty()) fmt::print("  groups of {} because {}\n", r.group_size, r.group_size_reason);
+  if (!r.calibration.source.empty())
+    fmt::print(
+        "  calibrated on {} x {} tokens {}{}\n", r.calibration.sequences, r.calibration.sequence_tokens,
+        r.calibration.source == "self" ? "that the model wrote itself" : "of " + r.calibration.source,
+        r.calibration.tokens_unused ? fmt::format(" ({} tokens were not needed)", r.calibration.tokens_unused) : "");
+  fmt::print("  mean relative output error of a layer {:.5f}; plain rounding {:.5f}\n", mean(r, &LayerReport::error),
+             mean(r, &LayerReport::rounding_error));
+  fmt::print("  every layer: {}/awq-report.json\n", o.out);
+}
+
+void run(Options& o) {
+  if (o.out.empty()) o.out = default_output(o.model);
+  QuantizeReport report;
+  {
+    ProgressLine line;
+    report = quantize(o.model, o.out, o.quantize, std::ref(line));
+  }
+  if (o.json)
+    print_json(report, o);
+  else
+    print_text(report, o);
+}
+
+}  // namespace
+
+void add_quantize(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  CLI::App* c = app.add_subcommand("quantize", "Make a 4-bit AutoAWQ folder from a float model");
+  c->add_option("MODEL", o->model, "Float model: a folder with safetensors, or a .gguf file")->required();
+  c->add_option("-o,--output", o->out, "New folder; default: MODEL's name with -awq, in the current folder");
+  std::string names;
+  for (const MethodInfo& m : quantize_methods())
+    names += fmt::format("{}{}: {}", names.empty() ? "" : "; ", m.name, m.summary);
+  c->add_option("--method", o->quantize.method, names)->capture_default_str();
+  c->add_option("--group-size", o->quantize.group_size,
+                "Weights that share a scale; default: 128, or 64 or 32 where a width needs it");
+  c->add_option("--calib", o->quantize.calibration,
+                "Calibration text, .txt or .jsonl (\"text\" or \"messages\"); default: the model writes its own");
+  c->add_option("--samples", o->quantize.samples, "Calibration sequences; default: 32");
+  c->add_option("--tokens", o->quantize.sample_tokens, "Tokens a sequence; default: 512");
+  c->add_option("--temperature", o->quantize.temperature, "Of the calibration text that the model writes")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 10.0));
+  c->add_option("--seed", o->quantize.seed, "Of that text; the same seed gives the same bytes")->capture_default_str();
+  c->add_flag("--json", o->json, "Print the result as JSON");
+  add_device_options(*c, o->quantize.device);
+  c->footer("Example:\n  awq quantize Llama-3.2-1B-Instruct -o llama-awq --calib chats.jsonl");
+  c->callback([o] { run(*o); });
+}
+
+}  // namespace awq::cli

@@ -1,0 +1,149 @@
+#include "api_calibration.h"
+
+#include <openssl/evp.h>
+
+#include <sstream>
+
+#include "engine/self_calibration.h"
+#include "io/file.h"
+#include "quantizer/prompts.h"
+
+namespace awq {
+namespace {
+
+std::string sha256_of(const std::vector<std::vector<int32_t>>& sequences) {
+  const std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> ctx(EVP_MD_CTX_new(), EVP_MD_CTX_free);
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned int size = 0;
+  bool ok = ctx && EVP_DigestInit_ex(ctx.get(), EVP_sha256(), nullptr) == 1;
+  for (const auto& s : sequences) ok = ok && EVP_DigestUpdate(ctx.get(), s.data(), s.size() * sizeof(int32_t)) == 1;
+  if (!ok || EVP_DigestFinal_ex(ctx.get(), digest, &size) != 1)
+    fail("hash", "SHA-256 is not available from this OpenSSL");
+  std::string hex;
+  for (unsigned int i = 0; i < size; ++i) hex += fmt::format("{:02x}", digest[i]);
+  return hex;
+}
+
+/// Joins texts and cuts them: [BOS] + length - 1 tokens, or length tokens without a BOS.
+class Cutter {
+ public:
+  Cutter(const TextSide& text, int sequences, int length)
+      : text_(text), wanted_(size_t(sequences)), length_(size_t(length)) {
+    const std::vector<int32_t> start = text.tokenizer().encode("", true, false);
+    if (!start.empty()) bos_ = start.front();
+  }
+  void add(std::span<const int32_t> tokens) {
+    if (tokens.empty()) return;
+    ++set_.report.texts;
+    set_.report.tokens_read += int64_t(tokens.size());
+    for (int32_t t : tokens) push(t);
+  }
+  CalibrationSet finish(const std::string& name) {
+    if (set_.sequences.empty()) whole_text_as_one();
+    if (set_.sequences.empty())
+      fail("calibrate",
+           "{}: no usable text. Expected a .txt file, or a .jsonl file whose lines have \"text\" or \"messages\"; got "
+           "{} tokens "
+           "(at least {} are needed). Leave out --calib to let the model write its own text",
+           name, current_.size(), kLeast);
+    set_.report.source = name;
+    set_.report.sha256 = sha256_of(set_.sequences);
+    set_.report.sequences = int(set_.sequences.size());
+    set_.report.sequence_tokens = int(set_.sequences.front().size());
+    set_.report.tokens_unused = unused_ + int64_t(current_.size());
+    return std::move(set_);
+  }
+
+ private:
+  static constexpr size_t kLeast = 32;
+  void push(int32_t t) {
+    if (set_.sequences.size() == wanted_) {
+      ++unused_;
+      return;
+    }
+    if (current_.empty() && bos_) current_.push_back(*bos_);
+    current_.push_back(t);
+    if (current_.size() == length_) set_.sequences.push_back(std::exchange(current_, {}));
+  }
+  void whole_text_as_one() {
+    if (current_.size() >= kLeast) set_.sequences.push_back(std::exchange(current_, {}));
+  }
+
+  const TextSide& text_;
+  size_t wanted_, length_;
+  std::optional<int32_t> bos_;
+  std::vector<int32_t> current_;
+  int64_t unused_ = 0;
+  CalibrationSet set_;
+};
+
+std::vector<int32_t> encode_line(const nlohmann::ordered_json& line, const TextSide& text, const std::string& where) {
+  if (line.is_object() && line.contains("text") && line.at("text").is_string())
+    return text.tokenizer().encode(line.at("text").get<std::string>(), false, false);
+  if (line.is_object() && line.contains("messages")) return text.encode_chat(line.at("messages"), false);
+  fail("calibrate", "{}: expected an object with \"text\" (a string) or \"messages\" (a chat), got {:.60}", where,
+       line.dump());
+}
+
+}  // namespace
+
+CalibrationSet read_calibration(const std::filesystem::path& file, const TextSide& text, int sequences, int length) {
+  const std::string content = read_text(file);
+  Cutter cutter(text, sequences, length);
+  if (file.extension() == ".txt") {
+    cutter.add(text.tokenizer().encode(content, false, false));
+  } else if (file.extension() == ".jsonl") {
+    std::istringstream lines(content);
+    std::string line;
+    for (int n = 1; std::getline(lines, line); ++n) {
+      if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+      const auto json = nlohmann::ordered_json::parse(line, nullptr, false);
+      const std::string where = fmt::format("{} line {}", file.string(), n);
+      if (json.is_discarded()) fail("calibrate", "{}: no valid JSON; expected one object a line", where);
+      cutter.add(encode_line(json, text, where));
+    }
+  } else {
+    fail("calibrate", "{}: expected a .txt or .jsonl file, got \"{}\"", file.string(), file.extension().string());
+  }
+  return cutter.finish(file.filename().string());
+}
+
+namespace {
+
+std::vector<std::vector<int32_t>> openings(const TextSide& text) {
+  std::vector<std::vector<int32_t>> result;
+  for (const CalibrationPrompt& p : calibration_prompts()) {
+    const bool chat = p.kind == PromptKind::chat && text.has_template();
+    if (chat)
+      result.push_back(text.encode_chat({{{"role", "user"}, {"content", p.text}}}, true));
+    else
+      result.push_back(text.tokenizer().encode(p.text, true, false));
+  }
+  return result;
+}
+
+}  // namespace
+
+CalibrationSet self_calibration(Device& device, const Checkpoint& source, const TextSide& text, int sequences,
+                                int length, double temperature, uint64_t seed, const OnProgress& progress) {
+  const Model model = load_model(*device.backend, source, [&](int done, int total) {
+    if (progress && !progress({"load", done, total})) throw Cancelled();
+  });
+  CalibrationSet set;
+  const auto start = openings(text);
+  set.sequences = write_calibration(
+      device, model, text, start, {.sequences = sequences, .length = length, .temperature = temperature, .seed = seed},
+      [&](int64_t done, int64_t total) {
+        if (progress && !progress({"write calibration text", int(done), int(total)})) throw Cancelled();
+      });
+  set.report = {.source = "self",
+                .sha256 = sha256_of(set.sequences),
+                .sequences = sequences,
+                .sequence_tokens = length,
+                .texts = int64_t(start.size()),
+                .tokens_read = int64_t(sequences) * length,
+                .tokens_unused = 0};
+  return set;
+}
+
+}  // namespace awq

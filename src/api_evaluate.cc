@@ -1,0 +1,196 @@
+// awq::evaluate, awq::logits and awq::inspect.
+#include <chrono>
+#include <cmath>
+
+#include "awq/awq.h"
+#include "engine/runtime.h"
+#include "eval/divergence.h"
+
+namespace awq {
+namespace {
+
+struct Bits {
+  uint64_t bytes = 0;
+  int64_t weights = 0;  // as numbers, whatever they are stored in
+  double per_weight() const { return weights ? double(bytes) * 8 / double(weights) : 0; }
+};
+
+Bits bits_of(const Checkpoint& c) {
+  Bits b;
+  for (const TensorInfo& t : c.tensors()) b.bytes += t.bytes;
+  const ModelSpec& m = c.spec();
+  b.weights = int64_t(m.vocab) * m.dim * (m.tied_embeddings ? 1 : 2) + m.dim;
+  for (const BlockSpec& block : m.blocks)
+    for (Param p : block.params()) b.weights += block.shape(p).first * std::max<int64_t>(1, block.shape(p).second);
+  return b;
+}
+
+Estimate mean_of(const std::vector<double>& v) {
+  const double n = double(v.size());
+  double mean = 0, variance = 0;
+  for (double x : v) mean += x / n;
+  for (double x : v) variance += (x - mean) * (x - mean) / std::max(1.0, n - 1);
+  return {mean, v.size() > 1 ? std::sqrt(variance / n) : 0};
+}
+
+/// A model and its scores, a value a window.
+struct Subject {
+  Subject(Device& device, const std::filesystem::path& p, const OnProgress& progress)
+      : path(p),
+        checkpoint(Checkpoint::open(p)),
+        model(load_model(*device.backend, *checkpoint, [&](int done, int total) {
+          if (progress && !progress({"load", done, total})) throw Cancelled();
+        })) {}
+  std::filesystem::path path;
+  std::unique_ptr<Checkpoint> checkpoint;
+  Model model;
+  std::vector<double> nll, kl, top1;
+};
+
+std::vector<int32_t> tokens_of_text(const Checkpoint& model, std::string_view text, const EvaluateOptions& o) {
+  std::vector<int32_t> tokens = TextSide(model).tokenizer().encode(text, true, false);
+  if (o.window < 2) fail("eval", "--window {}: expected at least 2 tokens", o.window);
+  if (o.window > model.spec().max_context)
+    fail("eval", "--window {} is longer than the model's context of {} tokens", o.window, model.spec().max_context);
+  if (tokens.size() < size_t(o.window))
+    fail("eval", "the text has {} tokens, but one window needs {}. Give a longer text or a smaller --window",
+         tokens.size(), o.window);
+  return tokens;
+}
+
+class Evaluation {
+ public:
+  /// `original` may be empty: then there is one model and only its perplexity.
+  Evaluation(const std::filesystem::path& original, std::span<const std::filesystem::path> models,
+             const EvaluateOptions& o, const OnProgress& progress)
+      : o_(o), progress_(progress), device_(o.device.threads, o.device.isa) {
+    if (!original.empty()) original_.emplace(device_, original, progress);
+    for (const auto& m : models) subjects_.emplace_back(device_, m, progress);
+    for (const Subject& s : subjects_)
+      if (original_ && s.model.spec.vocab != original_->model.spec.vocab)
+        fail("eval", "{} has a vocabulary of {}, the original one of {}; these are not versions of one model",
+             s.path.string(), s.model.spec.vocab, original_->model.spec.vocab);
+  }
+
+  /// The original, where there is one, and the models.
+  std::vector<EvaluateReport> run(std::string_view text) {
+    const auto start = std::chrono::steady_clock::now();
+    const std::vector<int32_t> tokens =
+        tokens_of_text(*(original_ ? *original_ : subjects_.front()).checkpoint, text, o_);
+    const int all = int(tokens.size() / size_t(o_.window)), n = o_.windows ? std::min(o_.windows, all) : all;
+    for (int i = 0; i < n; ++i) {
+      if (progress_ && !progress_({"evaluate", i, n})) throw Cancelled();
+      window({tokens.data() + size_t(i) * size_t(o_.window), size_t(o_.window)});
+    }
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    std::vector<EvaluateReport> reports;
+    if (original_) reports.push_back(summary(*original_, int64_t(tokens.size()), seconds));
+    for (const Subject& s : subjects_) reports.push_back(summary(s, int64_t(tokens.size()), seconds));
+    return reports;
+  }
+
+ private:
+  Scorer scorer(const Model& m) { return {device_.pool, device_.kernels, *device_.backend, m}; }
+
+  void window(std::span<const int32_t> w) {
+    Tensor reference;
+    if (original_) {
+      reference = scorer(original_->model).hidden(w);
+      original_->nll.push_back(scorer(original_->model).score(w, reference, nullptr, nullptr).nll);
+    }
+    for (Subject& s : subjects_) {
+      const Scorer score = scorer(s.model);
+      const WindowScore v = score.score(w, score.hidden(w), original_ ? &original_->model : nullptr, &reference);
+      s.nll.push_back(v.nll);
+      if (!original_) continue;
+      s.kl.push_back(v.kl);
+      s.top1.push_back(v.top1);
+    }
+  }
+
+  EvaluateReport summary(const Subject& s, int64_t text_tokens, double seconds) const {
+    EvaluateReport r{.windows = int(s.nll.size()),
+                     .window = o_.window,
+                     .text_tokens = text_tokens,
+                     .predictions = int64_t(s.nll.size()) * (o_.window - 1)};
+    r.model = s.path.string();
+    const Estimate nll = mean_of(s.nll);
+    r.perplexity = std::exp(nll.value);
+    r.perplexity_error = r.perplexity * nll.standard_error;
+    r.window_nll = s.nll;
+    if (!s.kl.empty()) {
+      r.kl = mean_of(s.kl);
+      r.top1 = mean_of(s.top1);
+      r.original_perplexity = std::exp(mean_of(original_->nll).value);
+    }
+    const Bits bits = bits_of(*s.checkpoint);
+    r.bytes = bits.bytes;
+    r.bits_per_weight = bits.per_weight();
+    r.seconds = seconds;
+    return r;
+  }
+
+  const EvaluateOptions& o_;
+  const OnProgress& progress_;
+  Device device_;
+  std::optional<Subject> original_;
+  std::vector<Subject> subjects_;
+};
+
+std::string quantization_of(const Checkpoint& c) {
+  const BlockSpec& b = c.spec().blocks.front();
+  for (Param p : b.params())
+    if (!is_norm(p.role)) {
+      const Weight w = c.weight(0, p);
+      if (const auto* q = std::get_if<QMatrix>(&w))
+        return fmt::format("{} bits, groups of {}", q->spec.bits, q->spec.group_size);
+    }
+  return "";
+}
+
+}  // namespace
+
+EvaluateReport evaluate(const std::filesystem::path& model, std::string_view text, const EvaluateOptions& options,
+                        const OnProgress& progress) {
+  return Evaluation(options.against, {&model, 1}, options, progress).run(text).back();
+}
+
+std::vector<EvaluateReport> compare(const std::filesystem::path& original,
+                                    std::span<const std::filesystem::path> models, std::string_view text,
+                                    const EvaluateOptions& options, const OnProgress& progress) {
+  return Evaluation(original, models, options, progress).run(text);
+}
+
+std::vector<float> logits(const std::filesystem::path& model, std::span<const int32_t> tokens,
+                          const DeviceOptions& options) {
+  if (tokens.empty()) fail("logits", "no tokens were given");
+  Device device(options.threads, options.isa);
+  const Subject s(device, model, {});
+  const auto kv = device.backend->kv_cache(s.model.spec.blocks);
+  const Sequence all{kv.get(), 0, int(tokens.size())};
+  const Tensor l = head_logits(*device.backend, s.model, hidden_forward(*device.backend, s.model, tokens, {&all, 1}));
+  return {l.as<float>().begin(), l.as<float>().end()};
+}
+
+InspectReport inspect(const std::filesystem::path& path) {
+  const std::unique_ptr<Checkpoint> c = Checkpoint::open(path);
+  const ModelSpec& m = c->spec();
+  const Bits bits = bits_of(*c);
+  InspectReport r{.format = std::string(c->format()),
+                  .architecture = m.arch,
+                  .blocks = int(m.blocks.size()),
+                  .dim = m.dim,
+                  .vocab = m.vocab,
+                  .context = m.max_context,
+                  .quantization = quantization_of(*c),
+                  .bytes = bits.bytes,
+                  .weights = bits.weights,
+                  .bits_per_weight = bits.per_weight(),
+                  .tensors = {},
+                  .side_files = {}};
+  for (const TensorInfo& t : c->tensors()) r.tensors.push_back({t.name, t.type, t.shape.text(), t.bytes});
+  for (const SideFile& f : c->side_files()) r.side_files.push_back(f.name);
+  return r;
+}
+
+}  // namespace awq

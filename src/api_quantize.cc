@@ -1,0 +1,251 @@
+// awq::quantize: options checked, calibration found, the block-by-block flow run, the report written.
+#include <chrono>
+#include <cmath>
+#include <fstream>
+
+#include "api_calibration.h"
+#include "quantizer/quantize.h"
+
+namespace awq {
+namespace {
+
+// Chosen by measurement, docs/numerics.md "Calibration".
+constexpr int kDefaultSequences = 32, kDefaultLength = 512;
+constexpr int kGroupSizes[] = {128, 64, 32};
+
+struct GroupChoice {
+  int size;
+  std::string reason;
+};
+
+std::string misfit(const ModelSpec& spec, int group) {
+  for (size_t i = 0; i < spec.blocks.size(); ++i)
+    for (Param p : spec.blocks[i].params())
+      if (!is_norm(p.role) && spec.blocks[i].shape(p).second % group)
+        return fmt::format("{} has {} columns", parameter_name(spec, int(i), p), spec.blocks[i].shape(p).second);
+  return "";
+}
+
+GroupChoice choose_group(const ModelSpec& spec, int asked) {
+  if (asked) {
+    if (asked % 32 || asked < 32)
+      fail("quantize", "--group-size {}: expected a multiple of 32, such as 128, 64 or 32", asked);
+    if (!group_fits(spec, asked))
+      fail("quantize",
+           "--group-size {} does not divide every width of this model: {}. Leave it out to get the largest of 128, 64 "
+           "and 32 that does",
+           asked, misfit(spec, asked));
+    return {asked, ""};
+  }
+  for (int g : kGroupSizes)
+    if (group_fits(spec, g))
+      return {g, g == kGroupSizes[0] ? "" : fmt::format("{}, no multiple of {}", misfit(spec, 2 * g), 2 * g)};
+  fail("quantize", "no group size fits: {}, which neither 128, 64 nor 32 divides", misfit(spec, 32));
+}
+
+int64_t available_memory() {
+  std::ifstream info("/proc/meminfo");
+  std::string key, unit;
+  for (int64_t kb = 0; info >> key >> kb; std::getline(info, unit))
+    if (key == "MemAvailable:") return kb * 1024;
+  return INT64_MAX;  // no such file: not Linux
+}
+
+int64_t float_weights(const BlockSpec& b) {
+  int64_t n = 0;
+  for (Param p : b.params()) n += b.shape(p).first * std::max<int64_t>(1, b.shape(p).second);
+  return n;
+}
+
+// Hidden states; a block three times (as read, on the device, a candidate); statistics; for self-calibration the whole
+// model and the keys and values of one batch.
+int64_t memory_needed(const ModelSpec& m, const QuantizeOptions& o, bool self) {
+  const BlockSpec& b = m.blocks.front();
+  const int64_t widest = std::max(b.mlp.hidden, b.attention.q_rows());
+  const int64_t solving = int64_t(o.samples) * o.sample_tokens * m.dim * 4 + 3 * float_weights(b) * 4 +
+                          3 * widest * widest * 4 + 2048 * widest * 4 * 6;
+  if (!self) return solving;
+  const int64_t kv =
+      int64_t(std::min(o.samples, 32)) * o.sample_tokens * int64_t(m.blocks.size()) * 2 * b.attention.kv_rows() * 2;
+  const int64_t writing = (float_weights(b) * int64_t(m.blocks.size()) + int64_t(m.vocab) * m.dim * 2) * 4 + kv;
+  return std::max(solving, writing);
+}
+
+void require_memory(const ModelSpec& m, const QuantizeOptions& o, bool self) {
+  const int64_t need = memory_needed(m, o, self), have = available_memory();
+  if (need > have)
+    fail("quantize",
+         "not enough memory: about {:.1f} GB are needed for {} sequences of {} tokens{}, {:.1f} GB are available. {}",
+         double(need) / 1e9, o.samples, o.sample_tokens, self ? " that the float model writes itself" : "",
+         double(have) / 1e9,
+         self ? "Give a text with --calib (then one block is in memory at a time), or fewer --samples"
+              : "Use fewer --samples");
+}
+
+void require_room(const std::filesystem::path& out, uint64_t bytes) {
+  std::error_code error;
+  const auto space = std::filesystem::space(std::filesystem::absolute(out).parent_path(), error);
+  if (!error && space.available < bytes)
+    fail("quantize",
+         "{}: about {:.1f} MB will be written, but the disk has {:.1f} MB free. Free some space or choose another disk "
+         "with -o",
+         out.string(), double(bytes) / 1e6, double(space.available) / 1e6);
+}
+
+uint64_t output_bytes(const ModelSpec& m, int group) {
+  double bits = double(m.vocab) * m.dim * 16 * (m.tied_embeddings ? 1 : 2);
+  for (const BlockSpec& b : m.blocks) bits += double(float_weights(b)) * (4 + 20.0 / group);
+  return uint64_t(bits / 8);
+}
+
+std::string module_name(const ModelSpec& m, int block, Param p) { return find_architecture(m.arch).source(block, p); }
+
+void add_block(const ModelSpec& m, const BlockResult& b, QuantizeReport& report) {
+  for (const GroupResult& g : b.solution.groups) {
+    GroupReport r{.producer = module_name(m, b.block, g.group.producer),
+                  .consumers = {},
+                  .alpha = g.chosen.ratio,
+                  .weight_term = g.chosen.weight_term,
+                  .loss = g.loss,
+                  .identity_loss = g.identity_loss,
+                  .smallest_scale = g.smallest,
+                  .largest_scale = g.largest};
+    for (Param p : g.group.consumers) r.consumers.push_back(module_name(m, b.block, p));
+    report.groups.push_back(std::move(r));
+  }
+  for (const LayerResult& l : b.solution.layers)
+    report.layers.push_back({module_name(m, b.block, l.param), l.error, l.rounding_error, l.clipped, b.tokens});
+  report.worst_fold_error = std::max(report.worst_fold_error, b.fold_error);
+}
+
+// Only what is the same for every run with the same input, options and seed: no times, no paths, no thread counts.
+nlohmann::ordered_json report_json(const QuantizeReport& r, const QuantizeOptions& o, std::string_view kernels) {
+  nlohmann::ordered_json j;
+  j["awq_version"] = version();
+  j["method"] = o.method;
+  j["group_size"] = r.group_size;
+  if (!r.group_size_reason.empty()) j["group_size_reason"] = r.group_size_reason;
+  j["seed"] = o.seed;
+  j["kernels"] = kernels;
+  j["calibration"] = {{"source", r.calibration.source},
+                      {"sha256_of_token_ids", r.calibration.sha256},
+                      {"sequences", r.calibration.sequences},
+                      {"sequence_tokens", r.calibration.sequence_tokens},
+                      {"texts", r.calibration.texts},
+                      {"tokens_read", r.calibration.tokens_read},
+                      {"tokens_unused", r.calibration.tokens_unused}};
+  j["worst_fold_error"] = r.worst_fold_error;
+  for (const GroupReport& g : r.groups)
+    j["scales"].push_back({{"producer", g.producer},
+                           {"consumers", g.consumers},
+                           {"alpha", g.alpha},
+                           {"weight_term", g.weight_term},
+                           {"loss", g.loss},
+                           {"loss_without_scales", g.identity_loss},
+                           {"smallest", g.smallest_scale},
+                           {"largest", g.largest_scale}});
+  for (const LayerReport& l : r.layers)
+    j["layers"].push_back({{"name", l.name},
+                           {"relative_error", l.error},
+                           {"relative_error_of_rounding", l.rounding_error},
+                           {"groups_clipped", l.clipped},
+                           {"tokens", l.tokens}});
+  return j;
+}
+
+class Job {
+ public:
+  Job(const std::filesystem::path& model, const std::filesystem::path& out, QuantizeOptions options,
+      const OnProgress& progress)
+      : options_(std::move(options)),
+        progress_(progress),
+        method_(find_method(options_.method).make()),
+        source_(Checkpoint::open(model)),
+        out_(out),
+        device_(options_.device.threads, options_.device.isa) {
+    if (options_.samples < 0 || options_.sample_tokens < 0) fail("quantize", "--samples and --tokens must be positive");
+    if (!options_.samples) options_.samples = kDefaultSequences;
+    if (!options_.sample_tokens) options_.sample_tokens = std::min(kDefaultLength, source_->spec().max_context);
+    if (options_.sample_tokens < 32 || options_.sample_tokens > source_->spec().max_context)
+      fail("quantize", "--tokens {}: expected 32 to {}, the model's context", options_.sample_tokens,
+           source_->spec().max_context);
+  }
+
+  QuantizeReport run() {
+    const auto start = std::chrono::steady_clock::now();
+    const ModelSpec& spec = source_->spec();
+    const GroupChoice group = choose_group(spec, options_.group_size);
+    report_.group_size = group.size;
+    report_.group_size_reason = group.reason;
+    if (method_->needs_calibration()) require_memory(spec, options_, options_.calibration.empty());
+    require_room(out_, output_bytes(spec, group.size));
+    const QuantSpec quant{.bits = 4, .group_size = group.size, .scale_dtype = DType::f16};
+    const std::unique_ptr<CheckpointSink> sink = create_sink(quant);
+    CalibrationSet calibration = method_->needs_calibration() ? calibration_set() : CalibrationSet{};
+    report_.calibration = calibration.report;
+    for (const BlockResult& b : quantize_blocks(
+             {*source_, *sink, *method_, quant, calibration.sequences, {}, *device_.backend, host(), flow_progress()}))
+      add_block(spec, b, report_);
+    for (const SideFile& f : source_->side_files()) sink->put_side_file(f);
+    sink->put_side_file({"awq-report.json", report_json(report_, options_, device_.kernels.name).dump(1) + "\n", {}});
+    sink->finish();
+    measure();
+    report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return std::move(report_);
+  }
+
+ private:
+  Host host() { return {device_.pool, device_.kernels}; }
+
+  std::unique_ptr<CheckpointSink> create_sink(const QuantSpec& quant) {
+    for (const Format& f : formats())
+      if (f.name == "autoawq") return f.create(out_, source_->config(), source_->spec(), quant);
+    fail("quantize", "this build cannot write the autoawq format");
+  }
+
+  CalibrationSet calibration_set() {
+    const TextSide text(*source_);
+    if (!options_.calibration.empty())
+      return read_calibration(options_.calibration, text, options_.samples, options_.sample_tokens);
+    return self_calibration(device_, *source_, text, options_.samples, options_.sample_tokens, options_.temperature,
+                            options_.seed, progress_);
+  }
+
+  std::function<void(const QuantizeProgress&)> flow_progress() const {
+    return [this](const QuantizeProgress& p) {
+      if (progress_ && !progress_({p.stage, p.block, p.blocks, p.last_error})) throw Cancelled();
+    };
+  }
+
+  void measure() {
+    for (const TensorInfo& t : source_->tensors()) report_.bytes_in += t.bytes;
+    for (const TensorInfo& t : Checkpoint::open(out_)->tensors()) report_.bytes_out += t.bytes;
+    // Code, 16-bit scale and 4-bit zero point: the bits of the quantized matrices themselves.
+    report_.bits_per_weight = 4 + 20.0 / report_.group_size;
+  }
+
+  QuantizeOptions options_;
+  const OnProgress& progress_;
+  std::unique_ptr<Method> method_;
+  std::unique_ptr<Checkpoint> source_;
+  std::filesystem::path out_;
+  Device device_;
+  QuantizeReport report_;
+};
+
+}  // namespace
+
+std::string_view version() { return AWQ_VERSION; }
+
+std::vector<MethodInfo> quantize_methods() {
+  std::vector<MethodInfo> m;
+  for (const MethodEntry& e : methods()) m.push_back({e.name, e.summary});
+  return m;
+}
+
+QuantizeReport quantize(const std::filesystem::path& model, const std::filesystem::path& out,
+                        const QuantizeOptions& options, const OnProgress& progress) {
+  return Job(model, out, options, progress).run();
+}
+
+}  // namespace awq

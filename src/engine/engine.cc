@@ -1,0 +1,181 @@
+// awq::Engine: a prompt in, text out, token by token.
+#include <chrono>
+
+#include "awq/awq.h"
+#include "engine/runtime.h"
+#include "engine/sampler.h"
+
+namespace awq {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// Holds back what may be the beginning of a stop string, and everything from a stop string on.
+class StopFilter {
+ public:
+  explicit StopFilter(const std::vector<std::string>& stops) : stops_(stops) {}
+  /// Text that is safe to show. `stopped()` tells whether a stop string has come.
+  std::string push(std::string_view piece) {
+    held_ += piece;
+    for (const std::string& s : stops_)
+      if (const size_t at = s.empty() ? std::string::npos : held_.find(s); at != std::string::npos) {
+        held_.resize(at);
+        stopped_ = true;
+      }
+    return release(stopped_ ? 0 : longest_beginning());
+  }
+  std::string flush() { return release(0); }
+  bool stopped() const { return stopped_; }
+
+ private:
+  size_t longest_beginning() const {
+    size_t keep = 0;
+    for (const std::string& s : stops_)
+      for (size_t n = std::min(s.size(), held_.size()); n > keep; --n)
+        if (held_.ends_with(std::string_view(s).substr(0, n))) keep = n;
+    return keep;
+  }
+  std::string release(size_t keep) {
+    std::string out = held_.substr(0, held_.size() - keep);
+    held_.erase(0, out.size());
+    return out;
+  }
+  const std::vector<std::string>& stops_;
+  std::string held_;
+  bool stopped_ = false;
+};
+
+constexpr int kPrefillChunk = 512;  // tokens of a prompt at once: enough to reuse weights, little memory
+
+}  // namespace
+
+struct Engine::Impl {
+  Impl(const std::filesystem::path& path, const DeviceOptions& options, const OnProgress& progress)
+      : device(options.threads, options.isa),
+        checkpoint(Checkpoint::open(path)),
+        text(*checkpoint),
+        model(load_model(*device.backend, *checkpoint, [&](int done, int total) {
+          if (progress && !progress({"load", done, total})) throw Cancelled();
+        })) {
+    reset();
+  }
+
+  void reset() {
+    kv = device.backend->kv_cache(specs(), DType::f16);
+    cached.clear();
+  }
+  std::vector<BlockSpec> specs() const { return model.spec.blocks; }
+
+  /// Runs tokens that follow `cached` and returns the logits after the last one.
+  Tensor forward(std::span<const int32_t> tokens) {
+    Tensor last;
+    for (size_t at = 0; at < tokens.size(); at += kPrefillChunk) {
+      const auto chunk = tokens.subspan(at, std::min<size_t>(kPrefillChunk, tokens.size() - at));
+      const Sequence s{kv.get(), int(cached.size()), int(chunk.size())};
+      const Tensor hidden = hidden_forward(*device.backend, model, chunk, {&s, 1});
+      cached.insert(cached.end(), chunk.begin(), chunk.end());
+      last = hidden.rows(int64_t(chunk.size()) - 1, int64_t(chunk.size()));
+    }
+    return head_logits(*device.backend, model, last);
+  }
+
+  /// Keeps what the cache shares with the prompt. The last token is always computed again: its logits are needed.
+  int reuse(std::span<const int32_t> prompt) {
+    size_t same = 0;
+    while (same < cached.size() && same + 1 < prompt.size() && cached[same] == prompt[same]) ++same;
+    cached.resize(same);
+    return int(same);
+  }
+
+  Generation generate(std::span<const int32_t> prompt, const GenerateOptions& options, const OnText& on_text);
+
+  Device device;
+  std::unique_ptr<Checkpoint> checkpoint;
+  TextSide text;
+  Model model;
+  std::unique_ptr<KvCache> kv;
+  std::vector<int32_t> cached;
+};
+
+Generation Engine::Impl::generate(std::span<const int32_t> prompt, const GenerateOptions& options,
+                                  const OnText& on_text) {
+  if (prompt.empty()) fail("generate", "the prompt is empty; give at least one token of text");
+  if (int(prompt.size()) >= model.spec.max_context)
+    fail("generate", "the prompt has {} tokens, the model was made for at most {}; shorten it", prompt.size(),
+         model.spec.max_context);
+  Generation g{.tokens = {}, .text = {}, .prompt_tokens = int(prompt.size()), .reused_tokens = reuse(prompt)};
+  Sampler sampler(
+      {options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty, options.seed});
+  StreamDecoder decoder(text.tokenizer());
+  StopFilter filter(options.stop);
+  std::vector<int32_t> history(prompt.begin(), prompt.end());
+  const int limit = std::min(options.max_tokens, model.spec.max_context - int(prompt.size()));
+  bool going = true;
+  const auto show = [&](const std::string& piece) {
+    g.text += piece;
+    if (!piece.empty() && on_text) going = on_text(piece);
+  };
+  const auto start = std::chrono::steady_clock::now();
+  Tensor logits = forward(prompt.subspan(size_t(g.reused_tokens)));
+  g.prefill_seconds = seconds_since(start);
+  g.finish = FinishReason::length;
+  while (int(g.tokens.size()) < limit) {
+    const int32_t token = sampler.sample(logits.as<float>(), history);
+    if (text.ends(token)) {
+      g.finish = FinishReason::stop;
+      break;
+    }
+    g.tokens.push_back(token);
+    history.push_back(token);
+    show(filter.push(decoder.push(token)));
+    if (filter.stopped()) g.finish = FinishReason::stop;
+    if (!going) g.finish = FinishReason::cancelled;
+    if (filter.stopped() || !going || int(g.tokens.size()) == limit) break;
+    logits = forward({&token, 1});
+  }
+  if (!filter.stopped()) show(filter.push(decoder.flush()) + filter.flush());
+  g.decode_seconds = seconds_since(start) - g.prefill_seconds;
+  return g;
+}
+
+Engine::Engine(const std::filesystem::path& model, const DeviceOptions& device, const OnProgress& progress)
+    : impl_(std::make_unique<Impl>(model, device, progress)) {}
+Engine::~Engine() = default;
+Engine::Engine(Engine&&) noexcept = default;
+Engine& Engine::operator=(Engine&&) noexcept = default;
+
+std::vector<int32_t> Engine::encode(std::string_view text) const {
+  return impl_->text.tokenizer().encode(text, true, false);
+}
+std::string Engine::decode(std::span<const int32_t> tokens) const { return impl_->text.tokenizer().decode(tokens); }
+bool Engine::has_chat_template() const { return impl_->text.has_template(); }
+
+std::vector<int32_t> Engine::encode_chat(std::span<const Message> chat) const {
+  nlohmann::ordered_json messages = nlohmann::ordered_json::array();
+  for (const Message& m : chat) messages.push_back({{"role", m.role}, {"content", m.content}});
+  return impl_->text.encode_chat(messages, true);
+}
+
+GenerateOptions Engine::defaults() const {
+  const nlohmann::json& c = impl_->text.generation_config();
+  GenerateOptions o;
+  if (!c.is_object() || !c.value("do_sample", false)) return o;
+  o.temperature = c.value("temperature", 1.0);
+  o.top_k = c.value("top_k", 0);
+  o.top_p = c.value("top_p", 1.0);
+  o.min_p = c.contains("min_p") && c.at("min_p").is_number() ? c.at("min_p").get<double>() : 0.0;
+  o.repetition_penalty = c.value("repetition_penalty", 1.0);
+  return o;
+}
+
+Generation Engine::generate(std::span<const int32_t> prompt, const GenerateOptions& options, const OnText& on_text) {
+  return impl_->generate(prompt, options, on_text);
+}
+int Engine::context() const { return impl_->model.spec.max_context; }
+std::string_view Engine::kernels() const { return impl_->device.backend->kernels(); }
+int Engine::threads() const { return impl_->device.backend->threads(); }
+int64_t Engine::bytes_per_token() const { return impl_->model.bytes_per_token(); }
+
+}  // namespace awq

@@ -1,0 +1,46 @@
+#pragma once
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+
+#include "base/parallel.h"
+#include "formats/load.h"
+#include "kernels/registry.h"
+#include "quant/qmatrix.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace awq {
+
+/// Threads and kernels of one job, and the backend on them.
+struct Device {
+  explicit Device(int threads, std::string_view isa)
+      : kernels(kernels::select(isa)), pool(threads), backend(cpu_backend(pool, kernels)) {}
+  const kernels::KernelSet& kernels;
+  ThreadPool pool;
+  std::unique_ptr<Backend> backend;
+};
+
+/// A checkpoint's text side: tokenizer, chat template, tokens that end an answer.
+class TextSide {
+ public:
+  explicit TextSide(const Checkpoint& model);  // throws Error if there is no tokenizer
+  const Tokenizer& tokenizer() const { return tokenizer_; }
+  bool has_template() const { return template_.has_value(); }
+  /// Rendered by the model's template and encoded with special tokens in place.
+  std::vector<int32_t> encode_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const;
+  bool ends(int32_t token) const { return ends_.contains(token); }
+  const nlohmann::json& generation_config() const { return generation_config_; }
+
+ private:
+  nlohmann::json tokenizer_config_, generation_config_;
+  Tokenizer tokenizer_;
+  std::optional<ChatTemplate> template_;
+  std::set<int32_t> ends_;
+};
+
+/// Logits f32 [rows, vocab] of hidden states.
+Tensor head_logits(Backend& dev, const Model& m, const Tensor& hidden);
+
+}  // namespace awq

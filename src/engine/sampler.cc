@@ -1,0 +1,56 @@
+#include "engine/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <unordered_set>
+
+namespace awq {
+
+void Sampler::penalize(std::span<float> logits, std::span<const int32_t> history) const {
+  if (options_.repetition_penalty == 1) return;
+  const auto penalty = float(options_.repetition_penalty);
+  for (int32_t t : std::unordered_set<int32_t>(history.begin(), history.end())) {
+    float& v = logits[size_t(t)];
+    v = v > 0 ? v / penalty : v * penalty;
+  }
+}
+
+// Candidates in descending order where a filter needs order, else in the vocabulary's.
+std::vector<Sampler::Choice> Sampler::kept(std::span<const float> logits) const {
+  const double top = *std::max_element(logits.begin(), logits.end());
+  std::vector<Choice> all;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const double p = std::exp((logits[i] - top) / options_.temperature);
+    if (p >= options_.min_p && p > 0) all.push_back({int32_t(i), p});
+  }
+  const auto better = [](const Choice& a, const Choice& b) { return a.p > b.p || (a.p == b.p && a.token < b.token); };
+  if (options_.top_k > 0 && size_t(options_.top_k) < all.size()) {
+    std::nth_element(all.begin(), all.begin() + options_.top_k - 1, all.end(), better);
+    all.resize(size_t(options_.top_k));
+  }
+  if (options_.top_p >= 1) return all;
+  double total = 0, sum = 0;
+  for (const Choice& c : all) total += c.p;
+  const auto worse = [&](const Choice& a, const Choice& b) { return better(b, a); };
+  std::make_heap(all.begin(), all.end(), worse);  // only as many as are kept get sorted
+  size_t left = all.size();
+  while (left > 0 && sum < options_.top_p * total) {
+    std::pop_heap(all.begin(), all.begin() + long(left), worse);
+    sum += all[--left].p;
+  }
+  return {all.rbegin(), all.rbegin() + long(all.size() - left)};
+}
+
+int32_t Sampler::sample(std::span<float> logits, std::span<const int32_t> history) {
+  penalize(logits, history);
+  if (options_.temperature <= 0) return int32_t(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  const std::vector<Choice> choices = kept(logits);
+  double total = 0;
+  for (const Choice& c : choices) total += c.p;
+  double at = uniform() * total;
+  for (const Choice& c : choices)
+    if ((at -= c.p) < 0) return c.token;
+  return choices.back().token;
+}
+
+}  // namespace awq

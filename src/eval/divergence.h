@@ -1,0 +1,36 @@
+#pragma once
+#include <span>
+
+#include "base/parallel.h"
+#include "kernels/kernels.h"
+#include "model/block.h"
+
+namespace awq {
+
+/// One window of text seen by a model.
+struct WindowScore {
+  double nll = 0;   // mean over length - 1 predictions
+  double kl = 0;    // mean KL(original || model), nats a token
+  double top1 = 0;  // share of positions where both have the same largest logit
+};
+
+/// Scores windows of a text. Hidden states and logits are f32; a window's logits exist for a few hundred positions at a
+/// time.
+class Scorer {
+ public:
+  Scorer(ThreadPool& pool, const kernels::KernelSet& kernels, Backend& dev, const Model& model)
+      : pool_(pool), kernels_(kernels), dev_(dev), model_(model) {}
+  /// Last hidden states [window - 1, dim] of the positions that predict.
+  Tensor hidden(std::span<const int32_t> window) const;
+  /// `original` and its hidden states may be null: then only nll is set.
+  WindowScore score(std::span<const int32_t> window, const Tensor& hidden, const Model* original,
+                    const Tensor* original_hidden) const;
+
+ private:
+  ThreadPool& pool_;
+  const kernels::KernelSet& kernels_;
+  Backend& dev_;
+  const Model& model_;
+};
+
+}  // namespace awq

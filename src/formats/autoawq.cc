@@ -1,0 +1,207 @@
+// A Hugging Face folder whose matrices are in AutoAWQ's "GEMM" layout; see autoawq_pack.h.
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+#include "formats/autoawq_pack.h"
+#include "formats/folder.h"
+#include "formats/params.h"
+#include "io/json.h"
+
+namespace awq {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+/// config.json's quantization_config as far as it says how to read the tensors; the other keys of the field (backend,
+/// fusing, how the model was made) do not, and every tensor's shape and type is checked against these.
+struct Options {
+  int group_size = 0;  // -1: one group a row
+  bool zero_point = true;
+};
+
+[[noreturn]] void bad(const fs::path& folder, std::string_view key, std::string_view expected, const Json& got) {
+  fail("open", "{}/config.json: quantization_config's \"{}\" should be {}, but is {}", folder.string(), key, expected,
+       shown(got));
+}
+
+std::string lower(std::string text) {
+  for (char& c : text) c = c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c;
+  return text;
+}
+
+Options read_options(const Json& config, const fs::path& folder) {
+  const Json& q = config.at("quantization_config");
+  const Json bits = q.value("bits", Json()), group = q.value("group_size", Json());
+  // Absent keys mean what they mean to transformers.
+  const Json version = q.value("version", q.value("format", Json("gemm"))), zero = q.value("zero_point", Json(true));
+  if (bits != 4) bad(folder, "bits", "4 (what this version reads)", bits);
+  if (!version.is_string() || lower(version.get<std::string>()) != "gemm")
+    bad(folder, "version", "\"gemm\" (what this version reads)", version);
+  if (!group.is_number_integer() || (group != -1 && (group < 1 || group > INT32_MAX)))
+    bad(folder, "group_size", "a positive number or -1", group);
+  if (!zero.is_boolean()) bad(folder, "zero_point", "true or false", zero);
+  return {group.get<int>(), zero.get<bool>()};
+}
+
+/// Index of the first NaN or infinity in f32 data; -1 if there is none.
+ptrdiff_t first_not_finite(const Tensor& t) {
+  const auto v = t.as<float>();
+  const auto it = std::ranges::find_if(v, [](float x) { return !std::isfinite(x); });
+  return it == v.end() ? -1 : it - v.begin();
+}
+
+class AutoAwqCheckpoint : public FolderCheckpoint {
+ public:
+  explicit AutoAwqCheckpoint(const fs::path& folder)
+      : FolderCheckpoint(folder, read_config(folder)), options_(read_options(config(), folder)) {
+    TensorCheck check(folder, spec(), files());
+    for (const auto& [block, param] : params_of(spec())) {
+      const std::string base = name(block, param);
+      const Shape shape = shape_of(spec(), block, param);
+      if (quantized(param, base))
+        require_packed(check, base, shape);
+      else
+        check.require(base + ".weight", shape);
+      if (has_bias(spec(), block, param)) check.require(base + ".bias", {shape[0]});
+    }
+    check.no_others();
+  }
+  std::string_view format() const override { return "autoawq"; }
+
+  Weight weight(int block, Param param) const override {
+    const std::string base = name(block, param);
+    if (!quantized(param, base)) return FolderCheckpoint::weight(block, param);
+    const bool zeros = files().find(base + ".qzeros");
+    QMatrix q = unpack_autoawq({files().tensor(base + ".qweight"), zeros ? files().tensor(base + ".qzeros") : Tensor(),
+                                files().tensor(base + ".scales")});
+    check_scales(q.scales, base + ".scales");
+    if (!options_.zero_point) check_eights(q.zeros, base + ".qzeros");
+    return q;
+  }
+
+ private:
+  /// What modules_to_not_convert names is what has no such tensor.
+  bool quantized(Param param, const std::string& base) const {
+    return !is_norm(param.role) && param.role != Role::embed && files().find(base + ".qweight");
+  }
+
+  void require_packed(TensorCheck& check, const std::string& base, const Shape& shape) const {
+    if (shape[0] % 8)
+      fail("open", "{}: {} has {} rows by config.json, which this format's words of eight rows cannot hold",
+           folder().string(), base, shape[0]);
+    const int64_t group = options_.group_size == -1 ? shape[1] : options_.group_size;
+    if (shape[1] % group)
+      fail("open",
+           "{}: groups of {} columns do not divide the {} of {}; config.json and the tensors are not of the same model",
+           folder().string(), group, shape[1], base);
+    check.require(base + ".qweight", {shape[1], shape[0] / 8}, {DType::i32});
+    check.require(base + ".scales", {shape[1] / group, shape[0]});
+    if (options_.zero_point || files().find(base + ".qzeros"))
+      check.require(base + ".qzeros", {shape[1] / group, shape[0] / 8}, {DType::i32});
+  }
+
+  void check_scales(const Tensor& scales, const std::string& tensor) const {
+    if (const ptrdiff_t i = first_not_finite(scales); i >= 0)
+      fail("open",
+           "{}: tensor {}: the scale of row {}, group {} is {}; the file is damaged or the model was quantized badly",
+           files().find(tensor)->name(), tensor, i / scales.shape()[1], i % scales.shape()[1],
+           scales.as<float>()[size_t(i)]);
+  }
+
+  void check_eights(const Tensor& zeros, const std::string& tensor) const {
+    for (uint8_t z : zeros.as<uint8_t>())
+      if (z != 8)
+        fail("open",
+             "{}: tensor {} holds {}, but config.json's \"zero_point\": false makes every zero point 8; programs "
+             "disagree on such a file",
+             files().find(tensor)->name(), tensor, z);
+  }
+
+  Options options_;
+};
+
+class AutoAwqSink : public FolderSink {
+ public:
+  AutoAwqSink(const fs::path& dir, const Json& config, const ModelSpec& spec, const QuantSpec& quant,
+              uint64_t shard_bytes)
+      : FolderSink(dir, config, spec, shard_bytes), quant_(quant) {}
+
+ private:
+  void write(const std::string& name, Param param, const Weight& w) override {
+    if (const auto* q = std::get_if<QMatrix>(&w)) return write_packed(name, param, *q);
+    if (!is_norm(param.role) && param.role != Role::embed && param.role != Role::head) not_converted_.push_back(name);
+    write_tensor(name + ".weight", std::get<Tensor>(w));
+  }
+
+  void write_packed(const std::string& name, Param param, const QMatrix& q) {
+    if (param.role == Role::embed || param.role == Role::head)
+      fail("write",
+           "{}: most programs ignore a quantized one in this format and run with random values; leave it in 16 bits",
+           name);
+    const int64_t group = quant_.group_size == -1 ? q.cols() : quant_.group_size;
+    if (q.spec.group_size != group)
+      fail("write", "{}: its groups have {} columns, but the file's have {}", name, q.spec.group_size, group);
+    if (q.rows() % 8)
+      fail("write", "{}: {} rows; this format packs eight together, so their number must be a multiple of 8", name,
+           q.rows());
+    const AutoAwqTensors t = pack_autoawq(q);
+    write_tensor(name + ".qweight", t.qweight);
+    write_tensor(name + ".qzeros", t.qzeros);
+    write_tensor(name + ".scales", t.scales);
+  }
+
+  void write_bias(const std::string& name, const Tensor& b) override {
+    const Tensor half = b.to(DType::f16);  // what the format has
+    if (const ptrdiff_t i = first_not_finite(half.to(DType::f32)); i >= 0)
+      fail("write", "{}: element {} does not fit into F16, in which this format stores biases", name, i);
+    write_tensor(name, half);
+  }
+
+  void describe(Json& config) const override {
+    // AutoAWQ needs every key and the lower case; the int4 kernels of other programs compute in F16.
+    config["quantization_config"] = {
+        {"quant_method", "awq"},
+        {"bits", 4},
+        {"group_size", quant_.group_size},
+        {"zero_point", true},
+        {"version", "gemm"},
+        {"modules_to_not_convert", not_converted_.empty() ? Json() : Json(not_converted_)}};
+    config["torch_dtype"] = "float16";
+    if (config.contains("dtype")) config["dtype"] = "float16";  // how newer files spell it
+  }
+
+  QuantSpec quant_;
+  std::vector<std::string> not_converted_;
+};
+
+bool detect(const fs::path& path) {
+  try {
+    const Json config = read_config(path);
+    const auto q = config.find("quantization_config");
+    return q != config.end() && q->is_object() && q->value("quant_method", Json()) == "awq";
+  } catch (const Error&) {
+    return false;  // whatever is wrong is reported by the format that opens it
+  }
+}
+
+std::unique_ptr<Checkpoint> open(const fs::path& path) { return std::make_unique<AutoAwqCheckpoint>(path); }
+
+std::unique_ptr<CheckpointSink> create(const fs::path& dir, const Json& config, const ModelSpec& spec,
+                                       const QuantSpec& quant) {
+  return create_autoawq(dir, config, spec, quant);
+}
+
+}  // namespace
+
+std::unique_ptr<CheckpointSink> create_autoawq(const fs::path& dir, const Json& config, const ModelSpec& spec,
+                                               const QuantSpec& quant, uint64_t shard_bytes) {
+  if (quant.bits != 4) fail("write", "the AutoAWQ format holds 4 bits a weight, not {}", quant.bits);
+  return std::make_unique<AutoAwqSink>(dir, config, spec, quant, shard_bytes);
+}
+
+extern const Format kAutoAwq;
+const Format kAutoAwq{"autoawq", detect, open, create};
+
+}  // namespace awq

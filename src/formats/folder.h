@@ -1,0 +1,97 @@
+#pragma once
+// What Hugging Face folders have in common, whatever their matrices look like.
+#include <initializer_list>
+#include <set>
+
+#include "formats/format.h"
+#include "io/safetensors.h"
+
+namespace awq {
+
+/// A folder of config.json, safetensors and side files. A format derives from it, checks in its constructor that the
+/// files hold exactly the tensors it knows, and overrides `weight` where matrices are not plain tensors.
+class FolderCheckpoint : public Checkpoint {
+ public:
+  const nlohmann::json& config() const override { return config_; }
+  const ModelSpec& spec() const override { return spec_; }
+  Weight weight(int block, Param param) const override { return files_.tensor(name(block, param) + ".weight"); }
+  Tensor bias(int block, Param param) const override {
+    return files_.tensor(name(block, param) + ".bias").to(DType::f32);
+  }
+  std::vector<TensorInfo> tensors() const override;
+  /// Every regular file of the folder but config.json, the weights in whatever format and what describes them
+  /// (*.index.json, quant_config.json): beside new weights they would be wrong. Pickles (.bin, .pt, .pth, .ckpt, .pkl)
+  /// are never carried along: reading one runs code. Sorted by name.
+  std::vector<SideFile> side_files() const override;
+
+ protected:
+  FolderCheckpoint(const std::filesystem::path& folder, nlohmann::json config);
+  /// The parameter's name in these files, less ".weight": "model.layers.3.mlp.up_proj".
+  std::string name(int block, Param param) const;
+  const SafetensorsFolder& files() const { return files_; }
+  const std::filesystem::path& folder() const { return folder_; }
+
+ private:
+  std::filesystem::path folder_;
+  nlohmann::json config_;
+  ModelSpec spec_;
+  SafetensorsFolder files_;
+};
+
+/// Compares the tensors of a folder with those that a model has.
+class TensorCheck {
+ public:
+  static constexpr std::initializer_list<DType> kFloats = {DType::f32, DType::f16, DType::bf16};
+  TensorCheck(const std::filesystem::path& folder, const ModelSpec& spec, const SafetensorsFolder& files)
+      : folder_(folder.string()), spec_(spec), files_(files) {}
+  /// Throws Error if the tensor is absent, of another shape or of none of these types.
+  void require(const std::string& name, const Shape& shape, std::initializer_list<DType> types = kFloats);
+  /// Throws Error if the files hold tensors that nothing required and that are known to mean something.
+  void no_others() const;
+
+ private:
+  bool harmless(std::string_view name) const;
+
+  std::string folder_;
+  const ModelSpec& spec_;
+  const SafetensorsFolder& files_;
+  std::set<std::string, std::less<>> required_;
+};
+
+nlohmann::json read_config(const std::filesystem::path& folder);  // an object; throws Error otherwise
+
+/// Writes such a folder. A format derives from it and says how a weight becomes tensors.
+class FolderSink : public CheckpointSink {
+ public:
+  FolderSink(const std::filesystem::path& dir, nlohmann::json config, ModelSpec spec, uint64_t shard_bytes);
+  void put(int block, Param param, const Weight& w) final;
+  void put_bias(int block, Param param, const Tensor& b) final;
+  /// A later file replaces an earlier one of the same name.
+  void put_side_file(const SideFile& file) final;
+  /// Throws Error if a parameter or bias of the spec was never put.
+  void finish() final;
+
+ protected:
+  virtual void write(const std::string& name, Param param, const Weight& w) = 0;
+  virtual void write_bias(const std::string& name, const Tensor& b) { write_tensor(name, b); }
+  virtual void describe(nlohmann::json& config) const = 0;  // what config.json says about the weights
+  void write_tensor(const std::string& name, const Tensor& t) { writer_.put(name, t); }
+
+ private:
+  std::string name(int block, Param param) const;
+
+  nlohmann::json config_;
+  ModelSpec spec_;
+  AtomicDir dir_;
+  SafetensorsFolderWriter writer_;
+  std::set<std::pair<int, Param>> weights_, biases_;
+};
+
+constexpr uint64_t kShardBytes = 5'000'000'000;  // what Hugging Face tools use
+std::unique_ptr<CheckpointSink> create_hf(const std::filesystem::path& dir, const nlohmann::json& config,
+                                          const ModelSpec& spec, uint64_t shard_bytes = kShardBytes);
+std::unique_ptr<CheckpointSink> create_autoawq(const std::filesystem::path& dir, const nlohmann::json& config,
+                                               const ModelSpec& spec, const QuantSpec& quant,
+                                               uint64_t shard_bytes = kShardBytes);
+
+}  // namespace awq

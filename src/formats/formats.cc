@@ -1,0 +1,35 @@
+#include <array>
+
+#include "base/check.h"
+#include "formats/format.h"
+#include "io/file.h"
+
+namespace awq {
+
+namespace fs = std::filesystem;
+
+extern const Format kAutoAwq, kHf, kGguf;
+
+std::span<const Format> formats() {
+  // The first that detects a path opens it; hf takes every folder with a config.json.
+  static const std::array table = {kAutoAwq, kHf, kGguf};
+  return table;
+}
+
+std::unique_ptr<Checkpoint> Checkpoint::open(const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) fail("open", "{}: no such file or folder; check the path", path.string());
+  for (const Format& f : formats())
+    if (f.detect(path)) return f.open(path);
+  if (fs::is_directory(path, ignored))
+    fail("open", "{}: there is no config.json; a model folder has one beside its *.safetensors", path.string());
+  fail("open", "{}: no known format; give a folder with config.json and *.safetensors, or a .gguf file", path.string());
+}
+
+std::string read_side_file(const Checkpoint& model, std::string_view name) {
+  for (const SideFile& file : model.side_files())
+    if (file.name == name) return file.path.empty() ? file.bytes : read_text(file.path);
+  return "";
+}
+
+}  // namespace awq

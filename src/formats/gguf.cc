@@ -1,0 +1,166 @@
+#include "formats/gguf.h"
+
+#include <array>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <mutex>
+
+#include "base/check.h"
+#include "formats/gguf_config.h"
+#include "formats/gguf_tokenizer.h"
+
+namespace awq {
+namespace {
+
+struct Place {
+  Role role;
+  std::string_view name;  // in block N: "blk.N.<name>.weight"
+};
+
+// The families agree on the names; which of them a model has is its spec's business.
+constexpr Place kPlaces[] = {{Role::embed, "token_embd"},
+                             {Role::final_norm, "output_norm"},
+                             {Role::head, "output"},
+                             {Role::attn_norm, "attn_norm"},
+                             {Role::q, "attn_q"},
+                             {Role::k, "attn_k"},
+                             {Role::v, "attn_v"},
+                             {Role::o, "attn_output"},
+                             {Role::q_norm, "attn_q_norm"},
+                             {Role::k_norm, "attn_k_norm"},
+                             {Role::attn_post_norm, "post_attention_norm"},
+                             {Role::mlp_norm, "ffn_norm"},
+                             {Role::gate, "ffn_gate"},
+                             {Role::up, "ffn_up"},
+                             {Role::down, "ffn_down"},
+                             {Role::mlp_post_norm, "post_ffw_norm"}};
+
+std::string gguf_name(int block, Param p) {
+  for (const Place& place : kPlaces)
+    if (place.role == p.role) return block < 0 ? std::string(place.name) : fmt::format("blk.{}.{}", block, place.name);
+  fail("gguf", "{} has no tensor in a GGUF file", name_of(p.role));
+}
+
+/// Llama files hold the channels of a head of q and k as pairs that rotate together, (0, d/2), (1, d/2 + 1), ...;
+/// Hugging Face's order has the first halves of all pairs first. Works on rows of a matrix and on a bias.
+Tensor halves_from_pairs(const Tensor& t, int heads) {
+  Tensor out = Tensor::empty(t.shape(), t.dtype());
+  const size_t row = t.bytes() / size_t(t.shape()[0]);
+  const size_t half = size_t(t.shape()[0]) / size_t(heads) / 2;
+  for (size_t h = 0; h < size_t(heads); ++h)
+    for (size_t i = 0; i < half; ++i)
+      for (size_t j = 0; j < 2; ++j)
+        std::memcpy(out.data() + (h * 2 * half + j * half + i) * row, t.data() + (h * 2 * half + i * 2 + j) * row, row);
+  return out;
+}
+
+/// GGUF holds a norm's full gain g; a checkpoint of a family with gain_offset holds w = g - offset. For offset 1 and
+/// g >= 1/2 the difference is exact, so w + 1 gives g back bit by bit; below, w is off by at most 2^-25.
+Tensor without_offset(const Tensor& gain, float offset) {
+  Tensor w = gain.dtype() == DType::f32 ? gain.clone() : gain.to(DType::f32);
+  for (float& v : w.as<float>()) v -= offset;
+  return w;
+}
+
+class GgufCheckpoint final : public Checkpoint {
+ public:
+  explicit GgufCheckpoint(Gguf file)
+      : file_(std::move(file)),
+        config_(gguf_config(file_)),
+        spec_(find_architecture(config_["architectures"][0].get<std::string>()).parse(config_)),
+        pairs_(file_.text("general.architecture") == "llama") {
+    check_tensors();
+  }
+  std::string_view format() const override { return "gguf"; }
+  const nlohmann::json& config() const override { return config_; }
+  const ModelSpec& spec() const override { return spec_; }
+
+  Weight weight(int block, Param p) const override {
+    const Tensor t = file_.tensor(gguf_name(block, p) + ".weight");
+    const float offset = spec_.final_norm.gain_offset;
+    return is_norm(p.role) && offset != 0 ? without_offset(t, offset) : ordered(t, block, p);
+  }
+  Tensor bias(int block, Param p) const override {
+    return ordered(file_.tensor(gguf_name(block, p) + ".bias").to(DType::f32), block, p);
+  }
+  std::vector<TensorInfo> tensors() const override {
+    std::vector<TensorInfo> list;
+    for (const GgufTensor& t : file_.tensors())
+      list.push_back({std::string(t.name), std::string(t.type->name), t.shape, t.data.size()});
+    return list;
+  }
+  std::vector<SideFile> side_files() const override {
+    std::call_once(side_files_made_, [this] { side_files_ = gguf_side_files(file_); });
+    return side_files_;
+  }
+
+ private:
+  Tensor ordered(const Tensor& t, int block, Param p) const {
+    if (!pairs_ || (p.role != Role::q && p.role != Role::k)) return t;
+    const AttentionSpec& a = spec_.blocks.at(size_t(block)).attention;
+    return halves_from_pairs(t, p.role == Role::q ? a.heads : a.kv_heads);
+  }
+  std::map<std::string, Shape> expected_tensors() const;
+  void check_tensors() const;
+
+  Gguf file_;
+  nlohmann::json config_;
+  ModelSpec spec_;
+  bool pairs_;
+  mutable std::once_flag side_files_made_;
+  mutable std::vector<SideFile> side_files_;
+};
+
+std::map<std::string, Shape> GgufCheckpoint::expected_tensors() const {
+  std::map<std::string, Shape> expected = {{"token_embd.weight", {spec_.vocab, spec_.dim}},
+                                           {"output_norm.weight", {spec_.dim}}};
+  if (!spec_.tied_embeddings) expected["output.weight"] = {spec_.vocab, spec_.dim};
+  if (pairs_ && file_.find("rope_freqs.weight"))
+    expected["rope_freqs.weight"] = file_.at("rope_freqs.weight").shape;  // checked for config()
+  for (int i = 0; i < int(spec_.blocks.size()); ++i) {
+    const BlockSpec& b = spec_.blocks[size_t(i)];
+    for (Param p : b.params()) {
+      const auto [rows, cols] = b.shape(p);
+      expected[gguf_name(i, p) + ".weight"] = cols ? Shape{rows, cols} : Shape{rows};
+      if (b.has_bias(p)) expected[gguf_name(i, p) + ".bias"] = {rows};
+    }
+  }
+  return expected;
+}
+
+void GgufCheckpoint::check_tensors() const {
+  const std::string path = file_.path().string();
+  const auto expected = expected_tensors();
+  for (const auto& [name, shape] : expected) {
+    const GgufTensor& t = file_.at(name);
+    if (t.shape != shape)
+      fail("gguf", "{}: {} has the shape {}, expected {} from the metadata", path, name, t.shape.text(), shape.text());
+    if (!t.type->dequantize)
+      fail("gguf", "{}: {} is stored as {}; this version reads {}", path, name, t.type->name, readable_ggml_types());
+  }
+  for (const GgufTensor& t : file_.tensors())
+    if (!expected.contains(std::string(t.name)))
+      fail("gguf", "{}: the tensor {} {} is not part of {}; a model with extra parts cannot be read without them", path,
+           t.name, t.shape.text(), spec_.arch);
+}
+
+/// A damaged file with the right ending is ours too: the message is then about the damage.
+bool detect(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored)) return false;
+  std::array<char, 4> magic{};
+  std::ifstream(path, std::ios::binary).read(magic.data(), magic.size());
+  return path.extension() == ".gguf" || std::string_view(magic.data(), magic.size()) == "GGUF";
+}
+
+std::unique_ptr<Checkpoint> open(const std::filesystem::path& path) { return open_gguf(Gguf(path)); }
+
+}  // namespace
+
+std::unique_ptr<Checkpoint> open_gguf(Gguf file) { return std::make_unique<GgufCheckpoint>(std::move(file)); }
+
+extern const Format kGguf;
+const Format kGguf{"gguf", detect, open, nullptr};
+
+}  // namespace awq

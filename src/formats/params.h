@@ -1,0 +1,18 @@
+#pragma once
+// What a model holds beside its blocks, in the same terms as BlockSpec: block -1 is embed, final_norm and head.
+#include <utility>
+#include <vector>
+
+#include "model/spec.h"
+#include "tensor/tensor.h"
+
+namespace awq {
+
+/// Every parameter in the order of files: embed, the blocks, final_norm, and head unless it is tied.
+std::vector<std::pair<int, Param>> params_of(const ModelSpec& spec);
+Shape shape_of(const ModelSpec& spec, int block, Param param);
+bool has_bias(const ModelSpec& spec, int block, Param param);
+/// The parameter's name in a Hugging Face folder, less ".weight" or ".bias": "model.layers.3.mlp.up_proj".
+std::string base_name(const ModelSpec& spec, int block, Param param);
+
+}  // namespace awq

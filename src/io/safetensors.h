@@ -1,0 +1,105 @@
+#pragma once
+// The safetensors format: 8 bytes of header length, a JSON header, then the tensors' bytes without gaps.
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/file.h"
+#include "tensor/tensor.h"
+
+namespace awq {
+
+/// A tensor as the header describes it.
+struct SafetensorsEntry {
+  std::string type;            // as the file spells it: "BF16", or one that we cannot read, "F8_E4M3"
+  std::optional<DType> dtype;  // absent where we cannot read it
+  Shape shape;
+  uint64_t begin = 0, end = 0;  // bytes, from the end of the header
+};
+
+/// One file. The constructor checks the whole header: every range lies within the file, has the length that its shape
+/// and type ask for, and the ranges tile the file. Safe to read from several threads.
+class SafetensorsFile {
+ public:
+  explicit SafetensorsFile(const MappedFile& file)
+      : SafetensorsFile(file.bytes(), file.owner(), file.path().string()) {}
+  /// From memory; `owner` keeps it alive and `name` stands for the path in errors.
+  SafetensorsFile(std::span<const std::byte> bytes, std::shared_ptr<const void> owner, std::string name);
+
+  const std::string& name() const { return name_; }
+  const std::map<std::string, SafetensorsEntry, std::less<>>& entries() const { return entries_; }
+  /// Shares the mapping, or copies where the file has the tensor at an address that its type cannot be read from.
+  /// Throws Error if it is absent or of a type that we cannot read.
+  Tensor tensor(std::string_view name) const;
+
+ private:
+  std::string name_;
+  std::shared_ptr<const void> owner_;
+  std::span<const std::byte> data_;
+  std::map<std::string, SafetensorsEntry, std::less<>> entries_;
+};
+
+/// The files of a folder: model.safetensors or else the shards that model.safetensors.index.json lists. No name is in
+/// two shards, and every name of the index is in the shard it says. Safe to read from several threads.
+class SafetensorsFolder {
+ public:
+  static bool exists(const std::filesystem::path& folder);
+  explicit SafetensorsFolder(const std::filesystem::path& folder);
+  const std::vector<SafetensorsFile>& files() const { return files_; }
+  /// The file that holds the tensor; null where none does.
+  const SafetensorsFile* find(std::string_view name) const;
+  Tensor tensor(std::string_view name) const;  // throws Error like SafetensorsFile::tensor
+
+ private:
+  void check_index(const std::map<std::string, std::string>& weight_map, const std::string& index) const;
+
+  std::string folder_;
+  std::vector<SafetensorsFile> files_;
+  std::map<std::string, size_t, std::less<>> where_;
+};
+
+/// Writes a file tensor by tensor and keeps none of them: room for the header is left at the front and filled by
+/// `close`. The same tensors in the same order give the same bytes.
+class SafetensorsWriter {
+ public:
+  /// Header room that one tensor may need.
+  static uint64_t room_for(std::string_view name) { return name.size() + 192; }
+  /// `header_room`: the sum of room_for over all tensors that will come.
+  SafetensorsWriter(const std::filesystem::path& path, uint64_t header_room);
+  void put(std::string_view name, const Tensor& t);  // throws Error if the header room is used up
+  uint64_t data_bytes() const { return data_bytes_; }
+  void close();
+
+ private:
+  OutputFile file_;
+  uint64_t header_bytes_;
+  std::string header_;
+  uint64_t data_bytes_ = 0;
+};
+
+/// Writes model.safetensors, or shards and their index where the tensors exceed `shard_bytes`, into a folder.
+class SafetensorsFolderWriter {
+ public:
+  SafetensorsFolderWriter(AtomicDir& dir, uint64_t header_room, uint64_t shard_bytes);
+  void put(const std::string& name, const Tensor& t);  // throws Error if the name was put before
+  void finish();
+
+ private:
+  std::filesystem::path temporary(size_t shard) const;
+
+  AtomicDir& dir_;
+  uint64_t header_room_, shard_bytes_;
+  std::unique_ptr<SafetensorsWriter> shard_;
+  size_t shards_ = 0;
+  uint64_t total_bytes_ = 0;
+  std::map<std::string, size_t> where_;
+};
+
+}  // namespace awq

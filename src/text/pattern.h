@@ -1,0 +1,24 @@
+#pragma once
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "text/regex.h"
+
+namespace awq {
+
+/// {"String": text} or {"Regex": expression}, as Split and Replace hold them.
+class Pattern {
+ public:
+  /// Reads "pattern" of `spec`; `component` is for the error.
+  Pattern(const nlohmann::json& spec, std::string_view component);
+  std::vector<Regex::Range> find_all(std::string_view text) const;
+  std::string replace_all(std::string_view text, std::string_view with) const;
+
+ private:
+  std::variant<std::string, Regex> what_;
+};
+
+}  // namespace awq

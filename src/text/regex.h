@@ -1,0 +1,31 @@
+#pragma once
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace awq {
+
+/// A regular expression as tokenizer files write them (Oniguruma, Ruby syntax, Unicode), run by PCRE2. Where the two
+/// read a pattern differently it is rewritten; what cannot be rewritten throws Error with the pattern. Immutable; may
+/// be used from several threads.
+class Regex {
+ public:
+  explicit Regex(std::string_view pattern);
+
+  using Range = std::pair<size_t, size_t>;  // [begin, end)
+  /// The non-overlapping matches in `text`, which must be valid UTF-8, from left to right. An empty match directly
+  /// behind another match does not count. Throws Error if the pattern needs too many steps on this text.
+  std::vector<Range> find_all(std::string_view text) const;
+
+ private:
+  std::string pattern_;
+  std::shared_ptr<const void> code_;
+};
+
+/// The pattern in PCRE2's syntax, for options UTF, UCP and MULTILINE. Exposed for tests.
+std::string to_pcre2(std::string_view pattern);
+
+}  // namespace awq

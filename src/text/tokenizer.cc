@@ -1,0 +1,278 @@
+#include "text/tokenizer.h"
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <unordered_map>
+#include <utility>
+
+#include "text/added_tokens.h"
+#include "text/json_fields.h"
+#include "text/normalizer.h"
+#include "text/post_processor.h"
+#include "text/pre_tokenizer.h"
+#include "text/token_model.h"
+#include "text/utf8.h"
+
+namespace awq {
+
+struct TokenizerParts {
+  std::unique_ptr<Normalizer> normalizer;
+  std::unique_ptr<PreTokenizer> pre_tokenizer;
+  std::unique_ptr<TokenModel> model;
+  std::vector<DecoderFactory> decoder;
+  PostProcessor post_processor;
+  std::map<int32_t, AddedToken> added;
+  std::unordered_map<std::string, int32_t> added_ids;
+  AddedTokenMatcher raw, normalized;  // what is looked for before and after normalization
+  std::optional<int32_t> bos, eos;
+  int32_t size = 0;
+
+  const AddedToken* added_token(int32_t id) const {
+    const auto it = added.find(id);
+    return it == added.end() ? nullptr : &it->second;
+  }
+  /// What decoding starts from; null if no token has the id.
+  const std::string* text_of(int32_t id) const {
+    const AddedToken* token = added_token(id);
+    return token ? &token->pattern : model->vocabulary().text_of(id);
+  }
+  std::optional<int32_t> id_of(std::string_view text) const {
+    const auto it = added_ids.find(std::string(text));
+    return it != added_ids.end() ? std::optional(it->second) : model->vocabulary().id_of(text);
+  }
+  bool is_special(int32_t id) const {
+    const AddedToken* token = added_token(id);
+    return token && token->special;
+  }
+};
+
+namespace {
+
+namespace fields = json_fields;
+
+const nlohmann::json& part(const nlohmann::json& tokenizer, std::string_view key) {
+  static const nlohmann::json null;
+  const nlohmann::json* found = fields::find(tokenizer, key);
+  return found ? *found : null;
+}
+
+AddedToken read_added_token(const nlohmann::json& t, int32_t id) {
+  constexpr std::string_view where = "an added token";
+  AddedToken token{.id = id, .content = fields::text(t, where, "content")};
+  token.special = fields::flag(t, where, "special", false);
+  token.single_word = fields::flag(t, where, "single_word", false);
+  token.lstrip = fields::flag(t, where, "lstrip", false);
+  token.rstrip = fields::flag(t, where, "rstrip", false);
+  token.normalized = fields::flag(t, where, "normalized", !token.special);
+  return token;
+}
+
+void read_added_tokens(const nlohmann::json& tokenizer, TokenizerParts& parts) {
+  for (const nlohmann::json& t : part(tokenizer, "added_tokens")) {
+    const nlohmann::json* value = fields::find(t, "id");
+    if (!value) fields::bad("an added token", "id", "a whole number");
+    const int32_t id = fields::index(*value, "an added token", "id", Vocabulary::limit);
+    AddedToken token = read_added_token(t, id);
+    const auto [it, fresh] = parts.added.emplace(id, token);
+    if (!fresh && it->second.content != token.content)
+      fail("tokenizer", "tokenizer.json: added tokens \"{}\" and \"{}\" share the id {}", it->second.content,
+           token.content, id);
+  }
+}
+
+/// tokenizer_config.json repeats the added tokens. Where it differs it wins, as when transformers loads the folder.
+void read_config_tokens(const nlohmann::json& config, TokenizerParts& parts) {
+  const nlohmann::json& listed = part(config, "added_tokens_decoder");
+  if (listed.is_null()) return;
+  if (!listed.is_object())
+    fail("tokenizer", "tokenizer_config.json: \"added_tokens_decoder\" should be an object of ids and tokens");
+  for (const auto& [key, t] : listed.items()) {
+    const bool is_id = !key.empty() && key.size() <= 8 && key.find_first_not_of("0123456789") == std::string::npos;
+    const int32_t id = is_id ? std::stoi(key) : Vocabulary::limit;
+    if (id >= Vocabulary::limit)
+      fail("tokenizer", "tokenizer_config.json: \"{}\" in added_tokens_decoder is no token id", key);
+    parts.added.insert_or_assign(id, read_added_token(t, id));
+  }
+}
+
+/// An added token may also be in the model's vocabulary, but then under the same id.
+void check_against_model(const AddedToken& token, const Vocabulary& vocabulary) {
+  const std::optional<int32_t> id = vocabulary.id_of(token.content);
+  const std::string* text = vocabulary.text_of(token.id);
+  if (id && *id != token.id)
+    fail("tokenizer", "added token \"{}\" has the id {}, but the vocabulary gives it {}; do the files belong together?",
+         token.content, token.id, *id);
+  if (text && *text != token.content)
+    fail("tokenizer",
+         "added token \"{}\" has the id {}, which the vocabulary gives \"{}\"; do the files belong together?",
+         token.content, token.id, *text);
+}
+
+void index_added_tokens(TokenizerParts& parts) {
+  parts.size = parts.model->vocabulary().size();
+  for (auto& [id, token] : parts.added) {
+    check_against_model(token, parts.model->vocabulary());
+    const auto [it, fresh] = parts.added_ids.emplace(token.content, id);
+    if (!fresh) fail("tokenizer", "added token \"{}\" has the ids {} and {}", token.content, it->second, id);
+    parts.size = std::max(parts.size, id + 1);
+    token.pattern = token.normalized ? parts.normalizer->apply(token.content) : token.content;
+    (token.normalized ? parts.normalized : parts.raw).add(token);
+  }
+}
+
+/// The id of tokenizer_config.json's `key`: a token's text, or an object with it as "content".
+std::optional<int32_t> named_token(const nlohmann::json& config, std::string_view key, const TokenizerParts& parts) {
+  const nlohmann::json& value = part(config, key);
+  if (value.is_null()) return std::nullopt;
+  if (!value.is_string() && !value.is_object())
+    fail("tokenizer", "tokenizer_config.json: \"{}\" should be a token", key);
+  const std::string text = value.is_string() ? value.get<std::string>() : fields::text(value, key, "content");
+  const std::optional<int32_t> id = parts.id_of(text);
+  if (!id)
+    fail("tokenizer",
+         "tokenizer_config.json: {} is \"{}\", which is no token of tokenizer.json; do the files belong together?", key,
+         text);
+  return id;
+}
+
+/// One call of encode().
+class Encoder {
+ public:
+  Encoder(const TokenizerParts& parts, bool parse_special) : parts_(parts), parse_special_(parse_special) {}
+
+  std::vector<int32_t> run(std::string_view text) {
+    for (const auto& span : spans(parts_.raw, text)) {
+      if (span.id >= 0)
+        ids_.push_back(span.id);
+      else
+        normalized(text.substr(span.begin, span.end - span.begin), span.begin == 0);
+    }
+    return std::move(ids_);
+  }
+
+ private:
+  std::vector<AddedTokenMatcher::Span> spans(const AddedTokenMatcher& matcher, std::string_view text) const {
+    return matcher.split(text, parse_special_);
+  }
+
+  void normalized(std::string_view raw, bool first) {
+    const std::string_view text = arena_.keep(parts_.normalizer->apply(std::string(raw)));
+    for (const auto& span : spans(parts_.normalized, text)) {
+      if (span.id >= 0)
+        ids_.push_back(span.id);
+      else if (span.begin < span.end)
+        plain({text.substr(span.begin, span.end - span.begin), first && span.begin == 0});
+    }
+  }
+
+  void plain(const Piece& piece) {
+    for (const Piece& p : parts_.pre_tokenizer->apply({piece}, arena_)) word(p.text);
+  }
+
+  void word(std::string_view text) {
+    constexpr size_t longest_cached = 128;  // words repeat, longer stretches do not
+    if (text.size() > longest_cached) return parts_.model->encode(text, ids_);
+    const size_t begin = ids_.size();
+    const auto [it, fresh] = cache_.emplace(text, Range{begin, 0});
+    if (fresh) {
+      parts_.model->encode(text, ids_);
+      it->second.count = ids_.size() - begin;
+      return;
+    }
+    for (size_t i = 0; i < it->second.count; ++i) ids_.push_back(ids_[it->second.begin + i]);
+  }
+
+  struct Range {
+    size_t begin, count;  // in ids_
+  };
+
+  const TokenizerParts& parts_;
+  bool parse_special_;
+  Arena arena_;
+  std::vector<int32_t> ids_;
+  std::unordered_map<std::string_view, Range> cache_;  // words view the arena
+};
+
+/// Collects what the last step emits.
+class Sink final : public DecoderStep {
+ public:
+  explicit Sink(std::string& out) : out_(out) {}
+  void text(std::string_view part) override { out_.append(part); }
+  void end() override {}
+  void finish() override {}
+
+ private:
+  std::string& out_;
+};
+
+}  // namespace
+
+Tokenizer Tokenizer::from_json(const nlohmann::json& tokenizer_json, const nlohmann::json& tokenizer_config) {
+  if (!tokenizer_json.is_object()) fail("tokenizer", "tokenizer.json should hold an object; is the file complete?");
+  auto parts = std::make_shared<TokenizerParts>();
+  parts->normalizer = make_normalizer(part(tokenizer_json, "normalizer"));
+  parts->pre_tokenizer = make_pre_tokenizer(part(tokenizer_json, "pre_tokenizer"));
+  parts->model = make_token_model(part(tokenizer_json, "model"));
+  parts->decoder = make_decoder(part(tokenizer_json, "decoder"));
+  parts->post_processor = make_post_processor(part(tokenizer_json, "post_processor"));
+  read_added_tokens(tokenizer_json, *parts);
+  read_config_tokens(tokenizer_config, *parts);
+  index_added_tokens(*parts);
+  parts->bos = named_token(tokenizer_config, "bos_token", *parts);
+  parts->eos = named_token(tokenizer_config, "eos_token", *parts);
+  return Tokenizer(std::move(parts));
+}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special, bool parse_special) const {
+  std::string repaired;
+  if (!utf8::valid(text)) text = repaired = utf8::sanitize(text);
+  std::vector<int32_t> ids;
+  if (!text.empty()) ids = Encoder(*parts_, parse_special).run(text);
+  if (!add_special) return ids;
+  const PostProcessor& post = parts_->post_processor;
+  ids.insert(ids.begin(), post.before.begin(), post.before.end());
+  ids.insert(ids.end(), post.after.begin(), post.after.end());
+  return ids;
+}
+
+std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
+  StreamDecoder decoder(*this, skip_special);
+  std::string text;
+  for (const int32_t id : ids) text.append(decoder.push(id));
+  return text.append(decoder.flush());
+}
+
+std::string Tokenizer::token_text(int32_t id) const {
+  if (const AddedToken* token = parts_->added_token(id)) return token->content;
+  const std::string* text = parts_->model->vocabulary().text_of(id);
+  return text ? *text : std::string();
+}
+
+std::optional<int32_t> Tokenizer::id_of(std::string_view token_text) const { return parts_->id_of(token_text); }
+bool Tokenizer::is_special(int32_t id) const { return parts_->is_special(id); }
+int32_t Tokenizer::vocab_size() const { return parts_->size; }
+std::optional<int32_t> Tokenizer::bos() const { return parts_->bos; }
+std::optional<int32_t> Tokenizer::eos() const { return parts_->eos; }
+
+StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special)
+    : parts_(tokenizer.parts_), skip_special_(skip_special) {
+  for (const DecoderFactory& make : parts_->decoder) steps_.push_back(make());
+  steps_.push_back(std::make_unique<Sink>(out_));
+  for (size_t i = 1; i < steps_.size(); ++i) steps_[i - 1]->feed(*steps_[i]);
+}
+
+std::string StreamDecoder::push(int32_t id) {
+  const std::string* text = parts_->text_of(id);
+  if (!text || (skip_special_ && parts_->is_special(id))) return {};
+  steps_.front()->text(*text);
+  steps_.front()->end();
+  return std::exchange(out_, {});
+}
+
+std::string StreamDecoder::flush() {
+  steps_.front()->finish();
+  return std::exchange(out_, {});
+}
+
+}  // namespace awq

@@ -1,0 +1,78 @@
+#include "text/unicode.h"
+
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "base/check.h"
+#include "text/utf8.h"
+
+namespace awq {
+namespace {
+
+using CodePoints = std::vector<utf8proc_int32_t>;
+
+utf8proc_propval_t combining_class(utf8proc_int32_t c) { return utf8proc_get_property(c)->combining_class; }
+
+CodePoints decompose(std::string_view text, int options) {
+  CodePoints out;
+  out.reserve(text.size() + 64);
+  utf8proc_int32_t buffer[64];  // the longest decomposition has 18 code points
+  int boundary = 0;
+  for (size_t pos = 0; pos < text.size();) {
+    const auto c = static_cast<utf8proc_int32_t>(utf8::next(text, pos));
+    const utf8proc_ssize_t n =
+        utf8proc_decompose_char(c, buffer, 64, static_cast<utf8proc_option_t>(options), &boundary);
+    if (n < 0 || n > 64) fail("tokenizer", "U+{:04X} cannot be normalized: {}", c, utf8proc_errmsg(n));
+    out.insert(out.end(), buffer, buffer + n);
+  }
+  return out;
+}
+
+// utf8proc_decompose sorts by swapping neighbours, which takes quadratic time on long runs of marks.
+void order_marks(CodePoints& text) {
+  const auto is_mark = [](utf8proc_int32_t c) { return combining_class(c) != 0; };
+  for (auto begin = text.begin(); begin != text.end();) {
+    begin = std::find_if(begin, text.end(), is_mark);
+    const auto end = std::find_if_not(begin, text.end(), is_mark);
+    std::stable_sort(begin, end, [](auto a, auto b) { return combining_class(a) < combining_class(b); });
+    begin = end;
+  }
+}
+
+bool is_ascii(std::string_view s) {
+  return std::all_of(s.begin(), s.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+}
+
+}  // namespace
+
+std::string normalize(std::string_view text, UnicodeForm form) {
+  if (is_ascii(text)) return std::string(text);
+  const bool compatible = form == UnicodeForm::nfkc || form == UnicodeForm::nfkd;
+  const bool compose = form == UnicodeForm::nfc || form == UnicodeForm::nfkc;
+  CodePoints points = decompose(text, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE | (compatible ? UTF8PROC_COMPAT : 0));
+  order_marks(points);
+  auto n = static_cast<utf8proc_ssize_t>(points.size());
+  if (compose)
+    n = utf8proc_normalize_utf32(points.data(), n, static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
+  std::string out;
+  out.reserve(text.size());
+  for (utf8proc_ssize_t i = 0; i < n; ++i) utf8::append(out, static_cast<char32_t>(points[size_t(i)]));
+  return out;
+}
+
+std::string lowercase(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t pos = 0; pos < text.size();) {
+    const char32_t c = utf8::next(text, pos);
+    if (c == 0x130)
+      out.append("i\xCC\x87");  // the one letter whose lower case is two code points
+    else
+      utf8::append(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
+  }
+  return out;
+}
+
+}  // namespace awq

@@ -1,0 +1,58 @@
+#include "text/vocabulary.h"
+
+#include <functional>
+
+#include "base/check.h"
+
+namespace awq {
+namespace {
+
+uint32_t hash_of(std::string_view text) { return static_cast<uint32_t>(std::hash<std::string_view>()(text)); }
+
+}  // namespace
+
+/// The slot that holds the text, or the free one where it would go.
+size_t Vocabulary::slot_of(std::string_view text, uint32_t hash) const {
+  const size_t mask = slots_.size() - 1;
+  size_t at = hash & mask;
+  while (slots_[at].id >= 0 && (slots_[at].hash != hash || texts_[size_t(slots_[at].id)] != text)) at = (at + 1) & mask;
+  return at;
+}
+
+void Vocabulary::grow() {
+  std::vector<Slot> old(slots_.empty() ? 256 : 2 * slots_.size(), Slot{0, -1});
+  old.swap(slots_);
+  for (const Slot& s : old)
+    if (s.id >= 0) slots_[slot_of(texts_[size_t(s.id)], s.hash)] = s;
+}
+
+void Vocabulary::add(std::string_view text, int64_t id) {
+  if (id < 0 || id >= limit) fail("tokenizer", "token \"{}\" has the id {}; ids go from 0 to {}", text, id, limit - 1);
+  if (2 * (count_ + 1) > slots_.size()) grow();
+  const auto at = static_cast<size_t>(id);
+  if (at >= texts_.size()) {
+    texts_.resize(at + 1);
+    used_.resize(at + 1);
+  }
+  if (used_[at])
+    fail("tokenizer", "tokens \"{}\" and \"{}\" share the id {}; is the file damaged?", texts_[at], text, id);
+  const uint32_t hash = hash_of(text);
+  Slot& slot = slots_[slot_of(text, hash)];
+  if (slot.id >= 0) fail("tokenizer", "token \"{}\" has the ids {} and {}; is the file damaged?", text, slot.id, id);
+  slot = {hash, static_cast<int32_t>(id)};
+  texts_[at] = text;
+  used_[at] = true;
+  ++count_;
+}
+
+std::optional<int32_t> Vocabulary::id_of(std::string_view text) const {
+  if (slots_.empty()) return std::nullopt;
+  const int32_t id = slots_[slot_of(text, hash_of(text))].id;
+  return id < 0 ? std::nullopt : std::optional(id);
+}
+
+const std::string* Vocabulary::text_of(int32_t id) const {
+  return id >= 0 && id < size() && used_[size_t(id)] ? &texts_[size_t(id)] : nullptr;
+}
+
+}  // namespace awq

@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""Every fault a user can cause, against the program's exact words.
+
+usage: errors_test.py AWQ GOLDEN_MODELS EXPECTED.txt [--update]
+
+Builds broken models out of a tiny good one, runs the program and compares exit status and message, with paths replaced
+by names. Nothing may be left under the output's name. --update writes what the program says now into EXPECTED.txt: read
+the difference before you commit it.
+"""
+import json
+import pathlib
+import re
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+
+import tiny
+
+AWQ, GOLDEN, EXPECTED = (pathlib.Path(a).resolve() for a in sys.argv[1:4])
+work = pathlib.Path(tempfile.mkdtemp(prefix="awq-errors-"))
+
+
+def read_tensors(path):
+    data = path.read_bytes()
+    n = struct.unpack("<Q", data[:8])[0]
+    return json.loads(data[8:8 + n]), data[8 + n:]
+
+
+def write_tensors(path, header, data):
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def model(name, family="llama"):
+    return tiny.make(GOLDEN, family, work / name)
+
+
+def change_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+def change_header(folder, change):
+    header, data = read_tensors(folder / "model.safetensors")
+    change(header)
+    write_tensors(folder / "model.safetensors", header, data)
+
+
+def poison(folder, tensor, value):
+    """Overwrites the first element of a tensor."""
+    header, data = read_tensors(folder / "model.safetensors")
+    entry, data = header[tensor], bytearray(data)
+    begin = entry["data_offsets"][0]
+    bits = struct.pack("<f", value)
+    bits = {"F32": bits, "BF16": bits[2:], "F16": struct.pack("<e", value) if entry["dtype"] == "F16" else b""}[entry["dtype"]]
+    data[begin:begin + len(bits)] = bits
+    write_tensors(folder / "model.safetensors", header, bytes(data))
+
+
+def grow(folder, tensor):
+    """Makes a tensor so large that what it feeds overflows."""
+    header, data = read_tensors(folder / "model.safetensors")
+    begin, end = header[tensor]["data_offsets"]
+    huge = struct.pack("<f", 3e38)
+    size = {"F32": 4, "BF16": 2}[header[tensor]["dtype"]]
+    write_tensors(folder / "model.safetensors", header, data[:begin] + huge[4 - size:] * ((end - begin) // size) + data[end:])
+
+
+def limit_file_size():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+
+
+calib = work / "calib.txt"
+calib.write_text("The quick brown fox jumps over the lazy dog. " * 100)
+(work / "empty.txt").write_text("")
+(work / "spaces.jsonl").write_text("\n  \n")
+(work / "notext.jsonl").write_text('{"text": "a"}\n{"body": "no text here"}\n')
+(work / "short.txt").write_text("too short")
+cases = {}
+
+
+def case(name, arguments, **options):
+    cases[name] = (arguments, options)
+
+
+def quantize(folder, *more, calibration="calib.txt", out="out", samples=4, tokens=64):
+    return ["quantize", folder, "-o", work / out, "--tokens", str(tokens), "--samples", str(samples),
+            "--calib", work / calibration, *more]
+
+
+case("missing file", ["quantize", work / "nowhere", "-o", work / "out"])
+case("missing gguf", ["generate", work / "nowhere.gguf", "-p", "x"])
+case("no model in the folder", ["inspect", work])
+
+m = model("truncated")
+with (m / "model.safetensors").open("r+b") as file:
+    file.truncate((m / "model.safetensors").stat().st_size - 1000)
+case("truncated file", ["inspect", m])
+
+m = model("long-header")
+data = (m / "model.safetensors").read_bytes()
+(m / "model.safetensors").write_bytes(struct.pack("<Q", len(data) + 1) + data[8:])
+case("header longer than the file", ["inspect", m])
+
+m = model("dtype")
+change_header(m, lambda h: h["model.layers.0.mlp.up_proj.weight"].update(dtype="F8_E9M9"))
+case("unknown dtype", ["inspect", m])
+
+m = model("missing-tensor")
+change_header(m, lambda h: h.update({"other": h.pop("model.layers.1.self_attn.o_proj.weight")}))
+case("missing tensor", ["inspect", m])
+
+m = model("missing-shard")
+(m / "model.safetensors").unlink()
+(m / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}))
+case("missing shard", ["inspect", m])
+
+m = model("architecture")
+change_config(m, architectures=["MambaForCausalLM"])
+case("unknown architecture", ["inspect", m])
+
+m = model("activation")
+change_config(m, hidden_act="relu6")
+case("unknown activation", ["inspect", m])
+
+m = model("pickle")
+(m / "model.safetensors").rename(m / "pytorch_model.bin")
+case("only a pickle", ["inspect", m])
+
+good = model("good")
+case("group does not divide", quantize(good, "--group-size", "64"))
+case("group is no multiple of 32", quantize(good, "--group-size", "20"))
+
+m = model("nan")
+poison(m, "model.layers.1.mlp.down_proj.weight", float("nan"))
+case("NaN in a weight", quantize(m))
+
+m = model("overflow")
+grow(m, "model.layers.0.self_attn.v_proj.weight")
+case("activations overflow", quantize(m))
+
+case("disk full while writing", quantize(good), preexec_fn=limit_file_size)
+(work / "exists").mkdir()
+case("output exists", quantize(good, out="exists"))
+
+m = model("no-tokenizer")
+(m / "tokenizer.json").unlink()
+case("no tokenizer", quantize(m))
+
+case("calibration file empty", quantize(good, calibration="empty.txt"))
+case("calibration file without text", quantize(good, calibration="spaces.jsonl"))
+case("calibration line without text", quantize(good, calibration="notext.jsonl"))
+case("calibration text too short", quantize(good, calibration="short.txt"))
+case("calibration file missing", quantize(good, calibration="nowhere.txt"))
+case("calibration file of another kind", quantize(good, calibration="good"))
+case("not enough memory", quantize(good, samples=2000000000))
+case("more tokens than the context", quantize(good, tokens=100000))
+subprocess.run([AWQ, "quantize", good, "-o", work / "quantized", "--method", "rtn"], check=True, stdout=subprocess.DEVNULL)
+case("quantized already", quantize(work / "quantized"))
+case("text shorter than a window", ["eval", good, "--text", work / "short.txt", "--window", "128"])
+case("chat without a template", ["chat", good])
+case("unknown kernels", ["generate", good, "-p", "x", "--isa", "mmx"])
+
+case("usage: no verb", [])
+case("usage: unknown verb", ["quantise"])
+case("usage: unknown flag", ["quantize", good, "--fast"])
+case("usage: no model", ["quantize"])
+case("usage: no prompt", ["generate", good])
+case("usage: bad number", ["generate", good, "-p", "x", "-n", "many"])
+
+
+def normalised(text):
+    text = text.replace(str(work), "DIR")
+    text = re.sub(r"\.partial-\d+", ".partial-PID", text)
+    text = re.sub(r"this build has [\w, ]+ of which this CPU runs [\w, ]+", "this build has KERNELS", text)
+    text = re.sub(r"[\d.]+ GB are available", "N GB are available", text)
+    return re.sub(r"has [\d.]+ (MB|GB) (free|left)", r"has N \1 \2", text)
+
+
+def run(arguments, options):
+    p = subprocess.run([AWQ, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120,
+                       restore_signals=False, **options)
+    left = [f.name for f in work.iterdir() if f.name.startswith("out")]
+    if p.stdout and p.returncode:
+        left.append("text on stdout: " + p.stdout)
+    return f"exit {p.returncode}\n{normalised(p.stderr).strip()}\n" + (f"LEFT BEHIND {left}\n" if left else "")
+
+
+text = "".join(f"== {name}\n{run(*c)}" for name, c in cases.items())
+shutil.rmtree(work)
+if "--update" in sys.argv:
+    EXPECTED.write_text(text)
+    sys.exit(0)
+want = EXPECTED.read_text()
+if text != want:
+    import difflib
+    sys.stdout.writelines(difflib.unified_diff(want.splitlines(True), text.splitlines(True), "expected", "got"))
+    sys.exit(1)
+print(f"{len(cases)} faults, each with its message")

@@ -1,0 +1,61 @@
+#include "engine/sampler.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+namespace awq {
+namespace {
+
+std::map<int32_t, int> counts(const SamplerOptions& o, const std::vector<float>& logits, int n,
+                              std::vector<int32_t> history = {}) {
+  Sampler s(o);
+  std::map<int32_t, int> c;
+  for (int i = 0; i < n; ++i) {
+    std::vector<float> l = logits;
+    ++c[s.sample(l, history)];
+  }
+  return c;
+}
+
+const std::vector<float> kLogits = {std::log(0.5f), std::log(0.25f), std::log(0.15f), std::log(0.1f)};
+
+TEST(Sampler, GreedyTakesTheLargestAndTheFirstOfEquals) { EXPECT_EQ(counts({}, {1, 3, 3, 2}, 1).begin()->first, 1); }
+
+// Counts of n draws have a standard deviation below sqrt(n) / 2; four of them leave one failure in 10^4 seeds.
+TEST(Sampler, FollowsTheDistribution) {
+  const int n = 40000;
+  const auto c = counts({.temperature = 1, .seed = 3}, kLogits, n);
+  const double p[] = {0.5, 0.25, 0.15, 0.1};
+  for (int i = 0; i < 4; ++i) EXPECT_NEAR(c.at(i), n * p[i], 4 * std::sqrt(n) / 2);
+}
+
+TEST(Sampler, TemperatureSharpens) {
+  const int n = 40000;  // at temperature 1/2 the probabilities are squares: 0.25 : 0.0625 : 0.0225 : 0.01
+  EXPECT_NEAR(counts({.temperature = 0.5, .seed = 1}, kLogits, n).at(0), n * 0.25 / 0.345, 4 * std::sqrt(n) / 2);
+}
+
+TEST(Sampler, Filters) {
+  EXPECT_EQ(counts({.temperature = 1, .top_k = 2}, kLogits, 2000).size(), 2u);
+  EXPECT_EQ(counts({.temperature = 1, .top_p = 0.74}, kLogits, 2000).size(), 2u);  // 0.5 + 0.25 reaches it
+  EXPECT_EQ(counts({.temperature = 1, .top_p = 0.76}, kLogits, 2000).size(), 3u);
+  EXPECT_EQ(counts({.temperature = 1, .top_p = 0.01}, kLogits, 2000).size(), 1u);  // never none
+  EXPECT_EQ(counts({.temperature = 1, .min_p = 0.29}, kLogits, 2000).size(), 3u);  // 0.15 / 0.5 = 0.3 stays
+}
+
+TEST(Sampler, PenaltyHitsWhatWasSeen) {
+  EXPECT_EQ(counts({.repetition_penalty = 2}, {4, 3, -1}, 1, {0}).begin()->first, 1);
+  EXPECT_EQ(counts({.repetition_penalty = 2}, {-1, -1.5f}, 1, {0}).begin()->first, 1);  // negative logits get more so
+}
+
+TEST(Sampler, SeedsRepeat) {
+  Sampler a({.temperature = 1, .seed = 9}), b({.temperature = 1, .seed = 9});
+  for (int i = 0; i < 100; ++i) {
+    std::vector<float> l = kLogits, m = kLogits;
+    EXPECT_EQ(a.sample(l, {}), b.sample(m, {}));
+  }
+}
+
+}  // namespace
+}  // namespace awq

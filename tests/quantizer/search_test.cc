@@ -1,0 +1,156 @@
+#include "quantizer/search.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "kernels/registry.h"
+
+namespace awq {
+namespace {
+
+struct Fixture {
+  ThreadPool pool{2};
+  Host host{pool, kernels::select()};
+};
+
+Tensor matrix(const nlohmann::json& rows) {
+  Tensor t = Tensor::empty({int64_t(rows.size()), int64_t(rows[0].size())}, DType::f32);
+  size_t i = 0;
+  for (const auto& row : rows)
+    for (const auto& v : row) t.as<float>()[i++] = v.get<float>();
+  return t;
+}
+
+Tensor random_matrix(int64_t rows, int64_t cols, uint32_t seed) {
+  std::mt19937 rng(seed);
+  std::normal_distribution<float> normal;
+  Tensor t = Tensor::empty({rows, cols}, DType::f32);
+  for (float& v : t.as<float>()) v = normal(rng);
+  return t;
+}
+
+// Double-precision definitions to compare with.
+double output_error(const Tensor& x, const Tensor& w, const Tensor& rounded) {
+  const int64_t tokens = x.shape()[0], k = x.shape()[1], n = w.shape()[0];
+  double sum = 0;
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t r = 0; r < n; ++r) {
+      double y = 0;
+      for (int64_t c = 0; c < k; ++c)
+        y += double(x.as<float>()[size_t(t * k + c)]) *
+             (double(rounded.as<float>()[size_t(r * k + c)]) - double(w.as<float>()[size_t(r * k + c)]));
+      sum += y * y;
+    }
+  return sum;
+}
+
+TEST(Gram, LossIsTheOutputErrorOverAllTokens) {
+  Fixture f;
+  const Tensor x = random_matrix(300, 96, 1), w = random_matrix(37, 96, 2);
+  Tensor gram = Tensor::zeros({96, 96}, DType::f32);
+  add_gram(f.host, x.rows(0, 117), gram);
+  add_gram(f.host, x.rows(117, 300), gram);
+  const QuantSpec spec{.bits = 4, .group_size = 32};
+  const std::vector<float> ones(96, 1.f);
+  const Tensor rounded = effective_weight(w, ones, spec);
+  const double exact = output_error(x, w, rounded);
+  // The Gram matrix is in float: 300 products a chunk and channel pair, so 2^-24 * sqrt(300) relative, and errors of
+  // both signs meet in the sum.
+  EXPECT_NEAR(gram_loss(f.host, w, rounded, gram) / exact, 1, 1e-5);
+  const std::vector<std::vector<float>> scales = {ones};
+  EXPECT_NEAR(gram_losses(f.host, {&w, 1}, gram, scales, spec)[0] / exact, 1, 1e-5);
+  EXPECT_NEAR(gram_energy(f.host, w, gram) / output_error(x, w, Tensor::zeros(w.shape(), DType::f32)), 1, 1e-5);
+}
+
+TEST(Gram, DoesNotDependOnThreads) {
+  ThreadPool one(1), three(3);
+  const Tensor x = random_matrix(200, 160, 1), w = random_matrix(200, 160, 2);
+  Tensor a = Tensor::zeros({160, 160}, DType::f32), b = a.clone();
+  add_gram({one, kernels::select()}, x, a);
+  add_gram({three, kernels::select()}, x, b);
+  EXPECT_EQ(0, memcmp(a.data(), b.data(), a.bytes()));
+  const std::vector<std::vector<float>> s = {std::vector<float>(160, 1.f)};
+  const QuantSpec spec{.bits = 4, .group_size = 32};
+  EXPECT_EQ(gram_losses({one, kernels::select()}, {&w, 1}, a, s, spec),
+            gram_losses({three, kernels::select()}, {&w, 1}, a, s, spec));
+}
+
+TEST(Scales, IdentityIsFirstAndOnes) {
+  const auto grid = candidates(20);
+  ASSERT_EQ(grid.size(), 42u);
+  EXPECT_TRUE(grid[0].identity());
+  const float m[] = {1, 2, 3}, w[] = {0.1f, 0.2f, 0.3f};
+  EXPECT_EQ(scales_of(grid[0], m, w), std::vector<float>(3, 1.f));
+  const auto s = scales_of({0.5f, false}, m, w);
+  EXPECT_NEAR(s[0] * s[2], 1, 1e-6);  // normalised by sqrt(max * min)
+  EXPECT_NEAR(s[1] / s[0], std::sqrt(2.f), 1e-6);
+}
+
+TEST(Scales, TiedHeadsAverageOverTheHeadsThatShareAKvHead) {
+  const float c[] = {1, 2, 3, 4, 5, 6, 7, 8};  // four query heads of two channels, two kv heads
+  EXPECT_EQ(tied(c, 2, 2), (std::vector<float>{2, 3, 2, 3, 6, 7, 6, 7}));
+}
+
+class Vectors : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::ifstream file(std::string(AWQ_SHARED_DIR) + "/vectors/awq-vectors.json");
+    if (!file) GTEST_SKIP() << "shared/vectors/awq-vectors.json is not there";
+    v = nlohmann::json::parse(file).at("search");
+    w = matrix(v.at("W"));
+    x = matrix(v.at("X"));
+    spec = {.bits = v.at("bits"), .group_size = v.at("group"), .scale_dtype = DType::f32};
+    gram = Tensor::zeros({16, 16}, DType::f32);
+    add_gram(f.host, x, gram);
+    for (int64_t c = 0; c < 16; ++c) {
+      double sum = 0;
+      for (int64_t t = 0; t < x.shape()[0]; ++t) sum += std::abs(x.as<float>()[size_t(t * 16 + c)]);
+      mean_abs.push_back(float(sum / double(x.shape()[0])));
+    }
+  }
+  void expect_losses(const nlohmann::json& want, bool weight_term, int best) {
+    std::vector<std::vector<float>> scales;
+    for (int i = 0; i < 20; ++i)
+      scales.push_back(scales_of({float(i) / 20, weight_term}, mean_abs, weight_mean({&w, 1}, spec.group_size)));
+    const auto losses = gram_losses(f.host, {&w, 1}, gram, scales, spec);
+    for (size_t i = 0; i < 20;
+         ++i)  // vectors are double arithmetic, ours is float: 1e-5 leaves room for a sum of 16 x 16
+      EXPECT_NEAR(losses[i] / double(w.shape()[0] * x.shape()[0]) / want.at(i).get<double>(), 1, 1e-5) << i;
+    EXPECT_EQ(std::min_element(losses.begin(), losses.end()) - losses.begin(), best);
+  }
+  Fixture f;
+  nlohmann::json v;
+  Tensor w, x, gram;
+  QuantSpec spec;
+  std::vector<float> mean_abs;
+};
+
+TEST_F(Vectors, Statistics) {
+  const auto wm = weight_mean({&w, 1}, spec.group_size);
+  for (size_t i = 0; i < 16; ++i) {
+    EXPECT_NEAR(mean_abs[i], v.at("x_mean").at(i).get<double>(), 1e-6);
+    EXPECT_NEAR(wm[i], v.at("w_mean").at(i).get<double>(), 1e-6);
+  }
+}
+
+TEST_F(Vectors, ScaleSearchWithoutWeightTerm) { expect_losses(v.at("plain"), false, v.at("best_plain")); }
+TEST_F(Vectors, ScaleSearchWithWeightTerm) { expect_losses(v.at("duo"), true, v.at("best_duo")); }
+
+TEST_F(Vectors, ClipSearch) {
+  const Tensor bound = best_clip(f.host, w, gram, spec, 10);  // the published grid ends at 0.55
+  std::string want, got;
+  for (const auto& c : v.at("clip")) want += fmt::format("{} ", c.at("best_step").get<int>());
+  for (int64_t i = 0; i < bound.shape().elements(); ++i) {
+    const Range r = range_of(w.as<float>().subspan(size_t(i * spec.group_size), size_t(spec.group_size)));
+    got += fmt::format("{} ", int(std::lround((1 - bound.as<float>()[size_t(i)] / std::max(-r.low, r.high)) / 0.05)));
+  }
+  EXPECT_EQ(got, want);
+}
+
+}  // namespace
+}  // namespace awq

@@ -1,0 +1,7 @@
+#!/bin/sh
+# clang-tidy-14 over the library and the program, with the compile commands of the release build.
+set -eu
+cd "$(dirname "$0")/.."
+# The commands are GCC's; its warning options are not all known to Clang.
+run-clang-tidy-14 -quiet -p build/release -j "$(getconf _NPROCESSORS_ONLN)" -extra-arg=-Wno-unknown-warning-option \
+  "$PWD/(src|apps)/"
