@@ -12,10 +12,11 @@ struct Avx2 {
   static constexpr int kVecs = 2;
   static constexpr int kAcc = 12;  // of 16 registers: 2 hold weights, 1 an activation
   static constexpr int kTokens = 6;
-  static constexpr int kI4Tokens = 4;
+  static constexpr int kFew = 24;
+  static constexpr int kI4Tokens = 6;
   static constexpr int kI4Panels = 1;
   static constexpr int kI4Chains = 1;  // the sum's latency is 1 cycle
-  static constexpr int kI4Few = 4;
+  static constexpr int kI4Few = 16;
 
   static F zero_f() { return _mm256_setzero_ps(); }
   static F load(const float* p) { return _mm256_loadu_ps(p); }
@@ -48,7 +49,11 @@ struct Avx2 {
   static I sub_i(I a, I b) { return _mm256_sub_epi32(a, b); }
   static I sub16(I a, I b) { return _mm256_sub_epi16(a, b); }
   static I mul_i(I a, I b) { return _mm256_mullo_epi32(a, b); }
-  static I dot(I sum, I a, I b) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
+  static I dot(I sum, I a, I b) {
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+    __asm__("" : "+x"(sum));
+    return sum;
+  }
   static F to_float(I a) { return _mm256_cvtepi32_ps(a); }
 
  private:

@@ -12,10 +12,11 @@ struct Avx512 {
   static constexpr int kVecs = 1;
   static constexpr int kAcc = 24;
   static constexpr int kTokens = 8;
+  static constexpr int kFew = 24;
   static constexpr int kI4Tokens = 8;
   static constexpr int kI4Panels = 2;
   static constexpr int kI4Chains = 4;  // vpdpwssd: latency 4 or 5, two a cycle
-  static constexpr int kI4Few = 4;
+  static constexpr int kI4Few = 8;
 
   static F zero_f() { return _mm512_setzero_ps(); }
   static F load(const float* p) { return _mm512_loadu_ps(p); }

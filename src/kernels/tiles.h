@@ -13,6 +13,7 @@
 #define AWQ_UNROLL _Pragma("GCC unroll 16")
 #endif
 #define AWQ_INLINE inline __attribute__((always_inline))
+#define AWQ_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace awq::kernels {
 namespace {
@@ -79,12 +80,24 @@ AWQ_INLINE void gemm_tile(const float* a, ptrdiff_t a_row, Panels<T> b, float* c
   typename V::F acc[R][P * kV];
   AWQ_UNROLL for (int r = 0; r < R; ++r) AWQ_UNROLL for (int v = 0; v < P * kV; ++v) acc[r][v] =
       accumulate ? V::load(c + r * c_row + v * kLane) : V::zero_f();
+  // The smaller side is held in registers, the other one passes through.
   for (int32_t i = 0; i < k; ++i, b.at += b.k) {
-    typename V::F w[P * kV];
-    AWQ_UNROLL for (int v = 0; v < P * kV; ++v) w[v] = V::load(b.at + v / kV * b.panel + v % kV * kLane);
-    AWQ_UNROLL for (int r = 0; r < R; ++r) {
-      const typename V::F x = V::set1(a[r * a_row + i]);
-      AWQ_UNROLL for (int v = 0; v < P * kV; ++v) acc[r][v] = V::fma(x, w[v], acc[r][v]);
+    const auto weights = [&](int v) AWQ_INLINE_LAMBDA { return V::load(b.at + v / kV * b.panel + v % kV * kLane); };
+    const auto token = [&](int r) AWQ_INLINE_LAMBDA { return V::set1(a[r * a_row + i]); };
+    if constexpr (R < P * kV) {
+      typename V::F x[R];
+      AWQ_UNROLL for (int r = 0; r < R; ++r) x[r] = token(r);
+      AWQ_UNROLL for (int v = 0; v < P * kV; ++v) {
+        const typename V::F w = weights(v);
+        AWQ_UNROLL for (int r = 0; r < R; ++r) acc[r][v] = V::fma(x[r], w, acc[r][v]);
+      }
+    } else {
+      typename V::F w[P * kV];
+      AWQ_UNROLL for (int v = 0; v < P * kV; ++v) w[v] = weights(v);
+      AWQ_UNROLL for (int r = 0; r < R; ++r) {
+        const typename V::F x = token(r);
+        AWQ_UNROLL for (int v = 0; v < P * kV; ++v) acc[r][v] = V::fma(x, w[v], acc[r][v]);
+      }
     }
   }
   AWQ_UNROLL for (int r = 0; r < R; ++r) AWQ_UNROLL for (int v = 0; v < P * kV; ++v)
@@ -170,12 +183,25 @@ void gemm_many(const Gemm& g) {
     }
 }
 
+/// Tokens in equal parts that fit a tile, four panels at a time so that the second part finds them in the cache.
+template <class V, class T>
+void gemm_parts(const Gemm& g) {
+  const int32_t parts = (g.m + V::kTokens - 1) / V::kTokens, step = 4 * kPanel;
+  for (int32_t n = 0; n < g.n; n += step)
+    for (int32_t i = 0; i < parts; ++i) {
+      const int32_t begin = g.m * i / parts, end = g.m * (i + 1) / parts;
+      Gemm part = g;
+      part.a += begin * g.a_row;
+      part.b = static_cast<const T*>(g.b) + n / kPanel * g.b_panel;
+      part.c += begin * g.c_row + n;
+      part.n = min_of(step, g.n - n);
+      dispatch<V::kTokens>(end - begin, [&](auto rows) { gemm_few<V, rows.value, T>(part); });
+    }
+}
+
 template <class V, class T>
 void gemm(const Gemm& g) {
-  if (g.m <= V::kTokens)
-    dispatch<V::kTokens>(g.m, [&](auto rows) { gemm_few<V, rows.value, T>(g); });
-  else
-    gemm_many<V, T>(g);
+  (g.m <= V::kFew ? gemm_parts<V, T> : gemm_many<V, T>)(g);
 }
 
 // ---- 4-bit weights ----
@@ -213,7 +239,7 @@ AWQ_INLINE void i4_dot(const I4Group& w, const int16_t* x, ptrdiff_t x_row, type
   constexpr int kV = V::kVecs, kC = R <= 2 ? V::kI4Chains : (V::kI4Chains + 1) / 2;
   typename V::I acc[kC][R][kV];
   AWQ_UNROLL for (int i = 0; i < kC * R * kV; ++i) acc[i / (R * kV)][i / kV % R][i % kV] = V::zero_i();
-  const auto step = [&](auto j, const typename V::I(&words)[kV], const int16_t* at) __attribute__((always_inline)) {
+  const auto step = [&](auto j, const typename V::I(&words)[kV], const int16_t* at) AWQ_INLINE_LAMBDA {
     typename V::I pairs[kV];
     AWQ_UNROLL for (int v = 0; v < kV; ++v) pairs[v] = nibbles<V, j.value>(words[v]);
     AWQ_UNROLL for (int r = 0; r < R; ++r) {
@@ -260,15 +286,24 @@ AWQ_INLINE void i4_few_panel(const PackedI4& w, const ActI16& x, int32_t panel, 
   AWQ_UNROLL for (int i = 0; i < R * kV; ++i) V::store(y + i / kV * y_row + i % kV * kLane, out[i / kV][i % kV]);
 }
 
-template <class V, int R>
+/// Up to four tokens at a time, in equal parts; the panel stays in the first-level cache for all of them.
+template <class V>
 void i4_few(const PackedI4& w, const ActI16& x, float* y, ptrdiff_t y_row, int32_t panel_begin, int32_t panel_end) {
+  const int32_t parts = (x.tokens + 3) / 4, groups = w.cols / w.group;
   for (int32_t p = panel_begin; p < panel_end; ++p)
-    on_panel<R>(y + p * kPanel, y_row, min_of<int32_t>(kPanel, w.rows - p * kPanel),
-                [&](float* to, ptrdiff_t row) { i4_few_panel<V, R>(w, x, p, to, row); });
+    for (int32_t i = 0; i < parts; ++i) {
+      const int32_t begin = x.tokens * i / parts, end = x.tokens * (i + 1) / parts;
+      const ptrdiff_t group = ptrdiff_t(begin) * groups;
+      const ActI16 part{x.codes + group * w.group, x.scales + group, x.sums + group, end - begin, w.cols, w.group};
+      dispatch<4>(end - begin, [&](auto rows) {
+        on_panel<rows.value>(y + begin * y_row + p * kPanel, y_row, min_of<int32_t>(kPanel, w.rows - p * kPanel),
+                             [&](float* to, ptrdiff_t row) { i4_few_panel<V, rows.value>(w, part, p, to, row); });
+      });
+    }
 }
 
 constexpr int32_t kI4BlockK = 256;  // columns decoded at once: 8 kB a panel
-constexpr int32_t kI4BlockM = 64;   // tokens: their 32 kB of codes pass through the first-level cache once a panel
+constexpr int32_t kI4BlockM = 72;   // tokens: their 36 kB of codes pass through the first-level cache once a panel
 
 /// Some groups of columns and a block of tokens: each panel's codes are decoded once, zero points subtracted.
 template <class V>
@@ -330,7 +365,7 @@ class I4Block {
       AWQ_UNROLL for (int r = 0; r < R; ++r) AWQ_UNROLL for (int v = 0; v < P * kV; ++v) acc[r][v] = V::zero_i();
       const int16_t* x = x_codes_ + t * kI4BlockK + g * w_.group;
       const int32_t* w = pairs_ + g * w_.group / 2 * kPanel;
-      for (int32_t i = 0; i < w_.group / 2; ++i, w += kPanel, x += 2) {
+      for (int32_t i = w_.group / 2; i > 0; --i, w += kPanel, x += 2) {
         typename V::I pairs[P * kV];
         AWQ_UNROLL for (int v = 0; v < P * kV; ++v) pairs[v] =
             V::load_pairs(w + v / kV * (kI4BlockK / 2 * kPanel) + v % kV * kLane);
@@ -370,18 +405,7 @@ void i4_many(const PackedI4& w, const ActI16& x, float* y, ptrdiff_t y_row, int3
 
 template <class V>
 void matmul_i4(const PackedI4& w, const ActI16& x, float* y, ptrdiff_t y_row, int32_t panel_begin, int32_t panel_end) {
-  if (x.tokens > V::kI4Few) return i4_many<V>(w, x, y, y_row, panel_begin, panel_end);
-  const int32_t groups = w.cols / w.group;
-  for (int32_t t = 0; t < x.tokens; t += 4) {
-    const int32_t n = min_of<int32_t>(4, x.tokens - t);
-    const ActI16 some{x.codes + ptrdiff_t(t) * w.cols,
-                      x.scales + ptrdiff_t(t) * groups,
-                      x.sums + ptrdiff_t(t) * groups,
-                      n,
-                      w.cols,
-                      w.group};
-    dispatch<4>(n, [&](auto rows) { i4_few<V, rows.value>(w, some, y + t * y_row, y_row, panel_begin, panel_end); });
-  }
+  (x.tokens <= V::kI4Few ? i4_few<V> : i4_many<V>)(w, x, y, y_row, panel_begin, panel_end);
 }
 
 }  // namespace

@@ -1,0 +1,314 @@
+// Matrix products on one thread, as shares of what this machine can do, measured in the same run.
+//
+//   kernels_bench [--benchmark_filter=matmul_i4.*tokens:1/] [AWQ_ISA=portable]
+//
+// Time is the thread's own CPU time and the best of many calls, so that other programs disturb it less; caches and
+// memory bandwidth are still shared with them. Weights come from memory: copies that exceed the last-level cache are
+// used in turn. Every product is checked against double precision before it is timed.
+#include <benchmark/benchmark.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "awq/error.h"
+#include "base/cpu.h"
+#include "base/numeric.h"
+#include "kernels/registry.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace awq::kernels {
+namespace {
+
+double thread_seconds() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
+}
+
+template <class F>
+double best_of(int calls, const F& f) {
+  double best = 1e30;
+  for (int i = 0; i < calls; ++i) {
+    const double start = thread_seconds();
+    f();
+    best = std::min(best, thread_seconds() - start);
+  }
+  return best;
+}
+
+// ---- what the machine can do ----
+
+constexpr int kRounds = 20000;  // about 50 microseconds: shorter than a time slice
+
+#if defined(__x86_64__)
+// Register to register, twelve independent chains. As text, because a compiler would simplify it.
+#define AWQ_TWELVE(M) M("0") M("1") M("2") M("3") M("4") M("5") M("6") M("7") M("8") M("9") M("10") M("11")
+#define AWQ_CLOBBERED                                                                                                 \
+  "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", \
+      "xmm14", "xmm15"
+#define AWQ_LOOP(name, M)                                                                                  \
+  void name() {                                                                                            \
+    int n = kRounds;                                                                                       \
+    asm volatile("1:\n" AWQ_TWELVE(M) "dec %0\n jnz 1b\n vzeroupper\n" : "+r"(n) : : AWQ_CLOBBERED, "cc"); \
+  }
+#define AWQ_FMA_YMM(i) "vfmadd231ps %%ymm15, %%ymm14, %%ymm" i "\n"
+#define AWQ_FMA_ZMM(i) "vfmadd231ps %%zmm15, %%zmm14, %%zmm" i "\n"
+#define AWQ_MADD_YMM(i) "vpmaddwd %%ymm15, %%ymm14, %%ymm13\n vpaddd %%ymm13, %%ymm" i ", %%ymm" i "\n"
+#define AWQ_DOT_ZMM(i) "vpdpwssd %%zmm15, %%zmm14, %%zmm" i "\n"
+AWQ_LOOP(fma_ymm, AWQ_FMA_YMM)
+AWQ_LOOP(fma_zmm, AWQ_FMA_ZMM)
+AWQ_LOOP(madd_ymm, AWQ_MADD_YMM)
+AWQ_LOOP(dot_zmm, AWQ_DOT_ZMM)
+#endif
+
+struct Ceilings {
+  double read = 0;  // GB/s
+  double fma = 0;   // GFLOP/s
+  double dot = 0;   // 10^9 operations, a product or a sum each, of int16
+};
+
+double read_rate() {
+  std::vector<uint64_t> memory((size_t(192) << 20) / 8, 1);
+  uint64_t sink = 0;
+  const double t = best_of(5, [&] {
+    uint64_t lanes[16] = {};
+    for (size_t i = 0; i < memory.size(); i += 16)
+      for (size_t j = 0; j < 16; ++j) lanes[j] ^= memory[i + j];
+    for (const uint64_t l : lanes) sink ^= l;
+  });
+  benchmark::DoNotOptimize(sink);
+  return 1e-9 * double(memory.size() * 8) / t;
+}
+
+Ceilings ceilings(const KernelSet& set) {
+  Ceilings c{.read = read_rate(), .fma = 0, .dot = 0};
+#if defined(__x86_64__)
+  const std::string name = set.name;
+  const auto rate = [](int lanes, void (*loop)()) { return 1e-9 * 12 * kRounds * lanes / best_of(200, loop); };
+  if (name == "avx2") c.fma = rate(16, fma_ymm), c.dot = rate(32, madd_ymm);
+  if (name == "avx512") c.fma = rate(32, fma_zmm), c.dot = rate(64, dot_zmm);
+#endif
+  return c;
+}
+
+// ---- the products ----
+
+struct Shape {
+  int rows, cols;
+};
+constexpr int kGroup = 64;
+constexpr size_t kWeightBytes = size_t(96) << 20;
+
+std::vector<float> normals(size_t n, unsigned seed) {
+  std::mt19937 rng(seed);
+  std::normal_distribution<float> dist;
+  std::vector<float> v(n);
+  for (float& x : v) x = dist(rng);
+  return v;
+}
+
+/// A product that is run on copy i of its weights, and the double-precision value of one output.
+class Case {
+ public:
+  Case(Shape s, int tokens)
+      : shape(s), tokens(tokens), x(normals(size_t(tokens) * size_t(s.cols), 1)), y(size_t(tokens) * size_t(s.rows)) {}
+  virtual ~Case() = default;
+  virtual void run(size_t copy) = 0;
+  virtual double exact(int t, int r) const = 0;
+  virtual double tolerance() const = 0;  // of the sum's rms, sqrt(cols)
+  size_t weight_bytes() const { return one_; }
+  size_t copies() const { return weights_.size() / one_; }
+  double operations() const { return 2.0 * tokens * shape.rows * shape.cols; }
+
+  bool right() const {
+    std::mt19937 rng(3);
+    for (int i = 0; i < 50; ++i) {
+      const int t = int(rng() % unsigned(tokens)), r = int(rng() % unsigned(shape.rows));
+      if (!(std::abs(double(y[size_t(t) * size_t(shape.rows) + size_t(r)]) - exact(t, r)) <=
+            tolerance() * std::sqrt(shape.cols)))
+        return false;
+    }
+    return true;
+  }
+
+ protected:
+  void copy_weights(const std::vector<uint8_t>& one) {
+    one_ = one.size();
+    for (size_t i = 0; i == 0 || (i + 1) * one_ <= kWeightBytes; ++i)
+      weights_.insert(weights_.end(), one.begin(), one.end());
+  }
+  const uint8_t* weights(size_t copy) const { return weights_.data() + copy % copies() * one_; }
+  const Shape shape;
+  const int tokens;
+  std::vector<float> x, y;
+
+ private:
+  size_t one_ = 0;
+  std::vector<uint8_t> weights_;
+};
+
+class FloatCase final : public Case {
+ public:
+  FloatCase(const KernelSet& set, Shape s, int m, bool bf16)
+      : Case(s, m), gemm_(bf16 ? set.gemm_bf16 : set.gemm_f32), w_(normals(size_t(s.rows) * size_t(s.cols), 2)) {
+    std::vector<uint8_t> one;
+    for (float& v : w_) v = bf16 ? bf16_to_f32(f32_to_bf16(v)) : v;
+    for (int p = 0; p < s.rows; p += kPanel)
+      for (int c = 0; c < s.cols; ++c)
+        for (int r = p; r < p + kPanel; ++r) {
+          const float v = w_[size_t(r) * size_t(s.cols) + size_t(c)];
+          const uint32_t bits = bf16 ? f32_to_bf16(v) : std::bit_cast<uint32_t>(v);
+          for (int i = 0; i < (bf16 ? 2 : 4); ++i) one.push_back(uint8_t(bits >> 8 * i));
+        }
+    copy_weights(one);
+  }
+  void run(size_t copy) override {
+    gemm_({.a = x.data(),
+           .a_row = shape.cols,
+           .b = weights(copy),
+           .b_panel = ptrdiff_t(shape.cols) * kPanel,
+           .b_k = kPanel,
+           .c = y.data(),
+           .c_row = shape.rows,
+           .m = tokens,
+           .n = shape.rows,
+           .k = shape.cols,
+           .accumulate = false});
+  }
+  double exact(int t, int r) const override {
+    double sum = 0;
+    for (int c = 0; c < shape.cols; ++c)
+      sum += double(x[size_t(t) * size_t(shape.cols) + size_t(c)]) *
+             double(w_[size_t(r) * size_t(shape.cols) + size_t(c)]);
+    return sum;
+  }
+  // The rms error is about cols 2^-24 / 2.4 (tests/kernels/gemm_test.cc); ten times that.
+  double tolerance() const override { return std::sqrt(shape.cols) * 0x1p-22; }
+
+ private:
+  void (*gemm_)(const Gemm&);
+  std::vector<float> w_;
+};
+
+class I4Case final : public Case {
+ public:
+  I4Case(const KernelSet& set, Shape s, int m) : Case(s, m), set_(set) {
+    const int groups = s.cols / kGroup;
+    std::mt19937 rng(4);
+    std::vector<uint8_t> one(size_t(s.rows / kPanel * groups) * block());
+    for (uint8_t& b : one) b = uint8_t(rng());
+    for (int i = 0; i < s.rows / kPanel * groups; ++i)
+      for (int r = 0; r < kPanel; ++r) {
+        const float scale = 0.2f + 0.01f * float(r);
+        std::memcpy(one.data() + size_t(i) * block() + 8 * kGroup + 4 * size_t(r), &scale, 4);
+        one[size_t(i) * block() + 8 * kGroup + 64 + size_t(r)] %= 16;
+      }
+    copy_weights(one);
+    codes_.resize(x.size());
+    scales_.resize(x.size() / kGroup);
+    sums_.resize(scales_.size());
+    set.quantize_i16(x.data(), m, s.cols, kGroup, codes_.data(), scales_.data(), sums_.data());
+  }
+  void run(size_t copy) override {
+    set_.matmul_i4({weights(copy), shape.rows, shape.cols, kGroup},
+                   {codes_.data(), scales_.data(), sums_.data(), tokens, shape.cols, kGroup}, y.data(), shape.rows, 0,
+                   shape.rows / kPanel);
+  }
+  double exact(int t, int r) const override {
+    double sum = 0;
+    for (int c = 0; c < shape.cols; ++c) sum += double(x[size_t(t) * size_t(shape.cols) + size_t(c)]) * weight(r, c);
+    return sum;
+  }
+  // Half a step of 16-bit activations, 3 sigma / 65534, on weights of rms 2 would be 1e-4 if all were the largest
+  // error.
+  double tolerance() const override { return 2e-3; }
+
+ private:
+  static constexpr size_t block() { return 8 * kGroup + 80; }
+  double weight(int r, int c) const {
+    const uint8_t* at = weights(0) + (size_t(r / kPanel) * size_t(shape.cols / kGroup) + size_t(c / kGroup)) * block();
+    uint32_t word = 0;
+    float scale = 0;
+    std::memcpy(&word, at + 4 * size_t(c % kGroup / 8 * kPanel + r % kPanel), 4);
+    std::memcpy(&scale, at + 8 * kGroup + 4 * size_t(r % kPanel), 4);
+    const int i = c % 8, nibble = i % 2 ? 4 + i / 2 : i / 2, zero = at[8 * kGroup + 64 + r % kPanel];
+    return (int(word >> 4 * nibble & 15) - zero) * double(scale);
+  }
+  const KernelSet& set_;
+  std::vector<int16_t> codes_;
+  std::vector<float> scales_;
+  std::vector<int32_t> sums_;
+};
+
+std::unique_ptr<Case> make_case(const KernelSet& set, const std::string& kind, Shape s, int tokens) {
+  if (kind == "matmul_i4") return std::make_unique<I4Case>(set, s, tokens);
+  return std::make_unique<FloatCase>(set, s, tokens, kind == "gemm_bf16");
+}
+
+void measure(benchmark::State& state, const KernelSet& set, const Ceilings& top, const std::string& kind, Shape s,
+             int tokens) {
+  const auto c = make_case(set, kind, s, tokens);
+  c->run(0);
+  if (!c->right()) return state.SkipWithError("the product is wrong");
+  double best = 1e30;
+  size_t copy = 0;
+  for (auto _ : state) {
+    const double start = thread_seconds();
+    c->run(++copy);
+    const double t = thread_seconds() - start;
+    state.SetIterationTime(t);
+    best = std::min(best, t);
+  }
+  const double peak = kind == "matmul_i4" ? top.dot : top.fma, giga = 1e-9 * c->operations() / best;
+  const double bytes = 1e-9 * double(c->weight_bytes()) / best;
+  state.counters["best_us"] = best * 1e6;
+  state.counters["Gop/s"] = giga;
+  if (peak > 0) state.counters["%peak"] = 100 * giga / peak;
+  state.counters["GB/s"] = bytes;
+  state.counters["%read"] = 100 * bytes / top.read;
+}
+
+void add_cases(const KernelSet& set, const Ceilings& top) {
+  for (const char* kind : {"gemm_f32", "gemm_bf16", "matmul_i4"})
+    for (const Shape s : {Shape{576, 576}, {1536, 576}, {576, 1536}, {4096, 4096}})
+      for (const int tokens : {1, 2, 4, 8, 16, 64, 512}) {
+        const std::string name = std::string(kind) + "/" + std::to_string(s.rows) + "x" + std::to_string(s.cols) +
+                                 "/tokens:" + std::to_string(tokens);
+        benchmark::RegisterBenchmark(
+            name.c_str(),
+            [&set, &top, kind, s, tokens](benchmark::State& state) { measure(state, set, top, kind, s, tokens); })
+            ->UseManualTime()
+            ->MinTime(0.1)
+            ->Unit(benchmark::kMicrosecond);
+      }
+}
+
+}  // namespace
+}  // namespace awq::kernels
+
+int main(int argc, char** argv) try {
+  using namespace awq::kernels;
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  const KernelSet& set = select();
+  const Ceilings top = ceilings(set);
+  std::printf("%s, %s, one thread: read %.1f GB/s, fma %.1f GFLOP/s, int16 dot %.1f Gop/s\n", awq::cpu_name().c_str(),
+              set.name, top.read, top.fma, top.dot);
+  std::fflush(stdout);
+  add_cases(set, top);
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+} catch (const awq::Error& e) {
+  std::fprintf(stderr, "%s\n", e.what());
+  return 1;
+}
