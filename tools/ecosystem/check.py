@@ -23,12 +23,13 @@ HERE = pathlib.Path(__file__).resolve().parent
 TINY = ("llama", "llama3", "llama-bias", "mistral", "qwen2", "qwen3", "gemma3")
 NOT_IN_VLLM = {"llama3": "its attention on a CPU has no heads of 16 channels", "llama-bias": "its attention on a CPU has no heads of 16 channels"}
 BF16_IN_VLLM = ("gemma3",)  # which vLLM refuses to compute in float16
-# A program that computes in 16 bits may be this much further from the reference than transformers with the decoded
+# A program that computes in 16-bit floats may be this much further from the reference than transformers with the decoded
 # weights in the same type: it rounds at other places, and rounds the weights once more.
 NOISE = 3
-# awq holds activations as 16-bit integers, to 2^-16 of the largest of a group. Some tens of such roundings in a row,
-# independent of each other, stay below 2^-16 * 10; the weights it uses are exactly those of the file.
-AWQ = 2e-4
+# awq uses the weights exactly as stored and rounds only the inputs of linear layers, to 2^-16 of the largest in their
+# group: an rms error of max * 2^-16 / sqrt(3), where float16 has about |x| * 2^-12. With max / |x| near 3 that is an
+# eighth of float16's noise, which also rounds weights, sums and everything between. Twice the eighth is allowed.
+AWQ = 1 / 4
 WRONG = 0.3  # a wrong file must be at least this far away; measured: above 1
 
 
@@ -40,9 +41,9 @@ class Case:
     folder: pathlib.Path
     ids: pathlib.Path
     reference: np.ndarray | None = None
-    noise: float = 0  # rel of transformers in the type of `dtype`
+    noise: dict[str, float] = dataclasses.field(default_factory=dict)  # rel of transformers itself in a 16-bit type
 
-    def dtype(self):
+    def vllm_dtype(self):
         return "bfloat16" if self.family in BF16_IN_VLLM else "float16"
 
 
@@ -117,19 +118,21 @@ def add_references(cases, work):
     for i, case in enumerate(cases):
         folder = work / f"float-{i}"
         awq_folder.write(folder, *awq_folder.decode(case.folder))
-        jobs += [(folder, case.ids, "float32"), (folder, case.ids, case.dtype())]
+        jobs += [(folder, case.ids, dtype) for dtype in ("float32", "float16", "bfloat16")]
     results = load(sys.executable, "transformers", jobs, work)
-    for case, reference, half in zip(cases, results[::2], results[1::2]):
-        case.reference, case.noise = reference, distance(half, reference)
+    for case, reference, *half in zip(cases, results[::3], results[1::3], results[2::3]):
+        case.reference = reference
+        case.noise = {dtype: distance(logits, reference) for dtype, logits in zip(("float16", "bfloat16"), half)}
 
 
-def check_program(tally, who, program, cases, wrong, incomplete):
+def check_program(tally, who, program, cases, dtypes, wrong, incomplete):
     """program maps jobs to logits. `wrong` is a copy of the first case with another order of nibbles, which the comparison
     must see; `incomplete` lacks a tensor, which the program must refuse."""
-    jobs = [(c.folder, c.ids, c.dtype()) for c in cases]
+    jobs = [(c.folder, c.ids, dtype) for c, dtype in zip(cases, dtypes)]
     *results, wrong_logits = program([*jobs, (wrong, cases[0].ids, "float16")])
-    for case, logits in zip(cases, results):
-        compare(tally, who, case, logits, AWQ if who == "awq" else NOISE * case.noise)
+    factor = AWQ if who == "awq" else NOISE
+    for case, dtype, logits in zip(cases, dtypes, results):
+        compare(tally, who, case, logits, factor * case.noise[dtype])
     rel = float("nan") if wrong_logits is None else distance(wrong_logits, cases[0].reference)
     tally.check(rel > WRONG, f"{'wrong nibbles':18} {who:10} rel {rel:.1e}, must be above {WRONG}")
     print(f"{who} must now refuse a folder without one tensor:", file=sys.stderr)
@@ -141,14 +144,15 @@ def check_all(tally, args, cases, work):
     wrong, incomplete = work / "wrong", work / "incomplete"
     awq_folder.with_natural_nibbles(cases[0].folder, wrong)
     awq_folder.without_one_tensor(cases[0].folder, incomplete)
+    float16 = ["float16"] * len(cases)
     if args.awq:
-        check_program(tally, "awq", lambda jobs: awq_logits(args.awq, jobs, work), cases, wrong, incomplete)
-    check_program(tally, "gptqmodel", lambda jobs: load(sys.executable, "gptqmodel", jobs, work), cases, wrong, incomplete)
+        check_program(tally, "awq", lambda jobs: awq_logits(args.awq, jobs, work), cases, float16, wrong, incomplete)
+    check_program(tally, "gptqmodel", lambda jobs: load(sys.executable, "gptqmodel", jobs, work), cases, float16, wrong, incomplete)
     for case in cases:
         if why := NOT_IN_VLLM.get(case.family):
             tally.add("skipped", f"{case.name:18} vllm: {why}")
-    check_program(tally, "vllm", lambda jobs: load(args.vllm_python, "vllm", jobs, work),
-                  [c for c in cases if c.family not in NOT_IN_VLLM], wrong, incomplete)
+    cases = [c for c in cases if c.family not in NOT_IN_VLLM]
+    check_program(tally, "vllm", lambda jobs: load(args.vllm_python, "vllm", jobs, work), cases, [c.vllm_dtype() for c in cases], wrong, incomplete)
 
 
 def quantize(awq, source, out, *options):
@@ -175,7 +179,10 @@ def tiny_cases(args, work):
 
 
 def real_case(args, work):
-    folder = quantize(args.awq, args.model, work / "awq" / "real", "--samples", "8")
+    # A little text is enough: the numbers must be AWQ's (scales folded, ranges clipped), not good.
+    text = work / "calibration.txt"
+    text.write_text("".join(file.read_text() for file in (HERE / "check.py", HERE / "loaders.py", HERE / "awq_folder.py")))
+    folder = quantize(args.awq, args.model, work / "awq" / "real", "--calib", text, "--samples", "4", "--tokens", "256", "--method", args.method)
     config = json.loads((folder / "config.json").read_text())
     return Case("awq/" + args.model.stem[:14], config["model_type"], folder, ids_file(work / "real.json", config["vocab_size"], 24))
 
@@ -186,6 +193,7 @@ def main():
     parser.add_argument("--vllm-python", required=True, help="python of vLLM's environment")
     parser.add_argument("--awq", help="the program; without it only folders that awq_folder.py wrote are checked")
     parser.add_argument("--model", type=pathlib.Path, help="a real float model")
+    parser.add_argument("--method", default="awq", help="how the real model is quantized")
     args = parser.parse_args()
     tally = Tally()
     with tempfile.TemporaryDirectory(prefix="awq-ecosystem-") as folder:
