@@ -128,7 +128,7 @@ std::string read_text(const fs::path& path, uint64_t limit) {
   return text;
 }
 
-AtomicDir::AtomicDir(fs::path final) : final_(without_trailing_slash(final)) {
+AtomicDir::AtomicDir(const fs::path& final) : final_(without_trailing_slash(final)) {
   if (final_.empty()) fail("write", "the output folder has no name");
   if (taken(final_)) fail("write", "{}: exists already; remove it or choose another output", final_.string());
   temporary_ = final_;

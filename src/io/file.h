@@ -30,7 +30,7 @@ std::string read_text(const std::filesystem::path& path, uint64_t limit = uint64
 /// them and renames. Destroyed uncommitted, it removes what it wrote. Throws Error if `final` exists already.
 class AtomicDir {
  public:
-  explicit AtomicDir(std::filesystem::path final);
+  explicit AtomicDir(const std::filesystem::path& final);
   ~AtomicDir();
   AtomicDir(const AtomicDir&) = delete;
   AtomicDir& operator=(const AtomicDir&) = delete;
