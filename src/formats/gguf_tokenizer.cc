@@ -149,7 +149,7 @@ json template_processor(const Gguf& file, const Vocabulary& v, Ends ends) {
 
 json post_processor(const Gguf& file, const Vocabulary& v, Ends ends, const json& first) {
   if (!ends.bos && !ends.eos) return first;
-  const json last = template_processor(file, v, ends);
+  json last = template_processor(file, v, ends);
   if (first.is_null()) return last;
   return {{"type", "Sequence"}, {"processors", {first, last}}};
 }

@@ -268,7 +268,7 @@ Gguf::Gguf(std::filesystem::path path, std::span<const std::byte> bytes, std::sh
   const auto data = data_after(c, uint64_t(alignment));
   for (Entry& e : entries) {
     place(c, e, data);
-    tensors_.push_back(std::move(e.tensor));
+    tensors_.push_back(e.tensor);
   }
   for (size_t i = 0; i < tensors_.size(); ++i)
     if (!index_.emplace(tensors_[i].name, i).second) c.stop("the tensor {} appears twice", tensors_[i].name);
