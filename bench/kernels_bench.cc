@@ -120,8 +120,8 @@ std::vector<float> normals(size_t n, unsigned seed) {
 /// A product that is run on copy i of its weights, and the double-precision value of one output.
 class Case {
  public:
-  Case(Shape s, int tokens)
-      : shape(s), tokens(tokens), x(normals(size_t(tokens) * size_t(s.cols), 1)), y(size_t(tokens) * size_t(s.rows)) {}
+  Case(Shape s, int m)
+      : shape(s), tokens(m), x(normals(size_t(m) * size_t(s.cols), 1)), y(size_t(m) * size_t(s.rows)) {}
   virtual ~Case() = default;
   virtual void run(size_t copy) = 0;
   virtual double exact(int t, int r) const = 0;
