@@ -77,17 +77,35 @@ struct Ceilings {
   double dot = 0;   // 10^9 operations, a product or a sum each, of int16
 };
 
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) void read_ymm(const uint64_t* p, size_t n) {
+  __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
+  for (size_t i = 0; i < n; i += 16) {
+    const auto* at = reinterpret_cast<const __m256i*>(p + i);
+    a = _mm256_xor_si256(a, _mm256_loadu_si256(at)), b = _mm256_xor_si256(b, _mm256_loadu_si256(at + 1));
+    c = _mm256_xor_si256(c, _mm256_loadu_si256(at + 2)), d = _mm256_xor_si256(d, _mm256_loadu_si256(at + 3));
+  }
+  benchmark::DoNotOptimize(_mm256_testz_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(c, d)));
+}
+#endif
+
+void read_plain(const uint64_t* p, size_t n) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < n; ++i) sum ^= p[i];
+  benchmark::DoNotOptimize(sum);
+}
+
+// The best of many pieces of 1 MB, as long as the time of a small product, each long evicted when its turn comes again.
 double read_rate() {
-  std::vector<uint64_t> memory((size_t(192) << 20) / 8, 1);
-  uint64_t sink = 0;
-  const double t = best_of(5, [&] {
-    uint64_t lanes[16] = {};
-    for (size_t i = 0; i < memory.size(); i += 16)
-      for (size_t j = 0; j < 16; ++j) lanes[j] ^= memory[i + j];
-    for (const uint64_t l : lanes) sink ^= l;
-  });
-  benchmark::DoNotOptimize(sink);
-  return 1e-9 * double(memory.size() * 8) / t;
+  constexpr size_t kPiece = (size_t(1) << 20) / 8, kPieces = 192;
+  std::vector<uint64_t> memory(kPiece * kPieces, 1);
+  auto* read = read_plain;
+#if defined(__x86_64__)
+  if (cpu_features() & kAvx2) read = read_ymm;
+#endif
+  size_t piece = 0;
+  const double t = best_of(4 * kPieces, [&] { read(memory.data() + piece++ % kPieces * kPiece, kPiece); });
+  return 1e-9 * double(kPiece * 8) / t;
 }
 
 Ceilings ceilings(const KernelSet& set) {
@@ -120,8 +138,8 @@ std::vector<float> normals(size_t n, unsigned seed) {
 /// A product that is run on copy i of its weights, and the double-precision value of one output.
 class Case {
  public:
-  Case(Shape s, int n)
-      : shape(s), tokens(n), x(normals(size_t(n) * size_t(s.cols), 1)), y(size_t(n) * size_t(s.rows)) {}
+  Case(Shape s, int m)
+      : shape(s), tokens(m), x(normals(size_t(m) * size_t(s.cols), 1)), y(size_t(m) * size_t(s.rows)) {}
   virtual ~Case() = default;
   virtual void run(size_t copy) = 0;
   virtual double exact(int t, int r) const = 0;

@@ -233,6 +233,10 @@ AWQ_INLINE typename V::I nibbles(typename V::I words) {
     return V::and_i(V::template shr16<4 * J>(words), V::set1(0x000f000f));
 }
 
+/// Bytes of the stream that are asked for ahead of use: a third more bandwidth for one token on Zen 3, where 1 kB gave
+/// half of that and 4 kB nothing more.
+constexpr int32_t kI4Ahead = 2048;
+
 /// R tokens, nibbles decoded in registers. sums[r][v] = sum of code * x over a group of a panel.
 template <class V, int R>
 AWQ_INLINE void i4_dot(const I4Group& w, const int16_t* x, ptrdiff_t x_row, typename V::I (&sums)[R][V::kVecs]) {
@@ -248,6 +252,7 @@ AWQ_INLINE void i4_dot(const I4Group& w, const int16_t* x, ptrdiff_t x_row, type
     }
   };
   for (int32_t c = 0; c < w.columns; c += 8) {
+    __builtin_prefetch(w.at + 8 * c + kI4Ahead);
     typename V::I words[kV];
     AWQ_UNROLL for (int v = 0; v < kV; ++v) words[v] = V::load_words(w.at + 8 * c + v * (64 / kV));
     step(Int<0>(), words, x + c);

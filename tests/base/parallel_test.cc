@@ -40,6 +40,8 @@ TEST(ThreadPool, RangesCoverOnceAndAreMultiplesOfGrain) {
         for (const auto& [b, e] : r.seen) {
           EXPECT_EQ(b, at);
           EXPECT_LT(b, e);
+          EXPECT_LE((e - b + grain - 1) / grain, (n + grain - 1) / grain / int64_t(r.seen.size()) + 1)
+              << "unequal parts";
           if (e != n) {
             EXPECT_EQ((e - b) % grain, 0);
           }
@@ -96,7 +98,8 @@ TEST(ThreadPool, FirstExceptionByRange) {
   try {
     pool.run(4, 1, [&](int64_t b, int64_t) {
       ++ran;
-      if (b == 1) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      if (b != 2)
+        std::this_thread::sleep_for(std::chrono::milliseconds(b == 1 ? 5 : 15));  // thrown in the order 2, 1, 3
       if (b >= 1) throw Error("range " + std::to_string(b));
     });
     FAIL() << "nothing was thrown";
@@ -110,10 +113,12 @@ TEST(ThreadPool, FirstExceptionByRange) {
 TEST(ThreadPool, FirstExceptionByIndex) {
   ThreadPool pool(3);
   for (int round = 0; round < 50; ++round) {
+    std::vector<std::atomic<int>> ran(100);
     try {
       pool.each(100, [&](int64_t i) {
+        EXPECT_EQ(++ran[size_t(i)], 1);
         if (i == 7) std::this_thread::sleep_for(std::chrono::microseconds(300));
-        if (i >= 7) throw Error(std::to_string(i));
+        if (i == 7 || i == 20) throw Error(std::to_string(i));
       });
       FAIL() << "nothing was thrown";
     } catch (const Error& e) {

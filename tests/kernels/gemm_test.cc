@@ -148,7 +148,7 @@ class GemmTest : public KernelTest {
 };
 
 TEST_P(GemmTest, EveryNumberOfTokens) {
-  for (int m = 0; m <= 20; ++m)
+  for (int m = 0; m <= 32; ++m)
     for (const int n : {16, 70})
       for (const int k : {7, 64})
         for (const Type type : {Type::f32, Type::bf16, Type::f16}) check(type, m, n, k, true, m % 2);
@@ -156,18 +156,18 @@ TEST_P(GemmTest, EveryNumberOfTokens) {
 
 TEST_P(GemmTest, EveryWidth) {
   for (int n = 0; n <= 35; ++n)
-    for (const int m : {1, 2, 5, 9})
+    for (const int m : {1, 2, 5, 9, 25})
       for (const bool panels : {true, false})
         for (const Type type : {Type::f32, Type::bf16, Type::f16}) check(type, m, n, 19, panels, n % 2);
 }
 
 TEST_P(GemmTest, LongSums) {
   for (const int k : {0, 1, 319, 320, 321, 576, 1000, 1536})
-    for (const int m : {1, 3, 20})
+    for (const int m : {1, 3, 20, 30})
       for (const bool panels : {true, false})
         for (const bool accumulate : {true, false}) check(Type::f32, m, 41, k, panels, accumulate);
   for (const Type type : {Type::bf16, Type::f16})
-    for (const int m : {1, 7, 20}) check(type, m, 24, 1536, m == 7, true);
+    for (const int m : {1, 7, 30}) check(type, m, 24, 1536, m == 7, true);
 }
 
 TEST_P(GemmTest, ManyTokens) {
@@ -195,12 +195,12 @@ TEST_P(GemmTest, TokenDoesNotDependOnItsCompany) {
 
 // Every 16-bit pattern as a weight, against base/numeric.h: the product with 1 is the decoded value.
 TEST_P(GemmTest, DecodesEveryPattern) {
-  const float one[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+  const std::vector<float> one(32, 1.f);
   std::vector<uint16_t> b(65536);
   for (size_t i = 0; i < b.size(); ++i) b[i] = uint16_t(i);
-  std::vector<float> c(b.size() * 16);
-  for (const int m : {1, 16}) {
-    const Gemm g{.a = one,
+  std::vector<float> c(b.size() * 32);
+  for (const int m : {1, 16, 32}) {
+    const Gemm g{.a = one.data(),
                  .a_row = 1,
                  .b = b.data(),
                  .b_panel = 16,
@@ -223,7 +223,7 @@ TEST_P(GemmTest, DecodesEveryPattern) {
 
 TEST_P(GemmTest, NanAndInfinityStayInTheirRowAndColumn) {
   constexpr float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
-  for (const int m : {3, 20}) {
+  for (const int m : {3, 30}) {
     Product p(Type::f32, m, 20, 50, true, false, 9);
     p.put_a(1, 40, nan);
     p.put_b(7, 18, inf);

@@ -115,12 +115,12 @@ class MatmulI4Test : public KernelTest {
 
 TEST_P(MatmulI4Test, EveryNumberOfTokens) {
   const Matrix w(50, 192, 64, 1);
-  for (int tokens = 0; tokens <= 20; ++tokens) check(w, normals(size_t(tokens * w.cols), 2), tokens);
+  for (int tokens = 0; tokens <= 26; ++tokens) check(w, normals(size_t(tokens * w.cols), 2), tokens);
 }
 
 TEST_P(MatmulI4Test, EveryGroupSize) {
   for (int group = 8; group <= kMaxActGroup; group += 8)
-    for (const int tokens : {1, 3, 9}) {
+    for (const int tokens : {1, 3, 19}) {
       const Matrix w(33, 3 * group, group, unsigned(group));
       check(w, normals(size_t(tokens * w.cols), 3), tokens);
     }
@@ -129,13 +129,13 @@ TEST_P(MatmulI4Test, EveryGroupSize) {
 TEST_P(MatmulI4Test, LongRowsAndManyTokens) {
   for (const int group : {32, 64, 128, 120}) {
     const Matrix w(31, 1536 / group * group, group, unsigned(group));
-    for (const int tokens : {1, 64, 65, 70}) check(w, normals(size_t(tokens * w.cols), 4), tokens);
+    for (const int tokens : {1, 72, 73, 80}) check(w, normals(size_t(tokens * w.cols), 4), tokens);
   }
 }
 
 TEST_P(MatmulI4Test, EveryNumberOfRows) {
   for (int rows = 1; rows <= 49; ++rows)
-    for (const int tokens : {1, 2, 3, 4, 11})
+    for (const int tokens : {1, 2, 3, 4, 19})
       check(Matrix(rows, 64, 32, unsigned(rows)), normals(size_t(tokens * 64), 5), tokens);
 }
 
@@ -145,7 +145,7 @@ TEST_P(MatmulI4Test, LargestSums) {
   for (const int code : {0, 15})
     for (const int zero : {0, 15})
       for (const float sign : {1.f, -1.f})
-        for (const int tokens : {1, 2, 4, 9}) {
+        for (const int tokens : {1, 2, 4, 19}) {
           Matrix w(18, 256, kMaxActGroup, 1);
           std::fill(w.codes.begin(), w.codes.end(), uint8_t(code));
           std::fill(w.zeros.begin(), w.zeros.end(), uint8_t(zero));
@@ -155,7 +155,7 @@ TEST_P(MatmulI4Test, LargestSums) {
 
 TEST_P(MatmulI4Test, ZerosAndOutliers) {
   const Matrix w(20, 256, 128, 7);
-  for (const int tokens : {1, 4, 12}) {
+  for (const int tokens : {1, 4, 22}) {
     check(w, std::vector<float>(size_t(tokens * 256), 0.f), tokens);
     auto x = normals(size_t(tokens * 256), 6);
     for (int t = 0; t < tokens; ++t) x[size_t(t * 256 + 17)] = 3e6f;
@@ -187,7 +187,7 @@ TEST_P(MatmulI4Test, PanelsAndTokensDoNotDependOnTheSplit) {
   const Matrix w(100, 320, 64, 13);
   const auto stream = w.stream();
   const PackedI4 packed{stream.data(), w.rows, w.cols, w.group};
-  for (const int tokens : {4, 17}) {
+  for (const int tokens : {4, 9, 19}) {
     const Activations act(*set().set, normals(size_t(tokens * w.cols), 14), tokens, w.cols, w.group);
     std::vector<float> whole(size_t(tokens * 100)), split(whole.size()), alone(100);
     set()->matmul_i4(packed, act.view(), whole.data(), 100, 0, 7);
@@ -285,7 +285,7 @@ TEST_P(MatmulI4Test, NanAndInfinityReachTheResult) {
   const auto stream = w.stream();
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                           -std::numeric_limits<float>::infinity()})
-    for (const int tokens : {2, 9}) {
+    for (const int tokens : {2, 19}) {
       auto x = normals(size_t(tokens * 128), 18);
       x[128 + 70] = bad;
       const Activations q(*set().set, x, tokens, 128, 64);
