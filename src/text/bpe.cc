@@ -90,7 +90,8 @@ void Bpe::add_merge(std::string_view left, std::string_view right, int32_t rank)
            right, text);
     return *found;
   };
-  merges_.set(id(left), id(right), {rank, id(std::string(left).append(right))});
+  const int32_t a = id(left), b = id(right);
+  merges_.set(a, b, {rank, id(std::string(left).append(right))});
 }
 
 bool Bpe::append_bytes(std::string_view character, std::vector<int32_t>& ids) const {
