@@ -1,6 +1,7 @@
 """The Jinja environment that transformers gives to chat templates, and what the vector scripts share."""
 import copy
 import datetime
+import functools
 import json
 
 import jinja2
@@ -42,13 +43,18 @@ def environment():
     return env
 
 
+@functools.lru_cache(maxsize=None)
+def compiled(source):
+    return environment().from_string(source)
+
+
 def render(source, case):
     """{"output": text} or {"error": the exception's name}. `case` holds what ChatTemplate::Options holds."""
     case = copy.deepcopy(case)  # Jinja's own indent filter changes a list that it is given
     variables = dict(case.get("extra") or {})
     variables.update({k: case[k] for k in ("bos_token", "eos_token") if case.get(k)})
     try:
-        text = environment().from_string(source).render(
+        text = compiled(source).render(
             messages=case.get("messages"), tools=case.get("tools"), documents=case.get("documents"),
             add_generation_prompt=case.get("add_generation_prompt", False), **variables)
         text.encode("utf-8")
