@@ -44,19 +44,21 @@ std::vector<Symbol> linked(const std::vector<int32_t>& ids) {
   return symbols;
 }
 
-}  // namespace
-
-Bpe::Bpe(const nlohmann::json& model) {
-  check_options(model);
+Vocabulary read_vocabulary(const nlohmann::json& model) {
   const nlohmann::json* vocab = fields::find(model, "vocab");
   if (!vocab || !vocab->is_object()) fields::bad("model BPE", "vocab", "an object of tokens and ids");
+  Vocabulary vocabulary(vocab->size());
   for (const auto& [text, id] : vocab->items())
-    vocabulary_.add(text, fields::index(id, "model BPE", "vocab", Vocabulary::limit));
-  if (const std::string unknown = fields::text(model, "model BPE", "unk_token", ""); !unknown.empty()) {
-    if (!vocabulary_.id_of(unknown))
-      fail("tokenizer", "tokenizer.json: unk_token \"{}\" is no token of the vocabulary", unknown);
-    unknown_ = *vocabulary_.id_of(unknown);
-  }
+    vocabulary.add(text, fields::index(id, "model BPE", "vocab", Vocabulary::limit));
+  return vocabulary;
+}
+
+}  // namespace
+
+Bpe::Bpe(const nlohmann::json& model) : vocabulary_(read_vocabulary(model)) {
+  check_options(model);
+  unknown_text_ = fields::text(model, "model BPE", "unk_token", "");
+  if (!unknown_text_.empty()) unknown_ = vocabulary_.id_of(unknown_text_).value_or(-1);
   fuse_unknown_ = fields::flag(model, "model BPE", "fuse_unk", false);
   ignore_merges_ = fields::flag(model, "model BPE", "ignore_merges", false);
   if (fields::flag(model, "model BPE", "byte_fallback", false)) {
@@ -90,7 +92,8 @@ void Bpe::add_merge(std::string_view left, std::string_view right, int32_t rank)
            right, text);
     return *found;
   };
-  merges_.set(id(left), id(right), {rank, id(std::string(left).append(right))});
+  const int32_t a = id(left), b = id(right);
+  merges_.set(a, b, {rank, id(std::string(left).append(right))});
 }
 
 bool Bpe::append_bytes(std::string_view character, std::vector<int32_t>& ids) const {
@@ -104,8 +107,8 @@ bool Bpe::append_bytes(std::string_view character, std::vector<int32_t>& ids) co
 std::vector<int32_t> Bpe::characters(std::string_view piece) const {
   std::vector<int32_t> ids;
   ids.reserve(piece.size());
-  bool pending =
-      false;  // an unknown token waits: the next unknown may fuse with it. As in the reference, bytes pass it.
+  // An unknown token waits, since the next unknown may fuse with it. As in the reference, bytes overtake it.
+  bool pending = false;
   for (size_t pos = 0; pos < piece.size();) {
     const size_t begin = pos;
     utf8::next(piece, pos);
@@ -114,7 +117,10 @@ std::vector<int32_t> Bpe::characters(std::string_view piece) const {
       if (pending) ids.push_back(unknown_);
       pending = false;
       ids.push_back(*id);
-    } else if (!append_bytes(character, ids) && unknown_ >= 0) {
+    } else if (!append_bytes(character, ids) && !unknown_text_.empty()) {
+      if (unknown_ < 0)
+        fail("tokenizer", "\"{}\" has no token, and the unknown token \"{}\" has none either", character,
+             unknown_text_);
       if (pending && !fuse_unknown_) ids.push_back(unknown_);
       pending = true;
     }

@@ -26,7 +26,8 @@ class Bpe final : public TokenModel {
   Vocabulary vocabulary_;
   Merges merges_;
   std::vector<int32_t> byte_ids_;  // 256 ids, -1 where <0xXX> is no token; empty without byte fallback
-  int32_t unknown_ = -1;
+  std::string unknown_text_;       // empty: characters without a token vanish
+  int32_t unknown_ = -1;           // its id, -1 if the vocabulary lacks it: an error only where it is needed
   bool fuse_unknown_ = false;
   bool ignore_merges_ = false;  // a piece that is a token is taken whole
 };

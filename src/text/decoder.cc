@@ -1,5 +1,6 @@
 #include "text/decoder.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -214,7 +215,7 @@ void append_decoder(const nlohmann::json& spec, std::vector<DecoderFactory>& ste
   const std::string type = fields::type(spec, "decoder");
   if (type == "Replace") {
     const auto pattern = std::make_shared<const Pattern>(spec, "decoder Replace");
-    steps.emplace_back([pattern, content = fields::text(spec, "decoder Replace", "content")] {
+    steps.emplace_back([pattern, content = fields::insertion(spec, "decoder Replace", "content")] {
       return std::make_unique<Replace>(pattern, content);
     });
   } else if (type == "ByteFallback") {
@@ -235,6 +236,14 @@ void append_decoder(const nlohmann::json& spec, std::vector<DecoderFactory>& ste
   }
 }
 
+/// Each Replace may make a text several times longer. Published decoders have one.
+void check_growth(const nlohmann::json& decoders) {
+  constexpr auto most = 3;
+  const auto is_replace = [](const nlohmann::json& d) { return fields::type(d, "decoder") == "Replace"; };
+  if (std::count_if(decoders.begin(), decoders.end(), is_replace) > most)
+    fail("tokenizer", "tokenizer.json: a decoder with more than {} Replace is not plausible", most);
+}
+
 }  // namespace
 
 std::vector<DecoderFactory> make_decoder(const nlohmann::json& spec) {
@@ -243,6 +252,7 @@ std::vector<DecoderFactory> make_decoder(const nlohmann::json& spec) {
     steps.emplace_back([] { return std::make_unique<JoinBySpaces>(); });
   } else if (fields::type(spec, "decoder") == "Sequence") {
     for (const nlohmann::json& d : fields::array(spec, "decoder Sequence", "decoders")) append_decoder(d, steps);
+    check_growth(fields::array(spec, "decoder Sequence", "decoders"));
   } else {
     append_decoder(spec, steps);
   }

@@ -12,7 +12,7 @@
 namespace awq::jinja {
 namespace {
 
-constexpr int kDeepestRun = 1000;  // nested evaluations: a hundred levels of a recursive macro
+constexpr int kDeepestRun = 1000;  // nested statements and evaluations: a hundred levels of a recursive macro
 
 class Namespace final : public Object {
  public:
@@ -169,6 +169,22 @@ class Macro final : public Object {
   std::shared_ptr<Scope> scope_;
 };
 
+/// Counts how deep the evaluation nests, for as long as it lives. Every way to recurse passes a statement or an
+/// expression.
+class Interpreter::Nested {
+ public:
+  explicit Nested(Interpreter& run) : depth_(run.depth_) {
+    if (depth_ >= kDeepestRun) fault("the template recurses too deeply");
+    ++depth_;
+  }
+  ~Nested() { --depth_; }
+  Nested(const Nested&) = delete;
+  Nested& operator=(const Nested&) = delete;
+
+ private:
+  int& depth_;
+};
+
 Interpreter::~Interpreter() {
   for (const auto& scope : captured_scopes_) scope->names.clear();
   for (const auto& object : namespaces_) static_cast<Namespace&>(*object).clear();
@@ -217,6 +233,7 @@ Interpreter::Flow Interpreter::run(const Body& body) {
 }
 
 Interpreter::Flow Interpreter::run(const Stmt& s) {
+  const Nested nested(*this);
   where_ = s.at;
   budget_.charge(4);
   switch (s.kind) {
@@ -363,9 +380,8 @@ Value Interpreter::eval(const Expr& e) {
   const Position outer = where_;
   where_ = e.at;
   budget_.charge(4);
-  if (++depth_ > kDeepestRun) fault("the template recurses too deeply");
+  const Nested nested(*this);
   Value v = dispatch(e);
-  --depth_;
   where_ = outer;
   return v;
 }

@@ -51,6 +51,7 @@ class Interpreter {
  private:
   friend class Macro;
   enum class Flow { next, break_loop, continue_loop };
+  class Nested;
 
   Flow run(const Body& body);
   Flow run(const Stmt& s);

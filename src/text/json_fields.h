@@ -36,6 +36,14 @@ inline std::string text(const nlohmann::json& object, std::string_view component
   return find(object, key) ? text(object, component, key) : std::string(missing);
 }
 
+/// A text that is put into every place where something is found: its length multiplies that of the whole.
+inline std::string insertion(const nlohmann::json& object, std::string_view component, std::string_view key) {
+  constexpr size_t longest = 16;  // bytes; published tokenizers insert one character
+  std::string value = text(object, component, key);
+  if (value.size() > longest) bad(component, key, fmt::format("a string of at most {} bytes", longest));
+  return value;
+}
+
 inline bool flag(const nlohmann::json& object, std::string_view component, std::string_view key, bool missing) {
   const nlohmann::json* v = find(object, key);
   if (!v) return missing;

@@ -44,7 +44,7 @@ class Prepend final : public Normalizer {
 class Replace final : public Normalizer {
  public:
   explicit Replace(const nlohmann::json& spec)
-      : pattern_(spec, "normalizer Replace"), content_(fields::text(spec, "normalizer Replace", "content")) {}
+      : pattern_(spec, "normalizer Replace"), content_(fields::insertion(spec, "normalizer Replace", "content")) {}
   std::string apply(std::string text) const override { return pattern_.replace_all(text, content_); }
 
  private:
@@ -62,7 +62,11 @@ class Chain final : public Normalizer {
     }
   }
   std::string apply(std::string text) const override {
-    for (const auto& part : parts_) text = part->apply(std::move(text));
+    const size_t largest = 65536 + 64 * text.size();  // no real sequence comes near: it would be one that explodes
+    for (const auto& part : parts_) {
+      text = part->apply(std::move(text));
+      if (text.size() > largest) fail("tokenizer", "the normalizer makes more than {} bytes of a text", largest);
+    }
     return text;
   }
 
@@ -85,7 +89,7 @@ std::unique_ptr<Normalizer> make_normalizer(const nlohmann::json& spec) {
   const std::string type = fields::type(spec, "normalizer");
   if (const auto form = unicode_form(type)) return std::make_unique<Unicode>(*form);
   if (type == "Lowercase") return std::make_unique<Lowercase>();
-  if (type == "Prepend") return std::make_unique<Prepend>(fields::text(spec, "normalizer Prepend", "prepend"));
+  if (type == "Prepend") return std::make_unique<Prepend>(fields::insertion(spec, "normalizer Prepend", "prepend"));
   if (type == "Replace") return std::make_unique<Replace>(spec);
   if (type == "Sequence") return std::make_unique<Chain>(spec);
   fail("tokenizer", "tokenizer.json: the normalizer {} is not implemented", type);

@@ -1,5 +1,7 @@
 #pragma once
-// Python's str, on UTF-8. Positions and lengths count characters.
+// Python's str, on UTF-8. Positions and lengths count characters. Two differences: a final sigma is lowered as any
+// other, and `title` and `capitalize` treat ten letters (nine Greek ones with iota subscript, U+0149) by their case
+// folding.
 #include <cstdint>
 #include <optional>
 #include <string>

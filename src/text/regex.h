@@ -9,8 +9,8 @@
 namespace awq {
 
 /// A regular expression as tokenizer files write them (Oniguruma, Ruby syntax, Unicode), run by PCRE2. Where the two
-/// read a pattern differently it is rewritten; what cannot be rewritten throws Error with the pattern. Immutable; may
-/// be used from several threads.
+/// read a pattern differently it is rewritten; what cannot be rewritten throws Error with the pattern. Characters newer
+/// than PCRE2's Unicode tables (10.42: Unicode 14) count as unassigned. Immutable; may be used from several threads.
 class Regex {
  public:
   explicit Regex(std::string_view pattern);

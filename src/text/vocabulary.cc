@@ -27,7 +27,9 @@ void Vocabulary::grow() {
 }
 
 void Vocabulary::add(std::string_view text, int64_t id) {
-  if (id < 0 || id >= limit) fail("tokenizer", "token \"{}\" has the id {}; ids go from 0 to {}", text, id, limit - 1);
+  if (id < 0 || static_cast<uint64_t>(id) > largest_)
+    fail("tokenizer", "token \"{}\" has the id {}; in a vocabulary of this size ids go from 0 to {}", text, id,
+         largest_);
   if (2 * (count_ + 1) > slots_.size()) grow();
   const auto at = static_cast<size_t>(id);
   if (at >= texts_.size()) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -7,12 +8,14 @@
 
 namespace awq {
 
-/// Texts and their ids, both ways. Ids may have holes. Immutable once filled.
+/// Texts and their ids, both ways. Ids may have holes, but memory is taken for every id: a file that says "a": 16000000
+/// and no more must not cost half a gigabyte. Immutable once filled.
 class Vocabulary {
  public:
-  static constexpr int32_t limit = 1 << 24;  // the largest published vocabulary has 262,144 entries
+  static constexpr int32_t limit = 1 << 24;  // above any id; the largest published vocabulary has 262,144 entries
 
-  /// Throws Error if the text or the id is taken, or the id is not below `limit`.
+  explicit Vocabulary(size_t entries) : largest_(std::min<size_t>(limit - 1, 65536 + 16 * entries)) {}
+  /// Throws Error if the text or the id is taken, or the id is implausible for so many entries.
   void add(std::string_view text, int64_t id);
   std::optional<int32_t> id_of(std::string_view text) const;
   /// Null if no text has the id.
@@ -33,6 +36,7 @@ class Vocabulary {
   std::vector<bool> used_;          // by id
   std::vector<Slot> slots_;         // a power of two, at most half of them taken
   size_t count_ = 0;
+  size_t largest_;  // id
 };
 
 }  // namespace awq
