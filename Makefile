@@ -37,7 +37,7 @@ bench: build
 format: setup
 	tools/format.sh -i
 
-lint: build
+lint: setup
 	tools/format.sh --dry-run -Werror
 	tools/lint.sh
 

@@ -2,8 +2,7 @@
 
 #include <openssl/evp.h>
 
-#include <sstream>
-
+#include "engine/documents.h"
 #include "engine/self_calibration.h"
 #include "io/file.h"
 #include "quantizer/prompts.h"
@@ -60,7 +59,7 @@ class Cutter {
       ++unused_;
       return;
     }
-    if (current_.empty() && bos_) current_.push_back(*bos_);
+    if (current_.empty() && bos_ && t != *bos_) current_.push_back(*bos_);
     current_.push_back(t);
     if (current_.size() == length_) set_.sequences.push_back(std::exchange(current_, {}));
   }
@@ -75,14 +74,6 @@ class Cutter {
   CalibrationSet set_;
 };
 
-std::vector<int32_t> encode_line(const nlohmann::ordered_json& line, const TextSide& text, const std::string& where) {
-  if (line.is_object() && line.contains("text") && line.at("text").is_string())
-    return text.tokenizer().encode(line.at("text").get<std::string>(), false, false);
-  if (line.is_object() && line.contains("messages")) return text.encode_chat(line.at("messages"), false);
-  fail("calibrate", "{}: expected an object with \"text\" (a string) or \"messages\" (a chat), got {:.60}", where,
-       line.dump());
-}
-
 }  // namespace
 
 CalibrationSet read_calibration(const std::filesystem::path& file, const TextSide& text, int sequences, int length) {
@@ -91,15 +82,7 @@ CalibrationSet read_calibration(const std::filesystem::path& file, const TextSid
   if (file.extension() == ".txt") {
     cutter.add(text.tokenizer().encode(content, false, false));
   } else if (file.extension() == ".jsonl") {
-    std::istringstream lines(content);
-    std::string line;
-    for (int n = 1; std::getline(lines, line); ++n) {
-      if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-      const auto json = nlohmann::ordered_json::parse(line, nullptr, false);
-      const std::string where = fmt::format("{} line {}", file.string(), n);
-      if (json.is_discarded()) fail("calibrate", "{}: no valid JSON; expected one object a line", where);
-      cutter.add(encode_line(json, text, where));
-    }
+    for (const auto& document : encode_json_lines(content, text, "calibrate", file.string())) cutter.add(document);
   } else {
     fail("calibrate", "{}: expected a .txt or .jsonl file, got \"{}\"", file.string(), file.extension().string());
   }

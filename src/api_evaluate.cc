@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "awq/awq.h"
-#include "engine/runtime.h"
+#include "engine/documents.h"
 #include "eval/divergence.h"
 
 namespace awq {
@@ -48,7 +48,11 @@ struct Subject {
 };
 
 std::vector<int32_t> tokens_of_text(const Checkpoint& model, std::string_view text, const EvaluateOptions& o) {
-  std::vector<int32_t> tokens = TextSide(model).tokenizer().encode(text, true, false);
+  const TextSide side(model);
+  std::vector<int32_t> tokens = side.tokenizer().encode(o.json_lines ? "" : text, true, false);
+  if (o.json_lines)
+    for (const auto& d : encode_json_lines(text, side, "eval", "the text"))
+      tokens.insert(tokens.end(), d.begin(), d.end());
   if (o.window < 2) fail("eval", "--window {}: expected at least 2 tokens", o.window);
   if (o.window > model.spec().max_context)
     fail("eval", "--window {} is longer than the model's context of {} tokens", o.window, model.spec().max_context);

@@ -134,6 +134,7 @@ nlohmann::ordered_json report_json(const QuantizeReport& r, const QuantizeOption
                       {"texts", r.calibration.texts},
                       {"tokens_read", r.calibration.tokens_read},
                       {"tokens_unused", r.calibration.tokens_unused}};
+  if (!r.left_out.empty()) j["left_out"] = r.left_out;
   j["worst_fold_error"] = r.worst_fold_error;
   for (const GroupReport& g : r.groups)
     j["scales"].push_back({{"producer", g.producer},
@@ -186,6 +187,7 @@ class Job {
     for (const BlockResult& b : quantize_blocks(
              {*source_, *sink, *method_, quant, calibration.sequences, {}, *device_.backend, host(), flow_progress()}))
       add_block(spec, b, report_);
+    report_.left_out = source_->left_out();
     for (const SideFile& f : source_->side_files()) sink->put_side_file(f);
     sink->put_side_file({"awq-report.json", report_json(report_, options_, device_.kernels.name).dump(1) + "\n", {}});
     sink->finish();

@@ -7,7 +7,9 @@
 namespace awq::cli {
 namespace {
 
-struct Options {
+constexpr const char* kTextHelp = "Text to predict: any text file, or .jsonl (\"text\" or \"messages\"), joined";
+
+struct EvalFlags {
   std::string model, text, ids, dump_logits;
   std::vector<std::filesystem::path> models;
   bool json = false;
@@ -63,7 +65,7 @@ void write_npy(const std::string& path, std::span<const float> values, size_t ro
   if (!out) throw Error(fmt::format("[eval] {}: the logits could not be written. Is the disk full?", path));
 }
 
-void dump_logits(const Options& o) {
+void dump_logits(const EvalFlags& o) {
   const auto ids = nlohmann::json::parse(read_file(o.ids), nullptr, false);
   if (!ids.is_array())
     throw Error(fmt::format("[eval] {}: expected a JSON list of token ids, such as [1, 22, 333]", o.ids));
@@ -71,12 +73,17 @@ void dump_logits(const Options& o) {
   write_npy(o.dump_logits, logits(o.model, tokens, o.evaluate.device), tokens.size());
 }
 
-void run_eval(const Options& o) {
+std::string text_of(EvalFlags& o) {
+  o.evaluate.json_lines = o.text.ends_with(".jsonl");
+  return read_file(o.text);
+}
+
+void run_eval(EvalFlags& o) {
   if (!o.ids.empty()) return dump_logits(o);
   EvaluateReport report;
   {
     ProgressLine line;
-    report = evaluate(o.model, read_file(o.text), o.evaluate, std::ref(line));
+    report = evaluate(o.model, text_of(o), o.evaluate, std::ref(line));
   }
   if (o.json)
     fmt::print("{}\n", to_json(report).dump(1));
@@ -84,11 +91,11 @@ void run_eval(const Options& o) {
     print_table({&report, 1});
 }
 
-void run_compare(const Options& o) {
+void run_compare(EvalFlags& o) {
   std::vector<EvaluateReport> reports;
   {
     ProgressLine line;
-    reports = compare(o.model, o.models, read_file(o.text), o.evaluate, std::ref(line));
+    reports = compare(o.model, o.models, text_of(o), o.evaluate, std::ref(line));
   }
   if (!o.json) return print_table(reports);
   nlohmann::ordered_json j = nlohmann::ordered_json::array();
@@ -96,7 +103,7 @@ void run_compare(const Options& o) {
   fmt::print("{}\n", j.dump(1));
 }
 
-void add_common(CLI::App& c, Options& o) {
+void add_common(CLI::App& c, EvalFlags& o) {
   c.add_option("--window", o.evaluate.window,
                "Tokens of a window; the text is tokenized once, cut, and its tail dropped")
       ->capture_default_str();
@@ -110,10 +117,10 @@ void add_common(CLI::App& c, Options& o) {
 }  // namespace
 
 void add_eval(CLI::App& app) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<EvalFlags>();
   CLI::App* c = app.add_subcommand("eval", "Perplexity of a model on a text, and its distance to the original");
   c->add_option("MODEL", o->model, "Folder or .gguf file, float or 4-bit")->required();
-  auto* text = c->add_option("--text", o->text, "Text file to predict");
+  auto* text = c->add_option("--text", o->text, kTextHelp);
   c->add_option("--against", o->evaluate.against, "The original model: adds KL divergence and top-1 agreement");
   auto* ids = c->add_option("--ids", o->ids, "Instead of a text: a JSON list of token ids")->excludes(text);
   auto* dump = c->add_option("--dump-logits", o->dump_logits,
@@ -129,11 +136,11 @@ void add_eval(CLI::App& app) {
 }
 
 void add_compare(CLI::App& app) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<EvalFlags>();
   CLI::App* c = app.add_subcommand("compare", "Several versions of a model against the original, in one table");
   c->add_option("ORIGINAL", o->model, "The float model")->required();
   c->add_option("MODEL", o->models, "Versions of it")->required();
-  c->add_option("--text", o->text, "Text file to predict")->required();
+  c->add_option("--text", o->text, kTextHelp)->required();
   add_common(*c, *o);
   c->footer("Example:\n  awq compare SmolLM2-135M.gguf smollm2-rtn smollm2-awq --text wiki.txt --windows 20");
   c->callback([o] { run_compare(*o); });

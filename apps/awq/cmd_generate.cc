@@ -49,7 +49,7 @@ void add_sampling(CLI::App& c, Sampling& s) {
   c.add_option("--stop", s.stop, "Text that ends the answer (may be given several times)");
 }
 
-struct Options {
+struct GenerateFlags {
   std::string model, prompt, prompt_file, system;
   bool chat = false, json = false;
   Sampling sampling;
@@ -94,7 +94,7 @@ std::vector<Message> with_system(const std::string& system) {
   return system.empty() ? std::vector<Message>{} : std::vector<Message>{{"system", system}};
 }
 
-void run_generate(Options& o) {
+void run_generate(GenerateFlags& o) {
   if (!o.prompt_file.empty()) o.prompt = read_file(o.prompt_file);
   Engine engine = open_engine(o.model, o.device);
   std::vector<Message> messages = with_system(o.system);
@@ -122,7 +122,7 @@ bool read_line(std::string& line) {
   return false;
 }
 
-void run_chat(Options& o) {
+void run_chat(GenerateFlags& o) {
   Engine engine = open_engine(o.model, o.device);
   if (!engine.has_chat_template())
     throw Error(fmt::format(
@@ -143,7 +143,7 @@ void run_chat(Options& o) {
 }  // namespace
 
 void add_generate(CLI::App& app) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<GenerateFlags>();
   CLI::App* c = app.add_subcommand("generate", "Continue a text, or answer one message with --chat");
   c->add_option("MODEL", o->model, "Folder or .gguf file, float or 4-bit")->required();
   auto* text = c->add_option("-p,--prompt", o->prompt, "Text to start from");
@@ -161,7 +161,7 @@ void add_generate(CLI::App& app) {
 }
 
 void add_chat(CLI::App& app) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<GenerateFlags>();
   CLI::App* c = app.add_subcommand("chat", "Talk to a model in the terminal");
   c->add_option("MODEL", o->model, "Folder or .gguf file, float or 4-bit")->required();
   c->add_option("--system", o->system, "System message");

@@ -5,7 +5,7 @@
 namespace awq::cli {
 namespace {
 
-struct Options {
+struct QuantizeFlags {
   std::string model, out;
   QuantizeOptions quantize;
   bool json = false;
@@ -23,7 +23,7 @@ double mean(const QuantizeReport& r, double LayerReport::*field) {
   return r.layers.empty() ? 0 : sum / double(r.layers.size());
 }
 
-void print_json(const QuantizeReport& r, const Options& o) {
+void print_json(const QuantizeReport& r, const QuantizeFlags& o) {
   fmt::print("{}\n", nlohmann::ordered_json{{"output", o.out},
                                             {"method", o.quantize.method},
                                             {"group_size", r.group_size},
@@ -33,11 +33,12 @@ void print_json(const QuantizeReport& r, const Options& o) {
                                             {"calibration", r.calibration.source},
                                             {"mean_relative_error", mean(r, &LayerReport::error)},
                                             {"mean_relative_error_of_rounding", mean(r, &LayerReport::rounding_error)},
+                                            {"left_out", r.left_out},
                                             {"worst_fold_error", r.worst_fold_error}}
                          .dump(1));
 }
 
-void print_text(const QuantizeReport& r, const Options& o) {
+void print_text(const QuantizeReport& r, const QuantizeFlags& o) {
   fmt::print("{}: {} -> {}, 4 bits in groups of {}, {}\n", o.out, human_bytes(r.bytes_in), human_bytes(r.bytes_out),
              r.group_size, minutes(r.seconds));
   if (!r.group_size_reason.empty()) fmt::print("  groups of {} because {}\n", r.group_size, r.group_size_reason);
@@ -48,10 +49,11 @@ void print_text(const QuantizeReport& r, const Options& o) {
         r.calibration.tokens_unused ? fmt::format(" ({} tokens were not needed)", r.calibration.tokens_unused) : "");
   fmt::print("  mean relative output error of a layer {:.5f}; plain rounding {:.5f}\n", mean(r, &LayerReport::error),
              mean(r, &LayerReport::rounding_error));
+  if (!r.left_out.empty()) fmt::print("  not copied: {}\n", fmt::join(r.left_out, ", "));
   fmt::print("  every layer: {}/awq-report.json\n", o.out);
 }
 
-void run(Options& o) {
+void run(QuantizeFlags& o) {
   if (o.out.empty()) o.out = default_output(o.model);
   QuantizeReport report;
   {
@@ -67,7 +69,7 @@ void run(Options& o) {
 }  // namespace
 
 void add_quantize(CLI::App& app) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<QuantizeFlags>();
   CLI::App* c = app.add_subcommand("quantize", "Make a 4-bit AutoAWQ folder from a float model");
   c->add_option("MODEL", o->model, "Float model: a folder with safetensors, or a .gguf file")->required();
   c->add_option("-o,--output", o->out, "New folder; default: MODEL's name with -awq, in the current folder");

@@ -76,7 +76,8 @@ struct QuantizeReport {
   CalibrationReport calibration;
   double worst_fold_error = 0;  // relative change of a float block by folding its scales
   int group_size = 0;
-  std::string group_size_reason;  // why it is not 128, where it is not
+  std::string group_size_reason;      // why it is not 128, where it is not
+  std::vector<std::string> left_out;  // files and folders beside the model that were not copied: other weights
   uint64_t bytes_in = 0, bytes_out = 0;
   double bits_per_weight = 0;  // of the quantized matrices, scales and zero points included
   double seconds = 0;
@@ -98,6 +99,7 @@ QuantizeReport quantize(const std::filesystem::path& model, const std::filesyste
 struct EvaluateOptions {
   int window = 2048;                // tokens; the text is tokenized once and cut into windows, the tail is dropped
   int windows = 0;                  // 0: all
+  bool json_lines = false;          // the text is a .jsonl file's: as for calibration, its documents joined
   std::filesystem::path against{};  // the original, for KL and top-1 agreement
   DeviceOptions device{};
 };

@@ -5,6 +5,12 @@
 #include <unordered_set>
 
 namespace awq {
+namespace {
+
+// Tokens e^30 times less likely than the likeliest: a million of them together have a share below 1e-7.
+constexpr float kNever = -30;
+
+}  // namespace
 
 void Sampler::penalize(std::span<float> logits, std::span<const int32_t> history) const {
   if (options_.repetition_penalty == 1) return;
@@ -17,11 +23,15 @@ void Sampler::penalize(std::span<float> logits, std::span<const int32_t> history
 
 // Candidates in descending order where a filter needs order, else in the vocabulary's.
 std::vector<Sampler::Choice> Sampler::kept(std::span<const float> logits) const {
-  const double top = *std::max_element(logits.begin(), logits.end());
+  const float top = *std::max_element(logits.begin(), logits.end());
+  const float per_degree = float(1 / options_.temperature);
   std::vector<Choice> all;
+  all.reserve(logits.size());
   for (size_t i = 0; i < logits.size(); ++i) {
-    const double p = std::exp((logits[i] - top) / options_.temperature);
-    if (p >= options_.min_p && p > 0) all.push_back({int32_t(i), p});
+    const float x = (logits[i] - top) * per_degree;
+    if (x < kNever) continue;
+    const float p = std::exp(x);
+    if (p >= float(options_.min_p)) all.push_back({int32_t(i), p});
   }
   const auto better = [](const Choice& a, const Choice& b) { return a.p > b.p || (a.p == b.p && a.token < b.token); };
   if (options_.top_k > 0 && size_t(options_.top_k) < all.size()) {
@@ -30,13 +40,13 @@ std::vector<Sampler::Choice> Sampler::kept(std::span<const float> logits) const 
   }
   if (options_.top_p >= 1) return all;
   double total = 0, sum = 0;
-  for (const Choice& c : all) total += c.p;
+  for (const Choice& c : all) total += double(c.p);
   const auto worse = [&](const Choice& a, const Choice& b) { return better(b, a); };
   std::make_heap(all.begin(), all.end(), worse);  // only as many as are kept get sorted
   size_t left = all.size();
   while (left > 0 && sum < options_.top_p * total) {
     std::pop_heap(all.begin(), all.begin() + long(left), worse);
-    sum += all[--left].p;
+    sum += double(all[--left].p);
   }
   return {all.rbegin(), all.rbegin() + long(all.size() - left)};
 }
@@ -46,10 +56,10 @@ int32_t Sampler::sample(std::span<float> logits, std::span<const int32_t> histor
   if (options_.temperature <= 0) return int32_t(std::max_element(logits.begin(), logits.end()) - logits.begin());
   const std::vector<Choice> choices = kept(logits);
   double total = 0;
-  for (const Choice& c : choices) total += c.p;
+  for (const Choice& c : choices) total += double(c.p);
   double at = uniform() * total;
   for (const Choice& c : choices)
-    if ((at -= c.p) < 0) return c.token;
+    if ((at -= double(c.p)) < 0) return c.token;
   return choices.back().token;
 }
 

@@ -25,7 +25,7 @@ class Sampler {
  private:
   struct Choice {
     int32_t token;
-    double p;  // not normalised
+    float p;  // not normalised
   };
   void penalize(std::span<float> logits, std::span<const int32_t> history) const;
   std::vector<Choice> kept(std::span<const float> logits) const;

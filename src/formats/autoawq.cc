@@ -176,7 +176,7 @@ class AutoAwqSink : public FolderSink {
   std::vector<std::string> not_converted_;
 };
 
-bool detect(const fs::path& path) {
+bool is_autoawq(const fs::path& path) {
   try {
     const Json config = read_config(path);
     const auto q = config.find("quantization_config");
@@ -186,10 +186,10 @@ bool detect(const fs::path& path) {
   }
 }
 
-std::unique_ptr<Checkpoint> open(const fs::path& path) { return std::make_unique<AutoAwqCheckpoint>(path); }
+std::unique_ptr<Checkpoint> open_autoawq(const fs::path& path) { return std::make_unique<AutoAwqCheckpoint>(path); }
 
-std::unique_ptr<CheckpointSink> create(const fs::path& dir, const Json& config, const ModelSpec& spec,
-                                       const QuantSpec& quant) {
+std::unique_ptr<CheckpointSink> new_autoawq(const fs::path& dir, const Json& config, const ModelSpec& spec,
+                                            const QuantSpec& quant) {
   return create_autoawq(dir, config, spec, quant);
 }
 
@@ -202,6 +202,6 @@ std::unique_ptr<CheckpointSink> create_autoawq(const fs::path& dir, const Json& 
 }
 
 extern const Format kAutoAwq;
-const Format kAutoAwq{"autoawq", detect, open, create};
+const Format kAutoAwq{"autoawq", is_autoawq, open_autoawq, new_autoawq};
 
 }  // namespace awq

@@ -24,19 +24,29 @@ bool contains(const std::array<std::string_view, n>& list, std::string_view valu
 
 bool is_pickle(const fs::path& file) { return contains(kPickles, file.extension().string()); }
 
+bool holds_weights(const fs::path& file) {
+  return is_pickle(file) || contains(kOtherWeights, file.extension().string());
+}
+
 bool travels(const fs::path& file) {
   const std::string name = file.filename().string();
-  return !is_pickle(file) && !contains(kOtherWeights, file.extension().string()) && !contains(kAboutWeights, name) &&
-         !name.ends_with(".index.json");
+  return !holds_weights(file) && !contains(kAboutWeights, name) && !name.ends_with(".index.json");
+}
+
+// Sorted by name. Links count as what they point to: the hub's cache is made of them.
+std::vector<fs::directory_entry> entries_of(const fs::path& folder) {
+  std::error_code error;
+  std::vector<fs::directory_entry> entries;
+  for (const auto& entry : fs::directory_iterator(folder, error)) entries.push_back(entry);
+  if (error) fail("open", "{}: {}", folder.string(), error.message());
+  std::ranges::sort(entries);
+  return entries;
 }
 
 std::vector<fs::path> regular_files(const fs::path& folder) {
   std::vector<fs::path> files;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder, error))
+  for (const auto& entry : entries_of(folder))
     if (std::error_code ignored; entry.is_regular_file(ignored)) files.push_back(entry.path());
-  if (error) fail("open", "{}: {}", folder.string(), error.message());
-  std::ranges::sort(files);
   return files;
 }
 
@@ -112,6 +122,20 @@ std::vector<SideFile> FolderCheckpoint::side_files() const {
   for (const fs::path& file : regular_files(folder_))
     if (travels(file)) files.push_back({file.filename().string(), "", file});
   return files;
+}
+
+std::vector<std::string> FolderCheckpoint::left_out() const {
+  std::set<fs::path> read;
+  for (const SafetensorsFile& file : files_.files()) read.insert(fs::path(file.name()).filename());
+  std::vector<std::string> names;
+  for (const auto& entry : entries_of(folder_)) {
+    const fs::path name = entry.path().filename();
+    if (std::error_code ignored; entry.is_directory(ignored))
+      names.push_back(name.string() + "/");
+    else if (holds_weights(name) && !read.contains(name))
+      names.push_back(name.string());
+  }
+  return names;
 }
 
 void TensorCheck::require(const std::string& name, const Shape& shape, std::initializer_list<DType> types) {

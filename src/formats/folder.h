@@ -23,6 +23,7 @@ class FolderCheckpoint : public Checkpoint {
   /// (*.index.json, quant_config.json): beside new weights they would be wrong. Pickles (.bin, .pt, .pth, .ckpt, .pkl)
   /// are never carried along: reading one runs code. Sorted by name.
   std::vector<SideFile> side_files() const override;
+  std::vector<std::string> left_out() const override;
 
  protected:
   FolderCheckpoint(const std::filesystem::path& folder, nlohmann::json config);

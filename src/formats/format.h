@@ -47,6 +47,8 @@ class Checkpoint {
   /// Everything but weights and config.json: tokenizer.json, tokenizer_config.json, chat_template.jinja,
   /// generation_config.json, licences. A GGUF's metadata is converted.
   virtual std::vector<SideFile> side_files() const = 0;
+  /// What lies beside the model and is in neither: weights in other formats, folders ("onnx/").
+  virtual std::vector<std::string> left_out() const { return {}; }
 };
 
 /// A side file's text, or an empty string where there is none.

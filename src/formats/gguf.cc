@@ -146,7 +146,7 @@ void GgufCheckpoint::check_tensors() const {
 }
 
 /// A damaged file with the right ending is ours too: the message is then about the damage.
-bool detect(const std::filesystem::path& path) {
+bool is_gguf(const std::filesystem::path& path) {
   std::error_code ignored;
   if (!std::filesystem::is_regular_file(path, ignored)) return false;
   std::array<char, 4> magic{};
@@ -154,13 +154,13 @@ bool detect(const std::filesystem::path& path) {
   return path.extension() == ".gguf" || std::string_view(magic.data(), magic.size()) == "GGUF";
 }
 
-std::unique_ptr<Checkpoint> open(const std::filesystem::path& path) { return open_gguf(Gguf(path)); }
+std::unique_ptr<Checkpoint> open_gguf(const std::filesystem::path& path) { return open_gguf(Gguf(path)); }
 
 }  // namespace
 
 std::unique_ptr<Checkpoint> open_gguf(Gguf file) { return std::make_unique<GgufCheckpoint>(std::move(file)); }
 
 extern const Format kGguf;
-const Format kGguf{"gguf", detect, open, nullptr};
+const Format kGguf{"gguf", is_gguf, open_gguf, nullptr};
 
 }  // namespace awq

@@ -61,14 +61,14 @@ class HfSink : public FolderSink {
   std::set<DType> types_;
 };
 
-bool detect(const fs::path& path) {
+bool is_hf(const fs::path& path) {
   std::error_code ignored;
   return fs::exists(path / "config.json", ignored);
 }
 
-std::unique_ptr<Checkpoint> open(const fs::path& path) { return std::make_unique<HfCheckpoint>(path); }
+std::unique_ptr<Checkpoint> open_hf(const fs::path& path) { return std::make_unique<HfCheckpoint>(path); }
 
-std::unique_ptr<CheckpointSink> create(const fs::path& dir, const Json& config, const ModelSpec& spec,
+std::unique_ptr<CheckpointSink> new_hf(const fs::path& dir, const Json& config, const ModelSpec& spec,
                                        const QuantSpec&) {
   return create_hf(dir, config, spec);
 }
@@ -81,6 +81,6 @@ std::unique_ptr<CheckpointSink> create_hf(const fs::path& dir, const Json& confi
 }
 
 extern const Format kHf;
-const Format kHf{"hf", detect, open, create};
+const Format kHf{"hf", is_hf, open_hf, new_hf};
 
 }  // namespace awq

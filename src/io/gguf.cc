@@ -13,7 +13,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "GGUF is read as it lies in memory");
 
 constexpr uint32_t kMagic = 0x46554747;               // "GGUF"
-constexpr int kMaxDepth = 4;                          // of arrays in arrays; real files do not nest at all
+constexpr int kMaxArrayDepth = 4;                     // of arrays in arrays; real files do not nest at all
 constexpr uint64_t kMaxName = 65535;                  // the format's limit for keys
 constexpr uint64_t kMaxElements = uint64_t(1) << 48;  // of a tensor: no file is near, and no product of sizes overflows
 constexpr uint64_t kMinEntry = 8 + 4 + 1, kMinTensor = 8 + 4 + 8 + 4 + 8;  // bytes of the shortest table entries
@@ -22,10 +22,10 @@ struct TypeInfo {
   std::string_view name;
   uint64_t size;  // 0: varies
 };
-constexpr TypeInfo kTypes[] = {{"u8", 1},  {"i8", 1},  {"u16", 2},     {"i16", 2},    {"u32", 4},
-                               {"i32", 4}, {"f32", 4}, {"boolean", 1}, {"string", 0}, {"array", 0},
-                               {"u64", 8}, {"i64", 8}, {"f64", 8}};
-const TypeInfo& info(GgufType t) { return kTypes[size_t(t)]; }
+constexpr TypeInfo kMetadataTypes[] = {{"u8", 1},  {"i8", 1},  {"u16", 2},     {"i16", 2},    {"u32", 4},
+                                       {"i32", 4}, {"f32", 4}, {"boolean", 1}, {"string", 0}, {"array", 0},
+                                       {"u64", 8}, {"i64", 8}, {"f64", 8}};
+const TypeInfo& info(GgufType t) { return kMetadataTypes[size_t(t)]; }
 
 std::string describe(const GgufValue& v) {
   if (v.type != GgufType::array) return std::string(info(v.type).name);
@@ -83,15 +83,15 @@ class Cursor {
 
 GgufType read_type(Cursor& c) {
   const auto t = c.number<uint32_t>("a metadata type");
-  if (t >= std::size(kTypes))
-    c.stop("metadata type {} at offset {} does not exist (0 to {})", t, c.at() - 4, std::size(kTypes) - 1);
+  if (t >= std::size(kMetadataTypes))
+    c.stop("metadata type {} at offset {} does not exist (0 to {})", t, c.at() - 4, std::size(kMetadataTypes) - 1);
   return GgufType(t);
 }
 
 void skip_values(Cursor& c, GgufType type, uint64_t count, int depth);
 
 GgufValue read_array(Cursor& c, int depth) {
-  if (depth > kMaxDepth) c.stop("arrays are nested more than {} deep at offset {}", kMaxDepth, c.at());
+  if (depth > kMaxArrayDepth) c.stop("arrays are nested more than {} deep at offset {}", kMaxArrayDepth, c.at());
   const GgufType element = read_type(c);
   const auto count = c.number<uint64_t>("an array's length");
   const uint64_t begin = c.at();

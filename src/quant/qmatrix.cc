@@ -51,7 +51,7 @@ void round_to(std::span<const float> w, Grid g, int levels, float* out) {
   for (size_t i = 0; i < w.size(); ++i) out[i] = level_of(w[i], g, levels) * g.scale;
 }
 
-QMatrix quantize(const Tensor& w, const QuantSpec& spec, const Tensor* clip) {
+QMatrix quantize(const Tensor& w, const QuantSpec& spec, std::span<const Range> ranges) {
   const int64_t rows = w.shape()[0], cols = w.shape()[1], g = spec.group_size;
   if (g < 1 || cols % g) fail("quantize", "a group of {} columns does not divide a matrix of {} columns", g, cols);
   QMatrix q{spec, Tensor::empty({rows, cols}, DType::u8), Tensor::empty({rows, cols / g}, DType::f32),
@@ -59,8 +59,7 @@ QMatrix quantize(const Tensor& w, const QuantSpec& spec, const Tensor* clip) {
   const auto in = w.as<float>();
   for (int64_t i = 0; i < rows * cols / g; ++i) {
     const auto group = in.subspan(size_t(i * g), size_t(g));
-    Range r = range_of(group);
-    if (clip) r = r.clipped(clip->as<float>()[size_t(i)]);
+    const Range r = ranges.empty() ? range_of(group) : ranges[size_t(i)];
     const Grid grid = grid_of(r, spec);
     if (!std::isfinite(grid.scale))
       fail("quantize", "weights from {} to {} need a scale beyond the range of {}", r.low, r.high,

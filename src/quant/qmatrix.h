@@ -37,6 +37,8 @@ using Weight = std::variant<Tensor, QMatrix>;
 /// Range of one group before rounding. Always contains zero, so that zero is a level and no group is cut off.
 struct Range {
   float low = 0, high = 0;
+  bool operator==(const Range&) const = default;
+  float largest() const { return std::max(-low, high); }
   Range clipped(float bound) const { return {std::max(low, -bound), std::min(high, bound)}; }
 };
 /// One group's levels: (code - zero) * scale for code in 0 .. levels.
@@ -53,9 +55,9 @@ void encode(std::span<const float> w, Grid g, int levels, uint8_t* codes);
 /// out[i] = the level nearest to w[i].
 void round_to(std::span<const float> w, Grid g, int levels, float* out);
 
-/// Round-to-nearest of a f32 [rows, cols] matrix on the grids of each group's range. `clip` (optional, f32 [rows,
-/// groups]) bounds the ranges. Throws Error if group_size does not divide cols or a scale does not fit its type.
-QMatrix quantize(const Tensor& w, const QuantSpec& spec, const Tensor* clip = nullptr);
+/// Round-to-nearest of a f32 [rows, cols] matrix on the grids of each group's range, or of `ranges`, [rows * groups] in
+/// row order, where given. Throws Error if group_size does not divide cols or a scale does not fit its type.
+QMatrix quantize(const Tensor& w, const QuantSpec& spec, std::span<const Range> ranges = {});
 Tensor dequantize(const QMatrix& q);  // f32 [rows, cols]
 
 }  // namespace awq

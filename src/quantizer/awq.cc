@@ -11,8 +11,24 @@ namespace awq {
 namespace {
 
 constexpr int kGridSteps = 20;
-// Candidates that are judged by running the module, after the sum of the layers' own losses has ranked the grid.
+// The grid is ranked by the layers' own losses, summed over about this many of their rows.
+constexpr int64_t kRankingRows = 1024;
+// Candidates that are then judged: by running the module, or on all rows.
 constexpr size_t kFinalists = 5;
+
+int64_t rows_of(const std::vector<Tensor>& weights) {
+  int64_t rows = 0;
+  for (const Tensor& w : weights) rows += w.shape()[0];
+  return rows;
+}
+
+Tensor every(int64_t step, const Tensor& w) {
+  const int64_t rows = (w.shape()[0] + step - 1) / step, cols = w.shape()[1];
+  Tensor some = Tensor::empty({rows, cols}, DType::f32);
+  for (int64_t r = 0; r < rows; ++r)
+    std::ranges::copy(w.as<float>().subspan(size_t(r * step * cols), size_t(cols)), some.as<float>().data() + r * cols);
+  return some;
+}
 
 double squared_distance(const Tensor& a, const Tensor& b) {
   double sum = 0;
@@ -23,6 +39,8 @@ double squared_distance(const Tensor& a, const Tensor& b) {
   return sum;
 }
 
+using Scales = std::vector<std::vector<float>>;  // of each candidate
+
 class Solver {
  public:
   Solver(BlockWeights& w, const Block& block, const BlockCalibration& calibration, const QuantSpec& spec, Backend& dev,
@@ -30,11 +48,11 @@ class Solver {
       : w_(w), block_(block), calibration_(calibration), spec_(spec), dev_(dev), host_(host) {}
 
   Solution run() {
-    std::vector<std::vector<float>> scales;
-    std::map<Param, double> rounding = rounding_errors();
+    Scales scales;
+    const std::map<Param, Baseline> before = baselines();
     for (const ScaleGroup& g : scale_groups(w_.spec)) scales.push_back(search(g));
     for (size_t i = 0; i < scales.size(); ++i) fold(w_, solution_.groups[i].group, scales[i]);
-    for (size_t i = 0; i < scales.size(); ++i) round_consumers(solution_.groups[i].group, scales[i], rounding);
+    for (size_t i = 0; i < scales.size(); ++i) round_consumers(solution_.groups[i].group, scales[i], before);
     return std::move(solution_);
   }
 
@@ -46,19 +64,21 @@ class Solver {
     return t;
   }
 
-  std::map<Param, double> rounding_errors() const {
-    std::map<Param, double> errors;
+  // Squared sums over all calibration tokens of a layer's output and of its error under plain rounding. Scales fold
+  // into the weights and out of the inputs, so the first is the same after them.
+  struct Baseline {
+    double energy = 0, rounding = 0;
+    double relative(double loss) const { return energy > 0 ? loss / energy : 0; }
+  };
+
+  std::map<Param, Baseline> baselines() const {
+    std::map<Param, Baseline> result;
     for (const ScaleGroup& g : scale_groups(w_.spec))
       for (Param p : g.consumers) {
-        const Tensor& w = w_.tensor(p);
-        errors[p] = relative(gram_loss(host_, w, dequantize(quantize(w, spec_)), site(g).gram), w, site(g).gram);
+        const Tensor &w = w_.tensor(p), &gram = site(g).gram;
+        result[p] = {gram_energy(host_, w, gram), gram_loss(host_, w, dequantize(quantize(w, spec_)), gram)};
       }
-    return errors;
-  }
-
-  double relative(double loss, const Tensor& w, const Tensor& gram) const {
-    const double energy = gram_energy(host_, w, gram);
-    return energy > 0 ? loss / energy : 0;
+    return result;
   }
 
   std::vector<float> search(const ScaleGroup& g) {
@@ -68,10 +88,9 @@ class Solver {
       wm = tied(wm, g.tied_heads, g.head_dim);
     }
     const std::vector<Candidate> grid = candidates(kGridSteps);
-    std::vector<std::vector<float>> scales;
+    Scales scales;
     for (Candidate c : grid) scales.push_back(scales_of(c, m, wm));
-    std::vector<double> losses = gram_search(g, scales);
-    if (g.consumers.size() > 1) losses = judged_by_module(g, scales, losses);
+    const std::vector<double> losses = losses_of(g, scales);
     const auto best = size_t(std::min_element(losses.begin(), losses.end()) - losses.begin());  // the first of equals
     if (!(losses[best] <= losses[0]))
       fail("quantize", "no finite loss at the input of {}; the weights or activations are damaged",
@@ -81,44 +100,62 @@ class Solver {
     return scales[best];
   }
 
+  // Infinity for candidates that are out.
+  std::vector<double> losses_of(const ScaleGroup& g, const Scales& scales) const {
+    const std::vector<Tensor> weights = consumers(g);
+    const int64_t step = std::max<int64_t>(1, rows_of(weights) / kRankingRows);
+    std::vector<Tensor> some;
+    for (const Tensor& w : weights) some.push_back(step == 1 ? w : every(step, w));
+    const std::vector<double> ranking = gram_search(some, site(g).gram, scales);
+    if (g.consumers.size() > 1) return judged_by_module(g, scales, finalists(ranking));
+    if (step == 1) return ranking;
+    return losses_among(finalists(ranking), weights, site(g).gram, scales);
+  }
+
   // The loss is smooth in the ratio: every second one, then the neighbours of the best with and without the weight term
   // (candidates alternate between the two). Infinity where it was not computed.
-  std::vector<double> gram_search(const ScaleGroup& g, const std::vector<std::vector<float>>& scales) const {
-    std::vector<double> losses(scales.size(), INFINITY);
-    std::vector<size_t> wanted;
+  std::vector<double> gram_search(const std::vector<Tensor>& weights, const Tensor& gram, const Scales& scales) const {
+    std::vector<size_t> wanted, near;
     for (size_t i = 0; i < scales.size(); i += 4) wanted.insert(wanted.end(), {i, i + 1});
-    add_losses(g, scales, wanted, losses);
-    wanted.clear();
+    std::vector<double> losses = losses_among(wanted, weights, gram, scales);
     for (size_t term : {size_t(0), size_t(1)}) {
       size_t best = term;
       for (size_t i = term; i < losses.size(); i += 4)
         if (losses[i] < losses[best]) best = i;
-      if (best >= 2) wanted.push_back(best - 2);
-      if (best + 2 < losses.size()) wanted.push_back(best + 2);
+      if (best >= 2) near.push_back(best - 2);
+      if (best + 2 < losses.size()) near.push_back(best + 2);
     }
-    add_losses(g, scales, wanted, losses);
+    const std::vector<double> fine = losses_among(near, weights, gram, scales);
+    for (size_t i : near) losses[i] = fine[i];
     return losses;
   }
 
-  void add_losses(const ScaleGroup& g, const std::vector<std::vector<float>>& scales, const std::vector<size_t>& wanted,
-                  std::vector<double>& losses) const {
-    std::vector<std::vector<float>> some;
+  std::vector<double> losses_among(const std::vector<size_t>& wanted, const std::vector<Tensor>& weights,
+                                   const Tensor& gram, const Scales& scales) const {
+    Scales some;
     for (size_t i : wanted) some.push_back(scales[i]);
-    const std::vector<double> found = gram_losses(host_, consumers(g), site(g).gram, some, spec_);
+    const std::vector<double> found = gram_losses(host_, weights, gram, some, spec_);
+    std::vector<double> losses(scales.size(), INFINITY);
     for (size_t i = 0; i < wanted.size(); ++i) losses[wanted[i]] = found[i];
+    return losses;
   }
 
-  // Identity (the first candidate) and the finalists of the ranking; the rest of the grid is out.
-  std::vector<double> judged_by_module(const ScaleGroup& g, const std::vector<std::vector<float>>& scales,
-                                       const std::vector<double>& ranking) const {
+  // The best of the ranking and identity, the first candidate.
+  static std::vector<size_t> finalists(const std::vector<double>& ranking) {
     std::vector<size_t> order(ranking.size() - 1);
     std::iota(order.begin(), order.end(), size_t(1));
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return ranking[a] < ranking[b]; });
     order.resize(std::min(order.size(), kFinalists));
     order.push_back(0);
-    std::vector<double> losses(ranking.size(), INFINITY);
+    return order;
+  }
+
+  // Infinity for the rest of the grid, which is out.
+  std::vector<double> judged_by_module(const ScaleGroup& g, const Scales& scales,
+                                       const std::vector<size_t>& chosen) const {
+    std::vector<double> losses(scales.size(), INFINITY);
     const Tensor reference = module_output(g, block_);
-    for (size_t i : order) losses[i] = squared_distance(reference, module_output(g, replaced(g, scales[i])));
+    for (size_t i : chosen) losses[i] = squared_distance(reference, module_output(g, replaced(g, scales[i])));
     return losses;
   }
 
@@ -158,29 +195,28 @@ class Solver {
     return c;
   }
 
-  void round_consumers(const ScaleGroup& g, std::span<const float> s, const std::map<Param, double>& rounding) {
+  void round_consumers(const ScaleGroup& g, std::span<const float> s, const std::map<Param, Baseline>& before) {
     const Tensor gram = scaled(site(g).gram, s);
     for (Param p : g.consumers) {
       const Tensor& w = w_.tensor(p);
-      const Tensor clip = best_clip(host_, w, gram, spec_);
-      QMatrix plain = quantize(w, spec_), clipped = quantize(w, spec_, &clip);
+      const std::vector<Range> ranges = best_ranges(host_, w, gram, spec_);
+      QMatrix plain = quantize(w, spec_), clipped = quantize(w, spec_, ranges);
       const double plain_loss = gram_loss(host_, w, dequantize(plain), gram),
                    clipped_loss = gram_loss(host_, w, dequantize(clipped), gram);
-      // The bound was judged group by group; the whole row has the last word.
+      // Ranges were judged group by group; the whole rows have the last word.
       const bool cut = clipped_loss < plain_loss;
+      const Baseline& b = before.at(p);
       solution_.layers.push_back(
-          {p, relative(std::min(clipped_loss, plain_loss), w, gram), rounding.at(p), cut ? share_cut(w, clip) : 0});
+          {p, b.relative(std::min(clipped_loss, plain_loss)), b.relative(b.rounding), cut ? share_cut(w, ranges) : 0});
       solution_.matrices[p] = cut ? std::move(clipped) : std::move(plain);
     }
   }
 
-  double share_cut(const Tensor& w, const Tensor& clip) const {
-    int64_t cut = 0;
-    for (int64_t i = 0; i < clip.shape().elements(); ++i) {
-      const Range r = range_of(w.as<float>().subspan(size_t(i * spec_.group_size), size_t(spec_.group_size)));
-      cut += clip.as<float>()[size_t(i)] < std::max(-r.low, r.high);
-    }
-    return double(cut) / double(clip.shape().elements());
+  double share_cut(const Tensor& w, std::span<const Range> ranges) const {
+    const auto g = size_t(spec_.group_size);
+    size_t cut = 0;
+    for (size_t i = 0; i < ranges.size(); ++i) cut += ranges[i] != range_of(w.as<float>().subspan(i * g, g));
+    return double(cut) / double(ranges.size());
   }
 
   BlockWeights& w_;

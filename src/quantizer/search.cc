@@ -12,6 +12,14 @@ using kernels::kPanel;
 constexpr int64_t kRows = 48;     // rows of a matrix a job: eight register tiles of gemm
 constexpr int64_t kColumns = 64;  // of the triangle, a product: half of the work below the diagonal is skipped
 
+// Eight sums side by side, which a compiler may vectorize as they stand. n is a multiple of 8.
+double dot(const float* a, const float* b, int64_t n) {
+  double sum[8] = {};
+  for (int64_t i = 0; i < n; i += 8)
+    for (int64_t lane = 0; lane < 8; ++lane) sum[lane] += double(a[i + lane]) * double(b[i + lane]);
+  return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+}
+
 // C with its off-diagonal doubled: e C e^T = sum over j of e_j sum over k <= j of e_k T_kj.
 Tensor doubled_triangle(const Tensor& gram) {
   Tensor t = gram.clone();
@@ -39,8 +47,7 @@ double quadratic_form(const kernels::KernelSet& k, const float* e, int64_t m, co
                 .n = int32_t(width),
                 .k = int32_t(j + width),
                 .accumulate = false});
-    for (int64_t r = 0; r < m; ++r)
-      for (int64_t c = 0; c < width; ++c) sum += double(product[r * width + c]) * double(e[r * n + j + c]);
+    for (int64_t r = 0; r < m; ++r) sum += dot(product + r * width, e + r * n + j, width);
   }
   return sum;
 }
@@ -167,33 +174,6 @@ double gram_loss(const Host& host, const Tensor& w, const Tensor& rounded, const
 
 namespace {
 
-// Errors of `rows` rows in one group for one clip ratio, and each row's e C e^T into loss.
-void clip_losses(const Host& host, const Tensor& w, int64_t row, int64_t rows, int64_t group, float ratio,
-                 const Tensor& block, const QuantSpec& spec, float* loss) {
-  const int64_t g = spec.group_size, cols = w.shape()[1];
-  std::vector<float> e(size_t(rows * g)), product(size_t(rows * g));
-  for (int64_t r = 0; r < rows; ++r) {
-    const auto in = w.as<float>().subspan(size_t((row + r) * cols + group * g), size_t(g));
-    const Range range = range_of(in);
-    const Grid grid = grid_of(range.clipped(ratio * std::max(-range.low, range.high)), spec);
-    round_to(in, grid, spec.levels(), &e[size_t(r * g)]);
-    for (int64_t i = 0; i < g; ++i) e[size_t(r * g + i)] -= in[size_t(i)];
-  }
-  host.kernels.gemm_f32({.a = e.data(),
-                         .a_row = g,
-                         .b = block.as<float>().data(),
-                         .b_panel = kPanel,
-                         .b_k = g,
-                         .c = product.data(),
-                         .c_row = g,
-                         .m = int32_t(rows),
-                         .n = int32_t(g),
-                         .k = int32_t(g),
-                         .accumulate = false});
-  for (int64_t r = 0; r < rows; ++r)
-    loss[r] = std::inner_product(&e[size_t(r * g)], &e[size_t(r * g)] + g, &product[size_t(r * g)], 0.f);
-}
-
 Tensor diagonal_block(const Tensor& gram, int64_t group, int64_t g) {
   const int64_t n = gram.shape()[0];
   Tensor block = Tensor::empty({g, g}, DType::f32);
@@ -204,29 +184,90 @@ Tensor diagonal_block(const Tensor& gram, int64_t group, int64_t g) {
   return block;
 }
 
+// The ranges of all rows in one group of columns.
+class GroupRanges {
+ public:
+  GroupRanges(const Host& host, const Tensor& w, int64_t group, const Tensor& gram, const QuantSpec& spec)
+      : host_(host), w_(w), group_(group), spec_(spec), block_(diagonal_block(gram, group, spec.group_size)) {
+    for (int64_t r = 0; r < w.shape()[0]; ++r) whole_.push_back(range_of(weights(r)));
+    best_ = whole_;
+    loss_.assign(whole_.size(), INFINITY);
+    errors_.resize(whole_.size() * size_t(spec.group_size));
+    product_.resize(errors_.size());
+  }
+
+  std::vector<Range> search(RangeSteps steps) {
+    for (int i = 0; i < steps.both; ++i)
+      try_all([&](size_t r) { return whole_[r].clipped(shrunk(i) * whole_[r].largest()); });
+    for (int i = 1; i <= steps.each; ++i)
+      try_all([&](size_t r) { return Range{shrunk(i) * whole_[r].low, best_[r].high}; });
+    for (int i = 1; i <= steps.each; ++i)
+      try_all([&](size_t r) { return Range{best_[r].low, shrunk(i) * whole_[r].high}; });
+    return std::move(best_);
+  }
+
+ private:
+  static float shrunk(int step) { return 1.f - 0.05f * float(step); }
+  std::span<const float> weights(int64_t row) const {
+    const int64_t g = spec_.group_size;
+    return w_.as<float>().subspan(size_t(row * w_.shape()[1] + group_ * g), size_t(g));
+  }
+
+  template <class F>
+  void try_all(const F& range_for) {
+    const auto g = size_t(spec_.group_size);
+    std::vector<Range> tried;
+    for (size_t r = 0; r < whole_.size(); ++r) {
+      tried.push_back(range_for(r));
+      const auto in = weights(int64_t(r));
+      round_to(in, grid_of(tried[r], spec_), spec_.levels(), &errors_[r * g]);
+      for (size_t i = 0; i < g; ++i) errors_[r * g + i] -= in[i];
+    }
+    multiply();
+    for (size_t r = 0; r < whole_.size(); ++r) {
+      const double loss = dot(&errors_[r * g], &product_[r * g], spec_.group_size);
+      if (!(loss < loss_[r])) continue;
+      loss_[r] = loss;
+      best_[r] = tried[r];
+    }
+  }
+
+  void multiply() {
+    const int64_t g = spec_.group_size;
+    host_.kernels.gemm_f32({.a = errors_.data(),
+                            .a_row = g,
+                            .b = block_.as<float>().data(),
+                            .b_panel = kPanel,
+                            .b_k = g,
+                            .c = product_.data(),
+                            .c_row = g,
+                            .m = int32_t(whole_.size()),
+                            .n = int32_t(g),
+                            .k = int32_t(g),
+                            .accumulate = false});
+  }
+
+  const Host& host_;
+  const Tensor& w_;
+  int64_t group_;
+  const QuantSpec& spec_;
+  Tensor block_;
+  std::vector<Range> whole_, best_;
+  std::vector<double> loss_;
+  std::vector<float> errors_, product_;
+};
+
 }  // namespace
 
-Tensor best_clip(const Host& host, const Tensor& w, const Tensor& gram, const QuantSpec& spec, int steps) {
-  const int64_t g = spec.group_size, rows = w.shape()[0], groups = w.shape()[1] / g;
-  Tensor bound = Tensor::empty({rows, groups}, DType::f32);
+std::vector<Range> best_ranges(const Host& host, const Tensor& w, const Tensor& gram, const QuantSpec& spec,
+                               RangeSteps steps) {
+  const int64_t rows = w.shape()[0], groups = w.shape()[1] / spec.group_size;
+  std::vector<Range> ranges(size_t(rows * groups));
   host.pool.each(groups, [&](int64_t k) {
-    const Tensor block = diagonal_block(gram, k, g);
-    std::vector<float> best(size_t(rows), INFINITY), loss(size_t(rows), 0.f), chosen(size_t(rows), 1.f);
-    for (int step = 0; step < steps; ++step) {
-      const float ratio = 1.f - 0.05f * float(step);
-      clip_losses(host, w, 0, rows, k, ratio, block, spec, loss.data());
-      for (size_t r = 0; r < size_t(rows); ++r)
-        if (loss[r] < best[r]) {
-          best[r] = loss[r];
-          chosen[r] = ratio;
-        }
-    }
-    for (int64_t r = 0; r < rows; ++r) {
-      const Range range = range_of(w.as<float>().subspan(size_t(r * w.shape()[1] + k * g), size_t(g)));
-      bound.as<float>()[size_t(r * groups + k)] = chosen[size_t(r)] * std::max(-range.low, range.high);
-    }
+    const std::vector<Range> best = GroupRanges(host, w, k, gram, spec).search(steps);
+    for (int64_t r = 0; r < rows; ++r) ranges[size_t(r * groups + k)] = best[size_t(r)];
   });
-  return bound;
+  return ranges;
 }
 
 }  // namespace awq

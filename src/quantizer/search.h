@@ -37,8 +37,14 @@ double gram_energy(const Host& host, const Tensor& w, const Tensor& gram);
 /// The same loss for weights as they were stored.
 double gram_loss(const Host& host, const Tensor& w, const Tensor& rounded, const Tensor& gram);
 
-/// Bound of |w| for each row and group, f32 [rows, groups], from `steps` candidates 1.00, 0.95 ... of the largest: the
-/// one with the least e C_gg e^T under the group's diagonal block of C, over all tokens. Ties keep the larger bound.
-Tensor best_clip(const Host& host, const Tensor& w, const Tensor& gram, const QuantSpec& spec, int steps = 11);
+/// What to try for a group's range: `both` bounds of |w|, 1.00, 0.95 ... of the largest; from the best of these, each
+/// end by itself at 0.95 ... 0.95 - 0.05 * `each` of where the weights end.
+struct RangeSteps {
+  int both = 11, each = 8;
+};
+/// The range of each row and group, [rows * groups] in row order, with the least e C_gg e^T of those tried, under the
+/// group's diagonal block of C, over all tokens. The first of equals, so a group whose error cannot fall is not cut.
+std::vector<Range> best_ranges(const Host& host, const Tensor& w, const Tensor& gram, const QuantSpec& spec,
+                               RangeSteps steps = {});
 
 }  // namespace awq

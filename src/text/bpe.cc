@@ -30,9 +30,9 @@ struct Symbol {
   int32_t id, prev, next;
 };
 
-struct Candidate {
+struct PossibleMerge {
   int32_t rank, at, id;
-  bool operator>(const Candidate& o) const { return rank != o.rank ? rank > o.rank : at > o.at; }
+  bool operator>(const PossibleMerge& o) const { return rank != o.rank ? rank > o.rank : at > o.at; }
 };
 
 std::vector<Symbol> linked(const std::vector<int32_t>& ids) {
@@ -131,7 +131,7 @@ std::vector<int32_t> Bpe::characters(std::string_view piece) const {
 
 void Bpe::merge(const std::vector<int32_t>& symbol_ids, std::vector<int32_t>& ids) const {
   std::vector<Symbol> symbols = linked(symbol_ids);
-  std::vector<Candidate> heap;
+  std::vector<PossibleMerge> heap;
   const auto candidate = [&](int32_t at) {
     const int32_t right = at < 0 ? -1 : symbols[size_t(at)].next;
     if (right < 0) return;
@@ -139,10 +139,11 @@ void Bpe::merge(const std::vector<int32_t>& symbol_ids, std::vector<int32_t>& id
       heap.push_back({m->rank, at, m->id});
   };
   for (size_t i = 0; i < symbols.size(); ++i) candidate(static_cast<int32_t>(i));
-  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue(std::greater<>(), std::move(heap));
+  std::priority_queue<PossibleMerge, std::vector<PossibleMerge>, std::greater<>> queue(std::greater<>(),
+                                                                                       std::move(heap));
   heap.clear();
   while (!queue.empty()) {
-    const Candidate top = queue.top();
+    const PossibleMerge top = queue.top();
     queue.pop();
     Symbol& left = symbols[size_t(top.at)];
     if (left.id < 0 || left.next < 0) continue;
@@ -155,7 +156,7 @@ void Bpe::merge(const std::vector<int32_t>& symbol_ids, std::vector<int32_t>& id
     if (left.next >= 0) symbols[size_t(left.next)].prev = top.at;
     candidate(left.prev);
     candidate(top.at);
-    for (const Candidate& c : heap) queue.push(c);
+    for (const PossibleMerge& c : heap) queue.push(c);
     heap.clear();
   }
   for (const Symbol& s : symbols)

@@ -15,31 +15,31 @@ struct ChatTemplate::Program {
 namespace {
 
 using jinja::Value;
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 constexpr int kDeepest = 90;  // below the limit of template values, so that templates can wrap what they are given
 
 /// Values are charged to a budget of their own: their size is the caller's choice.
 class Converter {
  public:
-  Value convert(const Json& json, int depth = 0) {
+  Value convert(const OrderedJson& json, int depth = 0) {
     if (depth > kDeepest) fail("chat template", "messages, tools or variables nest more than {} deep", kDeepest);
     switch (json.type()) {
-      case Json::value_t::null:
+      case OrderedJson::value_t::null:
         return Value::none();
-      case Json::value_t::boolean:
+      case OrderedJson::value_t::boolean:
         return Value(json.get<bool>());
-      case Json::value_t::number_integer:
+      case OrderedJson::value_t::number_integer:
         return Value(json.get<int64_t>());
-      case Json::value_t::number_unsigned:
+      case OrderedJson::value_t::number_unsigned:
         return number(json.get<uint64_t>());
-      case Json::value_t::number_float:
+      case OrderedJson::value_t::number_float:
         return Value(json.get<double>());
-      case Json::value_t::string:
+      case OrderedJson::value_t::string:
         return text(json.get_ref<const std::string&>());
-      case Json::value_t::array:
+      case OrderedJson::value_t::array:
         return list(json, depth);
-      case Json::value_t::object:
+      case OrderedJson::value_t::object:
         return dict(json, depth);
       default:
         fail("chat template", "binary data cannot be given to a template");
@@ -55,14 +55,14 @@ class Converter {
 
   static Value text(const std::string& s) { return Value(utf8::valid(s) ? s : utf8::sanitize(s)); }
 
-  Value list(const Json& json, int depth) {
+  Value list(const OrderedJson& json, int depth) {
     std::vector<Value> items;
     items.reserve(json.size());
-    for (const Json& item : json) items.push_back(convert(item, depth + 1));
+    for (const OrderedJson& item : json) items.push_back(convert(item, depth + 1));
     return jinja::make_list(budget_, std::move(items));
   }
 
-  Value dict(const Json& json, int depth) {
+  Value dict(const OrderedJson& json, int depth) {
     jinja::Dict d;
     for (const auto& [key, value] : json.items()) d.set(text(key), convert(value, depth + 1));
     return jinja::make_dict(budget_, std::move(d));
@@ -79,7 +79,7 @@ ChatTemplate::~ChatTemplate() = default;
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
-std::string ChatTemplate::render(const Json& messages, const Options& options) const {
+std::string ChatTemplate::render(const OrderedJson& messages, const Options& options) const {
   Converter values;
   std::map<std::string, Value, std::less<>> names = jinja::global_functions();
   if (!options.bos_token.empty()) names.insert_or_assign("bos_token", Value(utf8::sanitize(options.bos_token)));

@@ -121,10 +121,6 @@ Value add_texts(Budget& budget, const Value& a, const Value& b) {
   return Value(std::move(sum), safe);
 }
 
-bool is_sequence(const Value& v) {
-  return v.is(Kind::list) && (v.list().kind == List::Kind::list || v.list().kind == List::Kind::tuple);
-}
-
 Value add_lists(Budget& budget, const Value& a, const Value& b) {
   std::vector<Value> items = a.list().items;
   items.insert(items.end(), b.list().items.begin(), b.list().items.end());
@@ -149,7 +145,9 @@ Value repeat(Budget& budget, const Value& v, int64_t times) {
   return v.is(Kind::text) ? Value(std::move(text), v.safe()) : make_list(budget, std::move(items), v.list().kind);
 }
 
-bool repeats(const Value& v, const Value& times) { return (v.is(Kind::text) || is_sequence(v)) && is_integer(times); }
+bool repeats(const Value& v, const Value& times) {
+  return (v.is(Kind::text) || is_list_or_tuple(v)) && is_integer(times);
+}
 
 }  // namespace
 
@@ -157,7 +155,7 @@ Value arithmetic(Budget& budget, BinaryOp op, const Value& a, const Value& b) {
   if (is_integer(a) && is_integer(b)) return integers(op, to_integer(a), to_integer(b));
   if (is_number(a) && is_number(b)) return reals(op, to_real(a), to_real(b));
   if (op == BinaryOp::add && a.is(Kind::text) && b.is(Kind::text)) return add_texts(budget, a, b);
-  if (op == BinaryOp::add && is_sequence(a) && is_sequence(b) && a.list().kind == b.list().kind)
+  if (op == BinaryOp::add && is_list_or_tuple(a) && is_list_or_tuple(b) && a.list().kind == b.list().kind)
     return add_lists(budget, a, b);
   if (op == BinaryOp::mul && repeats(a, b)) return repeat(budget, a, to_integer(b));
   if (op == BinaryOp::mul && repeats(b, a)) return repeat(budget, b, to_integer(a));

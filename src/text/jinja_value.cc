@@ -47,10 +47,6 @@ bool equal_dicts(Budget& budget, const Dict& a, const Dict& b) {
   return true;
 }
 
-bool is_sequence(const Value& v) {
-  return v.is(Kind::list) && (v.list().kind == List::Kind::list || v.list().kind == List::Kind::tuple);
-}
-
 bool less_lists(Budget& budget, const List& a, const List& b) {
   const size_t n = std::min(a.items.size(), b.items.size());
   for (size_t i = 0; i < n; ++i)
@@ -149,7 +145,7 @@ class JsonWriter {
       case Kind::text:
         return string(v.text());
       case Kind::list:
-        if (is_sequence(v)) return list(v.list());
+        if (is_list_or_tuple(v)) return list(v.list());
         break;
       case Kind::dict:
         return dict(v.dict());
@@ -451,6 +447,10 @@ std::vector<Value> iterate(Budget& budget, const Value& v) {
   return out;
 }
 
+bool is_list_or_tuple(const Value& v) {
+  return v.is(Kind::list) && (v.list().kind == List::Kind::list || v.list().kind == List::Kind::tuple);
+}
+
 bool equals(Budget& budget, const Value& a, const Value& b) {
   budget.charge(1);
   if (is_number(a) && is_number(b)) return equal_numbers(a, b);
@@ -472,7 +472,8 @@ bool less(Budget& budget, const Value& a, const Value& b) {
   if (is_integer(a) && is_integer(b)) return to_integer(a) < to_integer(b);
   if (is_number(a) && is_number(b)) return to_real(a) < to_real(b);
   if (a.is(Kind::text) && b.is(Kind::text)) return a.text() < b.text();  // UTF-8 orders as its code points do
-  if (is_sequence(a) && is_sequence(b) && a.list().kind == b.list().kind) return less_lists(budget, a.list(), b.list());
+  if (is_list_or_tuple(a) && is_list_or_tuple(b) && a.list().kind == b.list().kind)
+    return less_lists(budget, a.list(), b.list());
   for (const Value& v : {a, b})
     if (v.is(Kind::undefined)) fault("{}", v.why());
   fault("values of type {} and {} have no order", type_name(a), type_name(b));

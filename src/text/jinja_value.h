@@ -153,6 +153,7 @@ int64_t to_integer(const Value& v);
 double to_real(const Value& v);
 bool is_iterable(const Value& v);
 bool has_length(const Value& v);
+bool is_list_or_tuple(const Value& v);
 bool is_callable(const Value& v);
 /// Throws Fault where there is no len().
 int64_t length(const Value& v);

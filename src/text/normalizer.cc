@@ -13,7 +13,7 @@ namespace {
 
 namespace fields = json_fields;
 
-class Identity final : public Normalizer {
+class NoNormalizer final : public Normalizer {
  public:
   std::string apply(std::string text) const override { return text; }
 };
@@ -52,9 +52,9 @@ class Replace final : public Normalizer {
   std::string content_;
 };
 
-class Chain final : public Normalizer {
+class NormalizerChain final : public Normalizer {
  public:
-  explicit Chain(const nlohmann::json& spec) {
+  explicit NormalizerChain(const nlohmann::json& spec) {
     for (const nlohmann::json& n : fields::array(spec, "normalizer Sequence", "normalizers")) {
       if (fields::type(n, "normalizer") == "Sequence")
         fail("tokenizer", "tokenizer.json: a normalizer Sequence inside a Sequence is not implemented");
@@ -85,13 +85,13 @@ std::optional<UnicodeForm> unicode_form(std::string_view type) {
 }  // namespace
 
 std::unique_ptr<Normalizer> make_normalizer(const nlohmann::json& spec) {
-  if (spec.is_null()) return std::make_unique<Identity>();
+  if (spec.is_null()) return std::make_unique<NoNormalizer>();
   const std::string type = fields::type(spec, "normalizer");
   if (const auto form = unicode_form(type)) return std::make_unique<Unicode>(*form);
   if (type == "Lowercase") return std::make_unique<Lowercase>();
   if (type == "Prepend") return std::make_unique<Prepend>(fields::insertion(spec, "normalizer Prepend", "prepend"));
   if (type == "Replace") return std::make_unique<Replace>(spec);
-  if (type == "Sequence") return std::make_unique<Chain>(spec);
+  if (type == "Sequence") return std::make_unique<NormalizerChain>(spec);
   fail("tokenizer", "tokenizer.json: the normalizer {} is not implemented", type);
 }
 

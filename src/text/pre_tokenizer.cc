@@ -70,7 +70,7 @@ void cut(const Piece& piece, const std::vector<Segment>& segments, Behavior beha
   }
 }
 
-class Identity final : public PreTokenizer {
+class NoPreTokenizer final : public PreTokenizer {
  public:
   std::vector<Piece> apply(const std::vector<Piece>& pieces, Arena&) const override { return pieces; }
 };
@@ -201,9 +201,9 @@ class Metaspace final : public PreTokenizer {
   bool split_;
 };
 
-class Chain final : public PreTokenizer {
+class PreTokenizerChain final : public PreTokenizer {
  public:
-  explicit Chain(const nlohmann::json& spec) {
+  explicit PreTokenizerChain(const nlohmann::json& spec) {
     for (const nlohmann::json& p : fields::array(spec, "pre_tokenizer Sequence", "pretokenizers")) {
       if (fields::type(p, "pre_tokenizer") == "Sequence")
         fail("tokenizer", "tokenizer.json: a pre_tokenizer Sequence inside a Sequence is not implemented");
@@ -240,13 +240,13 @@ std::string metaspace_replacement(const nlohmann::json& spec) {
 }
 
 std::unique_ptr<PreTokenizer> make_pre_tokenizer(const nlohmann::json& spec) {
-  if (spec.is_null()) return std::make_unique<Identity>();
+  if (spec.is_null()) return std::make_unique<NoPreTokenizer>();
   const std::string type = fields::type(spec, "pre_tokenizer");
   if (type == "Split") return std::make_unique<Split>(spec);
   if (type == "Digits") return std::make_unique<Digits>(spec);
   if (type == "ByteLevel") return std::make_unique<ByteLevel>(spec);
   if (type == "Metaspace") return std::make_unique<Metaspace>(spec);
-  if (type == "Sequence") return std::make_unique<Chain>(spec);
+  if (type == "Sequence") return std::make_unique<PreTokenizerChain>(spec);
   fail("tokenizer", "tokenizer.json: the pre_tokenizer {} is not implemented", type);
 }
 

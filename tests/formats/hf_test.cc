@@ -158,6 +158,8 @@ TEST_F(HfTest, SideFilesAreWhatIsNotWeights) {
   std::vector<std::string> names;
   for (const SideFile& file : model->side_files()) names.push_back(file.name);
   EXPECT_EQ(names, (std::vector<std::string>{"LICENSE", "chat_template.jinja", "link.json", "tokenizer.json"}));
+  EXPECT_EQ(model->left_out(), (std::vector<std::string>{"consolidated.safetensors", "old.pth", "original/",
+                                                         "pytorch_model.bin", "rng.pt", "x.gguf"}));
   EXPECT_EQ(read_side_file(*model, "tokenizer.json"), "tokenizer.json");
   EXPECT_EQ(read_side_file(*model, "absent.json"), "");
 }

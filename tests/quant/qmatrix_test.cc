@@ -86,11 +86,10 @@ TEST(Quantize, TinyAndHugeValues) {
   EXPECT_THROW(quantize(Tensor::of<float>(huge, {1, 8}), {.bits = 4, .group_size = 3}), Error);
 }
 
-TEST(Quantize, ClipBoundsTheRange) {
+TEST(Quantize, RangesReplaceTheWeightsOwn) {
   Tensor w = random_matrix(3, 64, 1.f, 0.f, 9);
-  Tensor clip = Tensor::empty({3, 2}, DType::f32);
-  for (float& c : clip.as<float>()) c = 0.5f;
-  const QMatrix q = quantize(w, {.bits = 4, .group_size = 32}, &clip);
+  const std::vector<Range> ranges(3 * 2, Range{-0.25f, 0.75f});
+  const QMatrix q = quantize(w, {.bits = 4, .group_size = 32}, ranges);
   for (float s : q.scales.as<float>()) EXPECT_NEAR(s, 1.f / 15, 1.f / 15 / 1024);
 }
 

@@ -12,16 +12,16 @@
 namespace awq {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
-std::string render(const std::string& source, const Json& messages = Json::array(),
+std::string render(const std::string& source, const OrderedJson& messages = OrderedJson::array(),
                    const ChatTemplate::Options& options = {}) {
   return ChatTemplate(source).render(messages, options);
 }
 
 std::string error_of(const std::string& source, const ChatTemplate::Options& options = {}) {
   try {
-    render(source, Json::array(), options);
+    render(source, OrderedJson::array(), options);
   } catch (const Error& e) {
     return e.what();
   }
@@ -31,9 +31,9 @@ std::string error_of(const std::string& source, const ChatTemplate::Options& opt
 // The project's own templates, one or more a feature, against Jinja2 (tools/make_template_vectors.py).
 TEST(ChatTemplate, SnippetsEqualJinja) {
   std::ifstream in(AWQ_TEST_DIR "/text/golden/templates.json");
-  const Json golden = Json::parse(in);
+  const OrderedJson golden = OrderedJson::parse(in);
   ASSERT_GT(golden.at("cases").size(), 800u);
-  for (const Json& c : golden.at("cases")) {
+  for (const OrderedJson& c : golden.at("cases")) {
     const std::string source = c.at("source");
     EXPECT_EQ(test::template_difference(source, golden.at("variables"), c), "") << source;
   }
@@ -50,10 +50,10 @@ TEST(ChatTemplate, Conversation) {
   options.bos_token = "<s>";
   options.eos_token = "</s>";
   options.add_generation_prompt = true;
-  const Json messages = Json::parse(
+  const OrderedJson messages = OrderedJson::parse(
       R"([{"role": "user", "content": " Hi "}, {"role": "assistant", "content": "Yo"}, {"role": "user", "content": "é"}])");
   EXPECT_EQ(render(source, messages, options), "<s><|user|>Hi</s>\n<|assistant|>Yo</s>\n<|user|>é</s>\n<|assistant|>");
-  const Json wrong = Json::parse(R"([{"role": "assistant", "content": "x"}])");
+  const OrderedJson wrong = OrderedJson::parse(R"([{"role": "assistant", "content": "x"}])");
   try {
     render(source, wrong, options);
     FAIL();
@@ -100,7 +100,7 @@ TEST(ChatTemplate, WorkIsLimited) {
   ChatTemplate::Options narrow;
   narrow.max_output = 100;
   EXPECT_NE(error_of("{{ 'x' * 101 }}", narrow).find("exceeds 100 bytes"), std::string::npos);
-  EXPECT_EQ(render("{{ 'x' * 100 }}", Json::array(), narrow).size(), 100u);
+  EXPECT_EQ(render("{{ 'x' * 100 }}", OrderedJson::array(), narrow).size(), 100u);
 }
 
 TEST(ChatTemplate, RecursionAndNestingAreLimited) {
@@ -113,8 +113,8 @@ TEST(ChatTemplate, RecursionAndNestingAreLimited) {
   EXPECT_NE(error_of("{% set ns = namespace(x=1) %}{% for i in range(1000) %}{% set ns.x = [ns.x] %}{% endfor %}")
                 .find("nest more than"),
             std::string::npos);
-  Json deep = Json::array();
-  for (int i = 0; i < 200; ++i) deep = Json::array({deep});
+  OrderedJson deep = OrderedJson::array();
+  for (int i = 0; i < 200; ++i) deep = OrderedJson::array({deep});
   EXPECT_THROW(render("x", deep), Error);
 }
 
@@ -126,21 +126,21 @@ TEST(ChatTemplate, NamespacesMayHoldEachOther) {
 
 TEST(ChatTemplate, ValuesComeFromTheCallerOnly) {
   ChatTemplate::Options o;
-  o.extra = Json::parse(R"({"flag": true, "n": 1.5, "deep": {"x": [null, -3]}})");
-  EXPECT_EQ(render("{{ flag }} {{ n }} {{ deep.x }} {{ tools }} {{ bos_token is defined }}", Json::array(), o),
+  o.extra = OrderedJson::parse(R"({"flag": true, "n": 1.5, "deep": {"x": [null, -3]}})");
+  EXPECT_EQ(render("{{ flag }} {{ n }} {{ deep.x }} {{ tools }} {{ bos_token is defined }}", OrderedJson::array(), o),
             "True 1.5 [None, -3] None False");
-  o.extra = Json::parse("[1]");
-  EXPECT_THROW(render("x", Json::array(), o), Error);
-  o.extra = Json::parse(R"({"big": 18446744073709551615})");
-  EXPECT_THROW(render("x", Json::array(), o), Error);
-  EXPECT_EQ(render("{{ messages[0] }}", Json::array({std::string("a\xFF")})), "a\xEF\xBF\xBD");
+  o.extra = OrderedJson::parse("[1]");
+  EXPECT_THROW(render("x", OrderedJson::array(), o), Error);
+  o.extra = OrderedJson::parse(R"({"big": 18446744073709551615})");
+  EXPECT_THROW(render("x", OrderedJson::array(), o), Error);
+  EXPECT_EQ(render("{{ messages[0] }}", OrderedJson::array({std::string("a\xFF")})), "a\xEF\xBF\xBD");
 }
 
 TEST(ChatTemplate, ThreadsShareATemplate) {
   const ChatTemplate t(
       "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + m %}{% endfor %}{{ ns.n }}");
   const auto check = [&](int n) {
-    Json numbers = Json::array();
+    OrderedJson numbers = OrderedJson::array();
     for (int i = 0; i < n; ++i) numbers.push_back(i);
     for (int i = 0; i < 50; ++i) ASSERT_EQ(t.render(numbers, {}), std::to_string(n * (n - 1) / 2));
   };
