@@ -10,7 +10,7 @@ namespace awq {
 namespace {
 
 // Chosen by measurement, docs/numerics.md "Calibration".
-constexpr int kDefaultSequences = 32, kDefaultLength = 512;
+constexpr int kDefaultSequences = 16, kDefaultLength = 512;
 constexpr int kGroupSizes[] = {128, 64, 32};
 
 struct GroupChoice {

@@ -81,7 +81,7 @@ void add_quantize(CLI::App& app) {
                 "Weights that share a scale; default: 128, or 64 or 32 where a width needs it");
   c->add_option("--calib", o->quantize.calibration,
                 "Calibration text, .txt or .jsonl (\"text\" or \"messages\"); default: the model writes its own");
-  c->add_option("--samples", o->quantize.samples, "Calibration sequences; default: 32");
+  c->add_option("--samples", o->quantize.samples, "Calibration sequences; default: 16");
   c->add_option("--tokens", o->quantize.sample_tokens, "Tokens a sequence; default: 512");
   c->add_option("--temperature", o->quantize.temperature, "Of the calibration text that the model writes")
       ->capture_default_str()

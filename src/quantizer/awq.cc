@@ -49,10 +49,10 @@ class Solver {
 
   Solution run() {
     Scales scales;
-    const std::map<Param, Baseline> before = baselines();
+    const std::map<Param, double> rounding = rounding_errors();
     for (const ScaleGroup& g : scale_groups(w_.spec)) scales.push_back(search(g));
     for (size_t i = 0; i < scales.size(); ++i) fold(w_, solution_.groups[i].group, scales[i]);
-    for (size_t i = 0; i < scales.size(); ++i) round_consumers(solution_.groups[i].group, scales[i], before);
+    for (size_t i = 0; i < scales.size(); ++i) round_consumers(solution_.groups[i].group, scales[i], rounding);
     return std::move(solution_);
   }
 
@@ -64,21 +64,19 @@ class Solver {
     return t;
   }
 
-  // Squared sums over all calibration tokens of a layer's output and of its error under plain rounding. Scales fold
-  // into the weights and out of the inputs, so the first is the same after them.
-  struct Baseline {
-    double energy = 0, rounding = 0;
-    double relative(double loss) const { return energy > 0 ? loss / energy : 0; }
-  };
-
-  std::map<Param, Baseline> baselines() const {
-    std::map<Param, Baseline> result;
+  std::map<Param, double> rounding_errors() const {
+    std::map<Param, double> errors;
     for (const ScaleGroup& g : scale_groups(w_.spec))
       for (Param p : g.consumers) {
         const Tensor &w = w_.tensor(p), &gram = site(g).gram;
-        result[p] = {gram_energy(host_, w, gram), gram_loss(host_, w, dequantize(quantize(w, spec_)), gram)};
+        errors[p] = relative(gram_loss(host_, w, dequantize(quantize(w, spec_)), gram), w, gram);
       }
-    return result;
+    return errors;
+  }
+
+  double relative(double loss, const Tensor& w, const Tensor& gram) const {
+    const double energy = gram_energy(host_, w, gram);
+    return energy > 0 ? loss / energy : 0;
   }
 
   std::vector<float> search(const ScaleGroup& g) {
@@ -195,7 +193,7 @@ class Solver {
     return c;
   }
 
-  void round_consumers(const ScaleGroup& g, std::span<const float> s, const std::map<Param, Baseline>& before) {
+  void round_consumers(const ScaleGroup& g, std::span<const float> s, const std::map<Param, double>& rounding) {
     const Tensor gram = scaled(site(g).gram, s);
     for (Param p : g.consumers) {
       const Tensor& w = w_.tensor(p);
@@ -205,9 +203,8 @@ class Solver {
                    clipped_loss = gram_loss(host_, w, dequantize(clipped), gram);
       // Ranges were judged group by group; the whole rows have the last word.
       const bool cut = clipped_loss < plain_loss;
-      const Baseline& b = before.at(p);
       solution_.layers.push_back(
-          {p, b.relative(std::min(clipped_loss, plain_loss)), b.relative(b.rounding), cut ? share_cut(w, ranges) : 0});
+          {p, relative(std::min(clipped_loss, plain_loss), w, gram), rounding.at(p), cut ? share_cut(w, ranges) : 0});
       solution_.matrices[p] = cut ? std::move(clipped) : std::move(plain);
     }
   }

@@ -4,6 +4,7 @@ find_program(AWQ_PYTHON NAMES python3 DOC "Python with jinja2 and tokenizers, fo
 add_executable(text_reference text/text_reference.cc)
 target_include_directories(text_reference PRIVATE ${PROJECT_SOURCE_DIR}/src ${CMAKE_CURRENT_SOURCE_DIR})
 target_link_libraries(text_reference PRIVATE awq awq_warnings nlohmann_json::nlohmann_json fmt::fmt)
+target_compile_options(text_reference PRIVATE ${AWQ_QUICK})
 
 # Vectors of a script with arguments ARGN, then the comparison.
 function(awq_add_reference name module script)
