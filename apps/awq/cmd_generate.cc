@@ -61,6 +61,7 @@ double decode_rate(const Generation& g) {
 }
 
 void print_speed(const Generation& g, const Engine& e) {
+  std::fflush(stdout);  // the answer ends before this begins
   fmt::print(stderr, "[{} prompt tokens{}, first token after {:.2f} s; {} tokens at {:.1f} tokens/s; {}, {} threads]\n",
              g.prompt_tokens, g.reused_tokens ? fmt::format(" ({} from the cache)", g.reused_tokens) : "",
              g.prefill_seconds, g.tokens.size(), decode_rate(g), e.kernels(), e.threads());

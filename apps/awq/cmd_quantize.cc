@@ -47,8 +47,11 @@ void print_text(const QuantizeReport& r, const QuantizeFlags& o) {
         "  calibrated on {} x {} tokens {}{}\n", r.calibration.sequences, r.calibration.sequence_tokens,
         r.calibration.source == "self" ? "that the model wrote itself" : "of " + r.calibration.source,
         r.calibration.tokens_unused ? fmt::format(" ({} tokens were not needed)", r.calibration.tokens_unused) : "");
-  fmt::print("  mean relative output error of a layer {:.5f}; plain rounding {:.5f}\n", mean(r, &LayerReport::error),
-             mean(r, &LayerReport::rounding_error));
+  if (r.calibration.source.empty())
+    fmt::print("  mean relative error of a layer's weights {:.5f}\n", mean(r, &LayerReport::error));
+  else
+    fmt::print("  mean relative output error of a layer {:.5f}; plain rounding {:.5f}\n", mean(r, &LayerReport::error),
+               mean(r, &LayerReport::rounding_error));
   if (!r.left_out.empty()) fmt::print("  not copied: {}\n", fmt::join(r.left_out, ", "));
   fmt::print("  every layer: {}/awq-report.json\n", o.out);
 }
