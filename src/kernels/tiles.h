@@ -65,7 +65,7 @@ AWQ_INLINE void on_panel(float* c, ptrdiff_t c_row, int32_t n, const F& tile) {
 
 /// How far ahead weights are asked for while they stream from memory: on Zen 3 this gave a tenth to a third more for 1
 /// to 16 tokens; 1 kB gave half of that and 4 kB nothing more.
-constexpr int32_t kBytesAhead = 2048;
+inline constexpr int32_t kBytesAhead = 2048;
 
 // ---- float weights ----
 
@@ -124,8 +124,8 @@ void gemm_few(const Gemm& g) {
     });
 }
 
-constexpr int32_t kBlockK = 320;  // columns: a panel's 20 kB and a tile's activations share the first-level cache
-constexpr int32_t kBlockM = 72;   // tokens: their 92 kB stay in the second level
+inline constexpr int32_t kBlockK = 320;  // columns: a panel's 20 kB and a tile's activations share the first-level cache
+inline constexpr int32_t kBlockM = 72;   // tokens: their 92 kB stay in the second level
 
 /// One block of columns and tokens, over all panels. Buffers are on the stack, about 130 kB.
 template <class V, class T>
@@ -310,8 +310,8 @@ void i4_few(const PackedI4& w, const ActI16& x, float* y, ptrdiff_t y_row, int32
     }
 }
 
-constexpr int32_t kI4BlockK = 256;  // columns decoded at once: 8 kB a panel
-constexpr int32_t kI4BlockM = 72;   // tokens: their 36 kB of codes pass through the first-level cache once a panel
+inline constexpr int32_t kI4BlockK = 256;  // columns decoded at once: 8 kB a panel
+inline constexpr int32_t kI4BlockM = 72;   // tokens: their 36 kB of codes pass through the first-level cache once a panel
 
 /// Some groups of columns and a block of tokens: each panel's codes are decoded once, zero points subtracted.
 template <class V>
