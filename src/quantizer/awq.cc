@@ -104,7 +104,7 @@ class Solver {
     const int64_t step = std::max<int64_t>(1, rows_of(weights) / kRankingRows);
     std::vector<Tensor> some;
     for (const Tensor& w : weights) some.push_back(step == 1 ? w : every(step, w));
-    const std::vector<double> ranking = gram_search(some, site(g).gram, scales);
+    std::vector<double> ranking = gram_search(some, site(g).gram, scales);
     if (g.consumers.size() > 1) return judged_by_module(g, scales, finalists(ranking));
     if (step == 1) return ranking;
     return losses_among(finalists(ranking), weights, site(g).gram, scales);
