@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cmath>
 #include <csignal>
 #include <fstream>
 #include <iterator>
@@ -32,7 +33,7 @@ bool interrupted() { return g_interrupts > 0; }
 void clear_interrupt() { g_interrupts = 0; }
 
 std::string minutes(double seconds) {
-  const int s = int(seconds + 0.5);
+  const long s = std::lround(seconds);
   return s < 3600 ? fmt::format("{}:{:02}", s / 60, s % 60)
                   : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
 }
