@@ -23,12 +23,11 @@ void Sampler::penalize(std::span<float> logits, std::span<const int32_t> history
 
 // Candidates in descending order where a filter needs order, else in the vocabulary's.
 std::vector<Sampler::Choice> Sampler::kept(std::span<const float> logits) const {
-  const float top = *std::max_element(logits.begin(), logits.end());
-  const float per_degree = float(1 / options_.temperature);
+  const double top = *std::max_element(logits.begin(), logits.end());
   std::vector<Choice> all;
   all.reserve(logits.size());
   for (size_t i = 0; i < logits.size(); ++i) {
-    const float x = (logits[i] - top) * per_degree;
+    const auto x = float((logits[i] - top) / options_.temperature);
     if (x < kNever) continue;
     const float p = std::exp(x);
     if (p >= float(options_.min_p)) all.push_back({int32_t(i), p});

@@ -15,7 +15,7 @@ struct SamplerOptions {
 };
 
 /// Picks tokens from logits. Filters in this order: penalty, temperature, top-k, min-p, top-p. The same logits and seed
-/// give the same tokens everywhere. Not thread-safe.
+/// give the same tokens with one C library. Not thread-safe.
 class Sampler {
  public:
   explicit Sampler(const SamplerOptions& options) : options_(options), rng_(options.seed) {}

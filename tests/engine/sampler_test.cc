@@ -36,6 +36,12 @@ TEST(Sampler, TemperatureSharpens) {
   EXPECT_NEAR(counts({.temperature = 0.5, .seed = 1}, kLogits, n).at(0), n * 0.25 / 0.345, 4 * std::sqrt(n) / 2);
 }
 
+// 1 / 1e-300 is no float: the likeliest token must stay all the same.
+TEST(Sampler, ATinyTemperatureIsGreedy) {
+  EXPECT_EQ(counts({.temperature = 1e-300}, kLogits, 5).begin()->first, 0);
+  EXPECT_EQ(counts({.temperature = 1e-300, .top_p = 0.5, .min_p = 1}, kLogits, 5).at(0), 5);
+}
+
 TEST(Sampler, Filters) {
   EXPECT_EQ(counts({.temperature = 1, .top_k = 2}, kLogits, 2000).size(), 2u);
   EXPECT_EQ(counts({.temperature = 1, .top_p = 0.74}, kLogits, 2000).size(), 2u);  // 0.5 + 0.25 reaches it

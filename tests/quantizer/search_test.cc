@@ -7,6 +7,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <tuple>
 
 #include "kernels/registry.h"
 
@@ -150,6 +151,44 @@ TEST_F(Vectors, ClipSearch) {
     got += fmt::format("{} ", int(std::lround((1 - ranges[i].largest() / r.largest()) / 0.05)));
   }
   EXPECT_EQ(got, want);
+}
+
+// The same search as a definition: every range of the steps in order, errors in double precision from the inputs.
+Range searched(const Tensor& x, std::span<const float> w, const QuantSpec& spec, RangeSteps steps) {
+  const Range whole = range_of(w);
+  const Tensor row = Tensor::of<float>(w, {1, int64_t(w.size())});
+  Range best = whole;
+  double least = INFINITY;
+  const auto consider = [&](Range r) {
+    Tensor rounded = Tensor::empty(row.shape(), DType::f32);
+    round_to(w, grid_of(r, spec), spec.levels(), rounded.as<float>().data());
+    if (const double loss = output_error(x, row, rounded); loss < least) std::tie(least, best) = std::pair(loss, r);
+  };
+  const auto shrunk = [](int step) { return 1.f - 0.05f * float(step); };
+  for (int i = 0; i < steps.both; ++i) consider(whole.clipped(shrunk(i) * whole.largest()));
+  for (int i = 1; i <= steps.each; ++i) consider({shrunk(i) * whole.low, best.high});
+  for (int i = 1; i <= steps.each; ++i) consider({best.low, shrunk(i) * whole.high});
+  return best;
+}
+
+TEST(Ranges, EndsAreSearchedOneByOneUnderTheGroupsOwnInputs) {
+  Fixture f;
+  const QuantSpec spec{.bits = 4, .group_size = 32};
+  const Tensor x = random_matrix(100, 64, 5), w = random_matrix(40, 64, 6);
+  Tensor gram = Tensor::zeros({64, 64}, DType::f32);
+  add_gram(f.host, x, gram);
+  const auto ranges = best_ranges(f.host, w, gram, spec);
+  int lopsided = 0, same = 0;
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    Tensor inputs = Tensor::empty({100, 32}, DType::f32);
+    for (size_t t = 0; t < 100; ++t)
+      std::ranges::copy(x.as<float>().subspan(t * 64 + i % 2 * 32, 32), inputs.as<float>().data() + t * 32);
+    const auto group = w.as<float>().subspan(i * 32, 32);
+    same += ranges[i] == searched(inputs, group, spec, {});
+    lopsided += ranges[i] != searched(inputs, group, spec, {.both = 11, .each = 0});
+  }
+  EXPECT_EQ(same, 80);
+  EXPECT_GT(lopsided, 20);  // or the ends were never tried by themselves
 }
 
 }  // namespace
