@@ -47,12 +47,19 @@ struct Subject {
   std::vector<double> nll, kl, top1;
 };
 
+// With the tokenizer's BOS in front, where the first document's template has not put one.
+std::vector<int32_t> tokens_of_lines(std::string_view text, const TextSide& side, const std::string& name) {
+  std::vector<int32_t> tokens, bos = side.tokenizer().encode("", true, false);
+  for (const auto& d : encode_json_lines(text, side, "eval", name)) tokens.insert(tokens.end(), d.begin(), d.end());
+  const bool there = tokens.size() >= bos.size() && std::equal(bos.begin(), bos.end(), tokens.begin());
+  if (!there) tokens.insert(tokens.begin(), bos.begin(), bos.end());
+  return tokens;
+}
+
 std::vector<int32_t> tokens_of_text(const Checkpoint& model, std::string_view text, const EvaluateOptions& o) {
   const TextSide side(model);
-  std::vector<int32_t> tokens = side.tokenizer().encode(o.json_lines ? "" : text, true, false);
-  if (o.json_lines)
-    for (const auto& d : encode_json_lines(text, side, "eval", "the text"))
-      tokens.insert(tokens.end(), d.begin(), d.end());
+  std::vector<int32_t> tokens =
+      o.json_lines.empty() ? side.tokenizer().encode(text, true, false) : tokens_of_lines(text, side, o.json_lines);
   if (o.window < 2) fail("eval", "--window {}: expected at least 2 tokens", o.window);
   if (o.window > model.spec().max_context)
     fail("eval", "--window {} is longer than the model's context of {} tokens", o.window, model.spec().max_context);

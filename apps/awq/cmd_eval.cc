@@ -74,7 +74,7 @@ void dump_logits(const EvalFlags& o) {
 }
 
 std::string text_of(EvalFlags& o) {
-  o.evaluate.json_lines = o.text.ends_with(".jsonl");
+  if (o.text.ends_with(".jsonl")) o.evaluate.json_lines = o.text;
   return read_file(o.text);
 }
 

@@ -97,9 +97,10 @@ QuantizeReport quantize(const std::filesystem::path& model, const std::filesyste
 // evaluate
 
 struct EvaluateOptions {
-  int window = 2048;                // tokens; the text is tokenized once and cut into windows, the tail is dropped
-  int windows = 0;                  // 0: all
-  bool json_lines = false;          // the text is a .jsonl file's: as for calibration, its documents joined
+  int window = 2048;         // tokens; the text is tokenized once and cut into windows, the tail is dropped
+  int windows = 0;           // 0: all
+  std::string json_lines{};  // name of the .jsonl file that the text is, for errors; its documents are joined as for
+                             // calibration. Empty: plain text
   std::filesystem::path against{};  // the original, for KL and top-1 agreement
   DeviceOptions device{};
 };

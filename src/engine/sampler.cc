@@ -4,6 +4,8 @@
 #include <cmath>
 #include <unordered_set>
 
+#include "base/check.h"
+
 namespace awq {
 namespace {
 
@@ -54,6 +56,11 @@ int32_t Sampler::sample(std::span<float> logits, std::span<const int32_t> histor
   penalize(logits, history);
   if (options_.temperature <= 0) return int32_t(std::max_element(logits.begin(), logits.end()) - logits.begin());
   const std::vector<Choice> choices = kept(logits);
+  if (choices.empty())
+    fail("generate",
+         "no token is left to choose from: either min_p ({}) is above 1, or the logits are not finite, and the model "
+         "is damaged",
+         options_.min_p);
   double total = 0;
   for (const Choice& c : choices) total += double(c.p);
   double at = uniform() * total;

@@ -124,9 +124,10 @@ void gemm_few(const Gemm& g) {
     });
 }
 
-inline constexpr int32_t kBlockK =
-    320;                                // columns: a panel's 20 kB and a tile's activations share the first-level cache
-inline constexpr int32_t kBlockM = 72;  // tokens: their 92 kB stay in the second level
+// Columns: a panel's 20 kB and a tile's activations share the first-level cache.
+inline constexpr int32_t kBlockK = 320;
+// Tokens: their 92 kB stay in the second level.
+inline constexpr int32_t kBlockM = 72;
 
 /// One block of columns and tokens, over all panels. Buffers are on the stack, about 130 kB.
 template <class V, class T>
@@ -312,8 +313,8 @@ void i4_few(const PackedI4& w, const ActI16& x, float* y, ptrdiff_t y_row, int32
 }
 
 inline constexpr int32_t kI4BlockK = 256;  // columns decoded at once: 8 kB a panel
-inline constexpr int32_t kI4BlockM =
-    72;  // tokens: their 36 kB of codes pass through the first-level cache once a panel
+// Tokens: their 36 kB of codes pass through the first-level cache once a panel.
+inline constexpr int32_t kI4BlockM = 72;
 
 /// Some groups of columns and a block of tokens: each panel's codes are decoded once, zero points subtracted.
 template <class V>

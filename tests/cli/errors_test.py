@@ -161,6 +161,7 @@ case("more tokens than the context", quantize(good, tokens=100000))
 subprocess.run([AWQ, "quantize", good, "-o", work / "quantized", "--method", "rtn"], check=True, stdout=subprocess.DEVNULL)
 case("quantized already", quantize(work / "quantized"))
 case("text shorter than a window", ["eval", good, "--text", work / "short.txt", "--window", "128"])
+case("line of a text without text", ["eval", good, "--text", work / "notext.jsonl", "--window", "32"])
 case("chat without a template", ["chat", good])
 case("unknown kernels", ["generate", good, "-p", "x", "--isa", "mmx"])
 

@@ -91,6 +91,14 @@ class Quantize(unittest.TestCase):
         self.assertEqual(job.returncode, 130, message)
         self.assertEqual(list(self.work.glob("out*")), [])
 
+    def test_eval_of_lines_is_eval_of_their_texts(self):
+        model = tiny.make(GOLDEN, "llama", self.work / "llama")
+        texts = [f"Line {i}: nine lazy dogs. " for i in range(20)]
+        (self.work / "text.txt").write_text("".join(texts))
+        (self.work / "text.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+        plain, lines = (json.loads(run("eval", model, "--text", self.work / f, "--window", 64, "--json")) for f in ("text.txt", "text.jsonl"))
+        self.assertEqual(plain["window_nll"], lines["window_nll"])
+
 
 if __name__ == "__main__":
     unittest.main(argv=sys.argv[:1])

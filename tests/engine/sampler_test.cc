@@ -5,6 +5,8 @@
 #include <cmath>
 #include <map>
 
+#include "awq/error.h"
+
 namespace awq {
 namespace {
 
@@ -40,6 +42,11 @@ TEST(Sampler, TemperatureSharpens) {
 TEST(Sampler, ATinyTemperatureIsGreedy) {
   EXPECT_EQ(counts({.temperature = 1e-300}, kLogits, 5).begin()->first, 0);
   EXPECT_EQ(counts({.temperature = 1e-300, .top_p = 0.5, .min_p = 1}, kLogits, 5).at(0), 5);
+}
+
+TEST(Sampler, NothingLeftIsAnError) {
+  EXPECT_THROW(counts({.temperature = 1}, {NAN, NAN}, 1), Error);
+  EXPECT_THROW(counts({.temperature = 1, .min_p = 1.5}, kLogits, 1), Error);
 }
 
 TEST(Sampler, Filters) {
