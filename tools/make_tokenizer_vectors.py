@@ -199,7 +199,7 @@ def main():
     tokenizers = [path for path in sys.argv[2:] if path.endswith(".json")]
     lines = [line for path in sys.argv[2:] if not path.endswith(".json") for line in lines_of(path)]
     made = [real_vectors(path, lines) for path in tokenizers] if tokenizers else list(tiny_vectors())
-    text = ",\n".join(json.dumps(m, separators=(",", ":")) for m in made)
+    text = ",\n".join(json.dumps(m, separators=(",", ":"), ensure_ascii=False) for m in made)
     pathlib.Path(sys.argv[1]).write_text(f'{{"tokenizers":[\n{text}\n]}}\n', encoding="utf-8")
     print(f"{len(made)} tokenizers, {sum(len(m['cases']) for m in made)} cases")
 

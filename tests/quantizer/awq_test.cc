@@ -1,0 +1,59 @@
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "kernels/registry.h"
+#include "quantizer/method.h"
+
+namespace awq {
+namespace {
+
+Tensor random_tensor(Shape shape, std::mt19937& rng) {
+  std::normal_distribution<float> normal;
+  Tensor t = Tensor::empty(shape, DType::f32);
+  for (float& v : t.as<float>()) v = normal(rng);
+  return t;
+}
+
+BlockWeights random_weights(const BlockSpec& spec, std::mt19937& rng) {
+  BlockWeights w{.spec = spec, .at = {}, .bias = {}};
+  for (Param p : spec.params()) {
+    const auto [rows, cols] = spec.shape(p);
+    w.at[p] = random_tensor(cols ? Shape{rows, cols} : Shape{rows}, rng);
+  }
+  return w;
+}
+
+// o and down have 2,048 rows here, twice as many as the ranking looks at.
+TEST(Awq, ALayerThatAloneReadsItsInputIsJudgedOnAllOfItsRows) {
+  const ModelSpec model = find_architecture("LlamaForCausalLM").parse(nlohmann::json::parse(R"({
+    "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "hidden_size": 2048, "intermediate_size": 64,
+    "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32, "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0, "vocab_size": 32, "max_position_embeddings": 64})"));
+  ThreadPool pool(2);
+  const Host host{pool, kernels::select()};
+  const auto dev = cpu_backend(pool, host.kernels);
+  std::mt19937 rng(4);
+  BlockWeights w = random_weights(model.blocks[0], rng);
+  const BlockWeights original{
+      w.spec, {{{Role::o}, w.tensor({Role::o}).clone()}, {{Role::down}, w.tensor({Role::down}).clone()}}, {}};
+  const Block block = upload(*dev, w);
+  Tensor hidden = random_tensor({64, 2048}, rng);
+  const BlockCalibration calibration = calibrate(*dev, host, block, 0, hidden, 32, {});
+  const QuantSpec spec{.bits = 4, .group_size = 32};
+  const Solution s = find_method("awq").make()->solve(w, block, calibration, spec, *dev, host);
+  int judged = 0;
+  for (const GroupResult& g : s.groups) {
+    EXPECT_LE(g.loss, g.identity_loss);
+    if (g.group.consumers.size() != 1) continue;
+    const Tensor& before = original.tensor(g.group.consumers.front());
+    const Tensor& gram = calibration.sites.at(g.group.consumers.front()).gram;
+    EXPECT_NEAR(g.identity_loss / gram_loss(host, before, dequantize(quantize(before, spec)), gram), 1, 1e-6);
+    ++judged;
+  }
+  EXPECT_EQ(judged, 2);
+}
+
+}  // namespace
+}  // namespace awq
