@@ -223,7 +223,11 @@ template <class Code>
 class IntCase final : public Case {
  public:
   IntCase(const KernelSet& set, Shape s, int m)
-      : Case(s, m), set_(set), codes_(x.size()), scales_(x.size() / kGroup), sums_(scales_.size()) {
+      : Case(s, m),
+        set_(set),
+        codes_(x.size() + 32 * size_t(s.cols)),
+        scales_(x.size() / kGroup),
+        sums_(scales_.size()) {
     std::mt19937 rng(4);
     std::vector<uint8_t> one(size_t(s.rows / kPanel * s.cols / kGroup) * kBlock);
     for (uint8_t& b : one) b = uint8_t(rng());
@@ -235,17 +239,16 @@ class IntCase final : public Case {
       }
     copy_weights(one);
     if constexpr (sizeof(Code) == 1)
-      set.quantize_i8(x.data(), m, s.cols, kGroup, codes_.data(), scales_.data(), sums_.data());
+      set.quantize_i8(x.data(), act(), 0, m);
     else
-      set.quantize_i16(x.data(), m, s.cols, kGroup, codes_.data(), scales_.data(), sums_.data());
+      set.quantize_i16(x.data(), act(), 0, m);
   }
   void run(size_t copy) override {
     const PackedInt w{weights(copy), shape.rows, shape.cols, kGroup, 4, true};
-    const ActInt<Code> act{codes_.data(), scales_.data(), sums_.data(), tokens, shape.cols, kGroup};
     if constexpr (sizeof(Code) == 1)
-      set_.matmul_i8(w, act, y.data(), shape.rows, 0, shape.rows / kPanel);
+      set_.matmul_i8(w, act(), y.data(), shape.rows, 0, shape.rows / kPanel);
     else
-      set_.matmul_i16(w, act, y.data(), shape.rows, 0, shape.rows / kPanel);
+      set_.matmul_i16(w, act(), y.data(), shape.rows, 0, shape.rows / kPanel);
   }
   double exact(int t, int r) const override {
     double sum = 0;
@@ -257,6 +260,7 @@ class IntCase final : public Case {
   double tolerance() const override { return sizeof(Code) == 1 ? 0.25 : 2e-3; }
 
  private:
+  ActInt<Code> act() { return {codes_.data(), scales_.data(), sums_.data(), tokens, shape.cols, kGroup}; }
   static constexpr size_t kCodes = 8 * kGroup, kBlock = kCodes + 3 * kPanel;
   double weight(int r, int c) const {
     static constexpr int kPlace[] = {0, 4, 2, 6, 1, 5, 3, 7};

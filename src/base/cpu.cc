@@ -10,6 +10,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace awq {
@@ -47,6 +49,21 @@ int cpu_quota() {
   return std::max(1, int(std::ceil(quota / period)));
 }
 
+#if defined(__x86_64__)
+// CPUID leaf 7: bit 24 tiles, bit 25 tiles of int8. Linux gives a process their registers only when it asks.
+bool may_use_tiles() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 24 & 3) != 3) return false;
+#ifdef SYS_arch_prctl
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM of the kernel's <asm/prctl.h>
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+#else
+  return false;
+#endif
+}
+#endif
+
 }  // namespace
 
 uint32_t cpu_features() {
@@ -64,6 +81,9 @@ uint32_t cpu_features() {
       __builtin_cpu_supports("avx512vnni"))
     found |= kAvx512Vnni;
   if ((found & kAvx512Vnni) && __builtin_cpu_supports("avx512bf16")) found |= kAvx512Bf16;
+  const bool leaf1 = __get_cpuid_count(7, 1, &a, &b, &c, &d);
+  if ((found & kAvx2) && leaf1 && (a & 1u << 4)) found |= kAvxVnni;
+  if ((found & kAvx512Vnni) && __builtin_cpu_supports("avx512vbmi") && may_use_tiles()) found |= kAmxInt8;
 #endif
   return found;
 }

@@ -10,6 +10,8 @@ enum CpuFeature : uint32_t {
   kAvx2 = 1,        // AVX2, FMA, F16C, BMI2
   kAvx512Vnni = 2,  // AVX-512 F, BW, VL, DQ, CD and VNNI
   kAvx512Bf16 = 4,
+  kAvxVnni = 8,   // 256-bit dot products of integers
+  kAmxInt8 = 16,  // tiles of int8 and AVX-512 VBMI, and the kernel lets this process use them
 };
 uint32_t cpu_features();
 std::string cpu_name();  // "AMD EPYC 9755"; "unknown CPU" where the system does not tell
