@@ -95,7 +95,7 @@ double bound_of(const Model& m) {
 }  // namespace
 
 int check_depth(const ModelSpec& spec) {
-  constexpr double kBudget = 2.5e8;  // weights, the head's included: portable kernels run 20 tokens in some seconds
+  constexpr double kBudget = 6e8;  // weights, the head included: 20 tokens take portable kernels about 4 s on two cores
   double block = 0;
   for (const Param p : spec.blocks.front().params())
     block += double(spec.blocks.front().shape(p).first) * double(spec.blocks.front().shape(p).second);

@@ -80,7 +80,8 @@ namespace {
 int allowed_threads(int threads) {
   const int most = max_threads();
   if (threads > most)
-    fail("threads", "{} threads were asked for, but this process may use {} CPUs; give 1 to {}, or leave it out",
+    fail("threads",
+         "{} threads were asked for, but this process may use {} CPUs; give --threads 1 to {}, or leave it out",
          threads, most, most);
   return threads;
 }
