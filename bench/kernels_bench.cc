@@ -3,9 +3,9 @@
 //   kernels_bench [--benchmark_filter=matmul_i4.*tokens:1/] [AWQ_ISA=portable]
 //
 // Time is the thread's own CPU time and the best of many calls, so that other programs disturb it less; caches and
-// memory bandwidth are still shared with them. Weights come from memory: copies of 96 MB
-// are used in turn, which exceed the last cache of most machines. Every product is checked against double precision
-// before it is timed.
+// memory bandwidth are still shared with them. Weights come from memory, except on machines with a very large last
+// cache: copies of 96 MB are used in turn, and reading is measured on twice that. Every product is checked against
+// double precision before it is timed.
 #include <benchmark/benchmark.h>
 #include <time.h>
 

@@ -169,8 +169,9 @@ struct BenchOptions {
 struct Spread {
   double median = 0, lowest = 0, highest = 0;
 };
-/// 10^9 operations a second that all threads together reach with the kernel set's instruction for a type, measured
-/// without memory or dependencies. A product is one operation and its addition another.
+/// 10^9 operations a second that all threads together reach with the kernel set's instruction for a type, without
+/// memory or dependencies: the best of those measured before, between and after the measurements. A product is one
+/// operation and its addition another.
 struct BenchPeak {
   std::string type;            // "f32", "bf16", "int16", "int8"
   std::optional<double> rate;  // empty: the set has no such instruction

@@ -171,7 +171,7 @@ std::optional<double> peak_rate(ThreadPool& pool, const KernelSet& set, DType ty
                                   [&](const Loop& l) { return l.set == set.name && l.type == type; });
   if (loop == std::end(kLoops) || (loop->needs & ~cpu_features()) || !supported(set) || !loop->run(1)) return {};
   double best = 1e30;
-  for (int i = 0; i < 40; ++i)
+  for (int i = 0; i < 100; ++i)
     best = std::min(best,
                     seconds_of([&] { pool.run(pool.size(), 1, [&](int64_t, int64_t) { loop->run(loop->rounds); }); }));
   return 1e-9 * pool.size() * loop->operations * loop->rounds / best;

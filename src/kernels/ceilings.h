@@ -12,7 +12,7 @@ namespace awq::kernels {
 
 /// Most operations in 10^9 a second that all threads of the pool reach together with the instruction that `set`
 /// multiplies values of `type` with (f32, bf16, i16 or i8), from registers and without dependencies; a product is one
-/// operation and its addition another. Empty where the set has no such instruction. Takes some 20 ms.
+/// operation and its addition another. Empty where the set has no such instruction. Takes some 50 ms.
 std::optional<double> peak_rate(ThreadPool& pool, const KernelSet& set, DType type);
 
 /// A buffer far larger than the caches, in huge pages where the system gives them, that all threads read in order.
