@@ -1,6 +1,6 @@
 // Matrix products on one thread, as shares of what this machine can do, measured in the same run.
 //
-//   kernels_bench [--benchmark_filter=matmul_i4.*tokens:1/] [AWQ_ISA=portable]
+//   kernels_bench [--benchmark_filter=matmul_i16.*tokens:1/] [AWQ_ISA=portable]
 //
 // Time is the thread's own CPU time and the best of many calls, so that other programs disturb it less; caches and
 // memory bandwidth are still shared with them. Weights come from memory, except on machines with a very large last
@@ -37,16 +37,17 @@ constexpr size_t kWeightBytes = size_t(96) << 20;
 
 /// On one thread; 0 where the set has no instruction for it.
 struct Ceilings {
-  double read;  // GB/s
-  double fma;   // GFLOP/s
-  double dot;   // 10^9 operations of int16
+  double read;     // GB/s
+  double fma;      // GFLOP/s
+  double i16, i8;  // 10^9 operations
 };
 
 Ceilings ceilings(const KernelSet& set) {
   ThreadPool one(1);
   ReadBandwidth read(one, 2 * kWeightBytes);  // about as far away as the weights, whatever the last cache holds
   for (int i = 0; i < 5; ++i) read.pass();
-  return {read.best(), peak_rate(one, set, DType::f32).value_or(0), peak_rate(one, set, DType::i16).value_or(0)};
+  const auto peak = [&](DType type) { return peak_rate(one, set, type).value_or(0); };
+  return {read.best(), peak(DType::f32), peak(DType::i16), peak(DType::i8)};
 }
 
 // ---- the products ----
@@ -54,7 +55,7 @@ Ceilings ceilings(const KernelSet& set) {
 struct Shape {
   int rows, cols;
 };
-constexpr int kGroup = 64;
+constexpr int kGroup = 128;
 
 std::vector<float> normals(size_t n, unsigned seed) {
   std::mt19937 rng(seed);
@@ -147,29 +148,34 @@ class FloatCase final : public Case {
   std::vector<float> w_;
 };
 
-class I4Case final : public Case {
+/// 4-bit weights with integer activations of type Code.
+template <class Code>
+class IntCase final : public Case {
  public:
-  I4Case(const KernelSet& set, Shape s, int m) : Case(s, m), set_(set) {
-    const int groups = s.cols / kGroup;
+  IntCase(const KernelSet& set, Shape s, int m)
+      : Case(s, m), set_(set), codes_(x.size()), scales_(x.size() / kGroup), sums_(scales_.size()) {
     std::mt19937 rng(4);
-    std::vector<uint8_t> one(size_t(s.rows / kPanel * groups) * block());
+    std::vector<uint8_t> one(size_t(s.rows / kPanel * s.cols / kGroup) * kBlock);
     for (uint8_t& b : one) b = uint8_t(rng());
-    for (int i = 0; i < s.rows / kPanel * groups; ++i)
-      for (int r = 0; r < kPanel; ++r) {
-        const float scale = 0.2f + 0.01f * float(r);
-        std::memcpy(one.data() + size_t(i) * block() + 8 * kGroup + 4 * size_t(r), &scale, 4);
-        one[size_t(i) * block() + 8 * kGroup + 64 + size_t(r)] %= 16;
+    for (size_t at = kCodes; at < one.size(); at += kBlock)
+      for (size_t r = 0; r < kPanel; ++r) {
+        const uint16_t scale = f32_to_f16(0.2f + 0.01f * float(r));
+        std::memcpy(one.data() + at + 2 * r, &scale, 2);
+        one[at + 2 * kPanel + r] %= 16;
       }
     copy_weights(one);
-    codes_.resize(x.size());
-    scales_.resize(x.size() / kGroup);
-    sums_.resize(scales_.size());
-    set.quantize_i16(x.data(), m, s.cols, kGroup, codes_.data(), scales_.data(), sums_.data());
+    if constexpr (sizeof(Code) == 1)
+      set.quantize_i8(x.data(), m, s.cols, kGroup, codes_.data(), scales_.data(), sums_.data());
+    else
+      set.quantize_i16(x.data(), m, s.cols, kGroup, codes_.data(), scales_.data(), sums_.data());
   }
   void run(size_t copy) override {
-    set_.matmul_i4({weights(copy), shape.rows, shape.cols, kGroup},
-                   {codes_.data(), scales_.data(), sums_.data(), tokens, shape.cols, kGroup}, y.data(), shape.rows, 0,
-                   shape.rows / kPanel);
+    const PackedInt w{weights(copy), shape.rows, shape.cols, kGroup, 4, true};
+    const ActInt<Code> act{codes_.data(), scales_.data(), sums_.data(), tokens, shape.cols, kGroup};
+    if constexpr (sizeof(Code) == 1)
+      set_.matmul_i8(w, act, y.data(), shape.rows, 0, shape.rows / kPanel);
+    else
+      set_.matmul_i16(w, act, y.data(), shape.rows, 0, shape.rows / kPanel);
   }
   double exact(int t, int r) const override {
     double sum = 0;
@@ -177,28 +183,30 @@ class I4Case final : public Case {
     return sum;
   }
   // Half a step of 16-bit activations, 3 sigma / 65534, on weights of rms 2 would be 1e-4 if all were the largest
-  // error.
-  double tolerance() const override { return 2e-3; }
+  // error; of 8-bit ones, 3 sigma / 254, 2.4e-2.
+  double tolerance() const override { return sizeof(Code) == 1 ? 0.25 : 2e-3; }
 
  private:
-  static constexpr size_t block() { return 8 * kGroup + 80; }
+  static constexpr size_t kCodes = 8 * kGroup, kBlock = kCodes + 3 * kPanel;
   double weight(int r, int c) const {
-    const uint8_t* at = weights(0) + (size_t(r / kPanel) * size_t(shape.cols / kGroup) + size_t(c / kGroup)) * block();
+    static constexpr int kPlace[] = {0, 4, 2, 6, 1, 5, 3, 7};
+    const uint8_t* at = weights(0) + (size_t(r / kPanel) * size_t(shape.cols / kGroup) + size_t(c / kGroup)) * kBlock;
     uint32_t word = 0;
-    float scale = 0;
+    uint16_t scale = 0;
     std::memcpy(&word, at + 4 * size_t(c % kGroup / 8 * kPanel + r % kPanel), 4);
-    std::memcpy(&scale, at + 8 * kGroup + 4 * size_t(r % kPanel), 4);
-    const int i = c % 8, nibble = i % 2 ? 4 + i / 2 : i / 2, zero = at[8 * kGroup + 64 + r % kPanel];
-    return (int(word >> 4 * nibble & 15) - zero) * double(scale);
+    std::memcpy(&scale, at + kCodes + 2 * size_t(r % kPanel), 2);
+    return (int(word >> 4 * kPlace[c % 8] & 15) - at[kCodes + 2 * kPanel + size_t(r % kPanel)]) *
+           double(f16_to_f32(scale));
   }
   const KernelSet& set_;
-  std::vector<int16_t> codes_;
+  std::vector<Code> codes_;
   std::vector<float> scales_;
   std::vector<int32_t> sums_;
 };
 
 std::unique_ptr<Case> make_case(const KernelSet& set, const std::string& kind, Shape s, int tokens) {
-  if (kind == "matmul_i4") return std::make_unique<I4Case>(set, s, tokens);
+  if (kind == "matmul_i16") return std::make_unique<IntCase<int16_t>>(set, s, tokens);
+  if (kind == "matmul_i8") return std::make_unique<IntCase<int8_t>>(set, s, tokens);
   return std::make_unique<FloatCase>(set, s, tokens, kind == "gemm_bf16");
 }
 
@@ -216,7 +224,10 @@ void measure(benchmark::State& state, const KernelSet& set, const Ceilings& top,
     state.SetIterationTime(t);
     best = std::min(best, t);
   }
-  const double peak = kind == "matmul_i4" ? top.dot : top.fma, giga = 1e-9 * c->operations() / best;
+  const double peak = kind == "matmul_i16"  ? top.i16
+                      : kind == "matmul_i8" ? top.i8
+                                            : top.fma,
+               giga = 1e-9 * c->operations() / best;
   const double bytes = 1e-9 * double(c->weight_bytes()) / best;
   state.counters["best_us"] = best * 1e6;
   state.counters["Gop/s"] = giga;
@@ -226,8 +237,8 @@ void measure(benchmark::State& state, const KernelSet& set, const Ceilings& top,
 }
 
 void add_cases(const KernelSet& set, const Ceilings& top) {
-  for (const char* kind : {"gemm_f32", "gemm_bf16", "matmul_i4"})
-    for (const Shape s : {Shape{576, 576}, {1536, 576}, {576, 1536}, {4096, 4096}})
+  for (const char* kind : {"gemm_f32", "gemm_bf16", "matmul_i16", "matmul_i8"})
+    for (const Shape s : {Shape{512, 2048}, {2048, 2048}, {8192, 2048}, {2048, 8192}})
       for (const int tokens : {1, 2, 4, 8, 16, 64, 512}) {
         const std::string name = std::string(kind) + "/" + std::to_string(s.rows) + "x" + std::to_string(s.cols) +
                                  "/tokens:" + std::to_string(tokens);
@@ -249,8 +260,8 @@ int main(int argc, char** argv) try {
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   const KernelSet& set = select();
   const Ceilings top = ceilings(set);
-  std::printf("%s, %s, one thread: read %.1f GB/s, fma %.1f GFLOP/s, int16 dot %.1f Gop/s\n", awq::cpu_name().c_str(),
-              set.name, top.read, top.fma, top.dot);
+  std::printf("%s, %s, one thread: read %.1f GB/s, fma %.1f GFLOP/s, int16 %.1f, int8 %.1f Gop/s\n",
+              awq::cpu_name().c_str(), set.name, top.read, top.fma, top.i16, top.i8);
   std::fflush(stdout);
   add_cases(set, top);
   benchmark::RunSpecifiedBenchmarks();

@@ -1,7 +1,7 @@
 // AVX2, FMA, F16C: 8 floats or int32 to a vector, two to a panel, 16 registers.
 #include <immintrin.h>
 
-#include "kernels/tiles.h"
+#include "kernels/tiles_int.h"
 
 namespace awq::kernels {
 namespace {
@@ -13,10 +13,12 @@ struct Avx2 {
   static constexpr int kAcc = 12;  // of 16 registers: 2 hold weights, 1 an activation
   static constexpr int kTokens = 6;
   static constexpr int kFew = 24;
-  static constexpr int kI4Tokens = 6;
-  static constexpr int kI4Panels = 1;
-  static constexpr int kI4Chains = 1;  // the sum's latency is 1 cycle
-  static constexpr int kI4Few = 16;
+  static constexpr int kIntTokens = 6;
+  static constexpr int kIntPanels = 1;
+  static constexpr int kIntBlockBytes = 512;
+  static constexpr int kChains = 1;  // the sum's latency is 1 cycle
+  static constexpr int kIntFew = 16;
+  static constexpr int kFewTokens = 4;
 
   static F zero_f() { return _mm256_setzero_ps(); }
   static F load(const float* p) { return _mm256_loadu_ps(p); }
@@ -32,7 +34,7 @@ struct Avx2 {
   static I load_bytes(const uint8_t* p) {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   }
-  static I load_pairs(const int32_t* p) { return _mm256_load_si256(reinterpret_cast<const I*>(p)); }
+  static I load(const int32_t* p) { return _mm256_load_si256(reinterpret_cast<const I*>(p)); }
   static void store(int32_t* p, I v) { _mm256_store_si256(reinterpret_cast<I*>(p), v); }
   static I set1(int32_t v) { return _mm256_set1_epi32(v); }
   static I and_i(I a, I b) { return _mm256_and_si256(a, b); }
@@ -48,11 +50,14 @@ struct Avx2 {
   static I add_i(I a, I b) { return _mm256_add_epi32(a, b); }
   static I sub_i(I a, I b) { return _mm256_sub_epi32(a, b); }
   static I sub16(I a, I b) { return _mm256_sub_epi16(a, b); }
-  static I mul_i(I a, I b) { return _mm256_mullo_epi32(a, b); }
-  static I dot(I sum, I a, I b) {
+  static I sub8(I a, I b) { return _mm256_sub_epi8(a, b); }
+  static I dot16(I sum, I a, I b) {
     sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
     __asm__("" : "+x"(sum));
     return sum;
+  }
+  static I dot8(I sum, I a, I b) {  // pairs stay within 2 * 255 * 15
+    return dot16(sum, _mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1));
   }
   static F to_float(I a) { return _mm256_cvtepi32_ps(a); }
 
@@ -70,7 +75,9 @@ const KernelSet avx2 = {
     .gemm_bf16 = gemm<Avx2, Bf16>,
     .gemm_f16 = gemm<Avx2, F16>,
     .quantize_i16 = quantize_i16,
-    .matmul_i4 = matmul_i4<Avx2>,
+    .quantize_i8 = quantize_i8,
+    .matmul_i16 = matmul_i16<Avx2>,
+    .matmul_i8 = matmul_i8<Avx2>,
     .rms_norm = rms_norm,
     .softmax = softmax,
     .silu_mul = silu_mul,

@@ -143,32 +143,63 @@ inline uint32_t max_magnitude(const float* x, int32_t n) {
   return uint32_t(m);
 }
 
-/// One group. The quotient is rounded by adding 1.5 * 2^23. It passes 32767 only where the scale is subnormal and so
-/// itself badly rounded. A group with infinity or NaN keeps that as its scale over codes of 0: its products are NaN.
-inline int32_t quantize_group(const float* x, int32_t n, int16_t* codes, float* scale) {
-  const uint32_t top = max_magnitude(x, n);
-  *scale = float_of(top) / 32767.f;
-  if (*scale == 0.f || top >= 0x7f800000u) {
-    for (int32_t i = 0; i < n; ++i) codes[i] = 0;
-    return 0;
-  }
+template <class Code>
+constexpr float kTopCode = sizeof(Code) == 1 ? 127.f : 32767.f;
+
+/// codes[i] = round(x[i] * by), rounded by adding 1.5 * 2^23 and kept within +-top; returns their sum.
+inline int32_t round_group(const float* x, int32_t n, float by, float top, int32_t* codes) {
   int32_t sum = 0;
   for (int32_t i = 0; i < n; ++i) {
-    float q = x[i] / *scale;
-    q = q > 32767.f ? 32767.f : q;
-    q = q < -32767.f ? -32767.f : q;
-    const auto code = int32_t(bits_of(q + 0x1.8p23f) - 0x4b400000u);
-    codes[i] = int16_t(code);
-    sum += code;
+    float q = x[i] * by;
+    q = q > top ? top : q;
+    q = q < -top ? -top : q;
+    codes[i] = int32_t(bits_of(q + 0x1.8p23f) - 0x4b400000u);
+    sum += codes[i];
   }
   return sum;
 }
 
-inline void quantize_i16(const float* x, int32_t tokens, int32_t cols, int32_t group, int16_t* codes, float* scales,
+// In the order of ActInt.
+inline void narrow(const int32_t* from, int32_t n, int16_t* to) {
+  for (int32_t i = 0; i < n; ++i) to[i] = int16_t(from[i]);
+}
+inline void narrow(const int32_t* from, int32_t n, int8_t* to) {
+  for (int32_t i = 0; i < n; i += 4) {  // the middle two of each four change places
+    const auto byte = [&](int32_t j) { return uint32_t(from[i + j] & 255); };
+    const uint32_t four = byte(0) | byte(2) << 8 | byte(1) << 16 | byte(3) << 24;
+    __builtin_memcpy(to + i, &four, sizeof(four));
+  }
+}
+
+/// One group. A group with infinity or NaN keeps that as its scale over codes of 0: its products are NaN. One whose
+/// values are all below 2^-112 is taken for zeros: the factor would be infinite.
+template <class Code>
+inline int32_t quantize_group(const float* x, int32_t n, Code* codes, float* scale) {
+  const uint32_t top = max_magnitude(x, n);
+  const float by = kTopCode<Code> / float_of(top);
+  int32_t rounded[kMaxActGroup];
+  *scale = by == __builtin_inff() ? 0.f : float_of(top) / kTopCode<Code>;
+  const bool usable = top < 0x7f800000u && by < __builtin_inff();
+  const int32_t sum = usable ? round_group(x, n, by, kTopCode<Code>, rounded) : 0;
+  for (int32_t i = 0; !usable && i < n; ++i) rounded[i] = 0;
+  narrow(rounded, n, codes);
+  return sum;
+}
+
+template <class Code>
+inline void quantize_act(const float* x, int32_t tokens, int32_t cols, int32_t group, Code* codes, float* scales,
                          int32_t* sums) {
   const int64_t groups = int64_t(tokens) * (cols / group);
   for (int64_t g = 0; g < groups; ++g, x += group, codes += group)
     sums[g] = quantize_group(x, group, codes, scales + g);
+}
+inline void quantize_i16(const float* x, int32_t tokens, int32_t cols, int32_t group, int16_t* codes, float* scales,
+                         int32_t* sums) {
+  quantize_act(x, tokens, cols, group, codes, scales, sums);
+}
+inline void quantize_i8(const float* x, int32_t tokens, int32_t cols, int32_t group, int8_t* codes, float* scales,
+                        int32_t* sums) {
+  quantize_act(x, tokens, cols, group, codes, scales, sums);
 }
 
 }  // namespace

@@ -11,7 +11,8 @@ namespace awq::kernels {
 /// layout, so packing is written once.
 enum : int32_t { kPanel = 16 };
 
-/// Columns of activations that share one scale in ActI16, at most: 128 * 2 * 15 * 32767 fits in 31 bits.
+/// Columns of activations that share one scale, at most: 128 * 255 * 32767 fits in 31 bits, and so does what is left of
+/// it when a zero point times the sum of codes is taken away.
 enum : int32_t { kMaxActGroup = 128 };
 
 /// c[m][n] = (accumulate ? c[m][n] : 0) + sum over k of a[m * a_row + k] * b[(n / 16) * b_panel + k * b_k + n % 16]
@@ -30,27 +31,36 @@ struct Gemm {
   bool accumulate;
 };
 
-/// 4-bit weights in panels of 16 rows, one stream that is read strictly in order. For each panel and each group of
-/// `group` columns (8 <= group <= kMaxActGroup, a multiple of 8), the stream holds
-///   uint32 codes[group / 8][16]   nibble i of lane r: column 2i of the eight for i < 4, else column 2(i - 4) + 1,
-///                                 so that (word >> 4j) & 0x000f000f is the pair of columns 2j, 2j + 1
-///   float  scales[16]
+/// 4- or 8-bit weights in panels of 16 rows, one stream that is read strictly in order. For each panel and each group
+/// of `group` columns (8 <= group <= kMaxActGroup, a multiple of 8; cols >= group), the stream holds
+///   uint32 codes[group * bits / 32][16]   for each lane the codes of the next 32 / bits columns, column c at the place
+///                                         whose number is c with its bits reversed: 4-bit columns lie 0 4 2 6 1 5 3 7,
+///                                         from the low end, 8-bit ones 0 2 1 3. Masks then give, after a shift, two
+///                                         columns as a pair of int16 or four as int8 (0 2 1 3) for dot products.
+///   float16 or float scales[16]           as half_scales says
 ///   uint8  zeros[16]
-/// Rows past the end of the last panel have scale 0. Bytes of one group of a panel: 8 * group + 80.
-struct PackedI4 {
+/// Rows past the end of the last panel have scale 0. A group of a
+/// panel is bits * group * 2 + 48 bytes, or 80 with float scales.
+struct PackedInt {
   const uint8_t* stream;
   int32_t rows, cols, group;
+  int32_t bits;
+  bool half_scales;
 };
 
-/// Activations as 16-bit integers, x = codes * scale: [tokens][cols] codes, [tokens][cols / group] scales and sums of
-/// codes (what the zero point multiplies). 16 bits keep the values to 2^-16 of the largest in the group, which is finer
-/// than bfloat16 or float16, and integer dot products are exact, so every set gives the same sums.
-struct ActI16 {
-  const int16_t* codes;
+/// Activations as integers, x = codes * scale: [tokens][cols] codes, [tokens][cols / group] scales and sums of codes
+/// (what the zero point multiplies). Integer dot products are exact, so every set gives the same sums. 16 bits keep the
+/// values to 2^-16 of the largest in the group, which is finer than bfloat16 or float16; 8 bits to 2^-8. Codes of 8
+/// bits lie as 0 2 1 3 in each four columns.
+template <class Code>
+struct ActInt {
+  const Code* codes;
   const float* scales;
   const int32_t* sums;
   int32_t tokens, cols, group;
 };
+using ActI16 = ActInt<int16_t>;
+using ActI8 = ActInt<int8_t>;
 
 /// Every function is thread-agnostic: the caller splits rows, panels or tokens.
 struct KernelSet {
@@ -59,12 +69,17 @@ struct KernelSet {
   void (*gemm_f32)(const Gemm& g);
   void (*gemm_bf16)(const Gemm& g);
   void (*gemm_f16)(const Gemm& g);
-  /// scale = max|x| / 32767 of the group, codes = round to nearest even of x / scale; an all-zero group has scale 0.
+  /// scale = max|x| / L of the group with L = 32767 or 127, codes = round to nearest even of x * (L / max|x|), at most
+  /// L in magnitude; an all-zero group has scale 0.
   void (*quantize_i16)(const float* x, int32_t tokens, int32_t cols, int32_t group, int16_t* codes, float* scales,
                        int32_t* sums);
+  void (*quantize_i8)(const float* x, int32_t tokens, int32_t cols, int32_t group, int8_t* codes, float* scales,
+                      int32_t* sums);
   /// y[t * y_row + r] = sum over groups, in order, of (ws * xs) * float(sum of (code - zero) * x code)
-  /// for panels [panel_begin, panel_end); only r < w.rows is written.
-  void (*matmul_i4)(const PackedI4& w, const ActI16& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
+  /// for panels [panel_begin, panel_end); only r < w.rows is written. 8-bit weights take 16-bit activations only.
+  void (*matmul_i16)(const PackedInt& w, const ActI16& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
+                     int32_t panel_end);
+  void (*matmul_i8)(const PackedInt& w, const ActI8& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
                     int32_t panel_end);
   /// y[t] = x[t] / sqrt(mean(x[t]^2) + eps) * (gain + gain_offset); x and y may be the same.
   void (*rms_norm)(const float* x, const float* gain, float gain_offset, float eps, int32_t tokens, int32_t dim,

@@ -47,47 +47,67 @@ void gemm(const Gemm& g) {
       gemm_panel(g, b, g.c + m * g.c_row + n, min(kTile, g.m - m), g.a + m * g.a_row, min(kPanel, g.n - n));
 }
 
+// The lowest `bits` bits of n, reversed.
+constexpr int32_t reversed(int32_t n, int32_t bits) {
+  int32_t r = 0;
+  for (int32_t i = 0; i < bits; ++i) r |= (n >> i & 1) << (bits - 1 - i);
+  return r;
+}
+
 // Codes of one group of a panel, one vector of 16 rows per column, zero points subtracted.
-void decode(const uint8_t* block, int32_t group, int16_t (*out)[kPanel]) {
-  const uint8_t* zeros = block + 8 * group + 64;
-  for (int32_t c = 0; c < group; c += 8, block += 64)
+void decode(const PackedInt& w, const uint8_t* block, const uint8_t* zeros, int16_t (*out)[kPanel]) {
+  const int32_t columns = 32 / w.bits, log2 = w.bits == 4 ? 3 : 2;
+  for (int32_t c = 0; c < w.group; c += columns, block += 64)
     for (int32_t r = 0; r < kPanel; ++r) {
       uint32_t word = 0;
       __builtin_memcpy(&word, block + 4 * r, 4);
-      for (int32_t i = 0; i < 8; ++i)
-        out[c + (i < 4 ? 2 * i : 2 * i - 7)][r] = int16_t(int32_t(word >> 4 * i & 15) - zeros[r]);
+      for (int32_t i = 0; i < columns; ++i)
+        out[c + reversed(i, log2)][r] = int16_t(int32_t(word >> w.bits * i & ((1u << w.bits) - 1)) - zeros[r]);
     }
 }
 
-void dot_group(const int16_t (*w)[kPanel], const int16_t* x, int32_t group, int32_t* sums) {
-  for (int32_t r = 0; r < kPanel; ++r) sums[r] = 0;
-  for (int32_t c = 0; c < group; ++c)
-    for (int32_t r = 0; r < kPanel; ++r) sums[r] += w[c][r] * x[c];
+void read_scales(const uint8_t* at, bool half, float* out) {
+  if (!half) return void(__builtin_memcpy(out, at, kPanel * sizeof(float)));
+  uint16_t bits[kPanel];
+  __builtin_memcpy(bits, at, sizeof(bits));
+  for (int32_t r = 0; r < kPanel; ++r) out[r] = load(F16{bits[r]});
 }
 
-void matmul_i4(const PackedI4& w, const ActI16& x, float* y, ptrdiff_t y_row, int32_t panel_begin, int32_t panel_end) {
-  const int32_t groups = w.cols / w.group;
-  const ptrdiff_t block = 8 * w.group + 80;
+// Column c of a group's activations.
+int32_t code_at(const int16_t* x, int32_t c) { return x[c]; }
+int32_t code_at(const int8_t* x, int32_t c) { return x[(c & ~3) | reversed(c & 3, 2)]; }
+
+template <class Code>
+void dot_group(const int16_t (*w)[kPanel], const Code* x, int32_t group, int32_t* sums) {
+  for (int32_t r = 0; r < kPanel; ++r) sums[r] = 0;
+  for (int32_t c = 0; c < group; ++c)
+    for (int32_t r = 0; r < kPanel; ++r) sums[r] += w[c][r] * code_at(x, c);
+}
+
+/// y (+)= one group of one panel.
+template <class Code>
+void add_group(const PackedInt& w, const ActInt<Code>& x, int32_t panel, int32_t g, float* y, ptrdiff_t y_row) {
+  const int32_t groups = w.cols / w.group, rows = min(kPanel, w.rows - panel * kPanel);
+  const ptrdiff_t bytes = w.group * w.bits / 8 * kPanel, step = bytes + (w.half_scales ? 3 : 5) * kPanel;
+  const uint8_t* at = w.stream + (ptrdiff_t(panel) * groups + g) * step;
   int16_t codes[kMaxActGroup][kPanel];
   int32_t sums[kPanel];
   float scales[kPanel];
-  for (int32_t p = panel_begin; p < panel_end; ++p) {
-    const int32_t row = p * kPanel, rows = min(kPanel, w.rows - row);
-    for (int32_t g = 0; g < groups; ++g) {
-      const uint8_t* at = w.stream + (ptrdiff_t(p) * groups + g) * block;
-      decode(at, w.group, codes);
-      __builtin_memcpy(scales, at + 8 * w.group, sizeof(scales));
-      for (int32_t t = 0; t < x.tokens; ++t) {
-        const ptrdiff_t i = ptrdiff_t(t) * groups + g;
-        dot_group(codes, x.codes + i * w.group, w.group, sums);
-        float* out = y + t * y_row + row;
-        for (int32_t r = 0; r < rows; ++r) out[r] = (g ? out[r] : 0.f) + scales[r] * x.scales[i] * float(sums[r]);
-      }
-    }
-    // No groups at all: an empty sum.
-    for (int32_t t = 0; t < x.tokens && groups == 0; ++t)
-      for (int32_t r = 0; r < rows; ++r) y[t * y_row + row + r] = 0;
+  decode(w, at, at + step - kPanel, codes);
+  read_scales(at + bytes, w.half_scales, scales);
+  for (int32_t t = 0; t < x.tokens; ++t) {
+    const ptrdiff_t i = ptrdiff_t(t) * groups + g;
+    dot_group(codes, x.codes + i * w.group, w.group, sums);
+    float* out = y + t * y_row + panel * kPanel;
+    for (int32_t r = 0; r < rows; ++r) out[r] = (g ? out[r] : 0.f) + scales[r] * x.scales[i] * float(sums[r]);
   }
+}
+
+template <class Code>
+void matmul_int(const PackedInt& w, const ActInt<Code>& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
+                int32_t panel_end) {
+  for (int32_t p = panel_begin; p < panel_end; ++p)
+    for (int32_t g = 0; g < w.cols / w.group; ++g) add_group(w, x, p, g, y, y_row);
 }
 
 }  // namespace
@@ -100,7 +120,9 @@ const KernelSet portable = {
     .gemm_bf16 = gemm<Bf16>,
     .gemm_f16 = gemm<F16>,
     .quantize_i16 = quantize_i16,
-    .matmul_i4 = matmul_i4,
+    .quantize_i8 = quantize_i8,
+    .matmul_i16 = matmul_int<int16_t>,
+    .matmul_i8 = matmul_int<int8_t>,
     .rms_norm = rms_norm,
     .softmax = softmax,
     .silu_mul = silu_mul,

@@ -3,6 +3,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "base/numeric.h"
+
 namespace awq {
 namespace {
 
@@ -84,10 +86,10 @@ class FloatLinear final : public Linear {
   void (*gemm_)(const kernels::Gemm&);
 };
 
-class I4Linear final : public Linear {
+class IntLinear final : public Linear {
  public:
-  I4Linear(const QMatrix& q, const Tensor* bias, ThreadPool& pool, const kernels::KernelSet& k)
-      : w_(pack_i4(q, pool)), bias_(bias ? bias->clone() : Tensor()), pool_(pool), k_(k) {}
+  IntLinear(const QMatrix& q, const Tensor* bias, ThreadPool& pool, const kernels::KernelSet& k)
+      : w_(pack_int(q, pool)), bias_(bias ? bias->clone() : Tensor()), pool_(pool), k_(k) {}
 
   void operator()(const Tensor& x, Tensor& y) const override {
     const int64_t tokens = x.shape()[0], groups = w_.cols / w_.group;
@@ -109,8 +111,7 @@ class I4Linear final : public Linear {
     else
       pool_.run(tokens, 1, quantize);
     pool_.run(panels_of(w_.rows), 1, [&](int64_t b, int64_t e) {
-      k_.matmul_i4({w_.stream.as<uint8_t>().data(), w_.rows, w_.cols, w_.group}, act, y.as<float>().data(), w_.rows,
-                   int32_t(b), int32_t(e));
+      k_.matmul_i16(w_.view(), act, y.as<float>().data(), w_.rows, int32_t(b), int32_t(e));
     });
     add_bias(bias_, y);
   }
@@ -129,51 +130,71 @@ class I4Linear final : public Linear {
 
 namespace {
 
-// Codes of 16 rows and `group` columns starting at (row, col) -> nibbles as kernels.h orders them.
-void pack_codes(const QMatrix& q, int64_t row, int64_t col, int32_t group, uint32_t* out) {
+// The lowest `bits` bits of n, reversed: the order of columns in a word of the stream.
+constexpr int64_t reversed(int64_t n, int bits) {
+  int64_t r = 0;
+  for (int i = 0; i < bits; ++i) r |= (n >> i & 1) << (bits - 1 - i);
+  return r;
+}
+
+// Codes of 16 rows and `group` columns starting at (row, col).
+template <int kBits>
+void pack_codes(const QMatrix& q, int64_t row, int64_t col, int32_t group, uint8_t* out) {
+  constexpr int64_t kColumns = 32 / kBits;
   const auto codes = q.codes.as<uint8_t>();
-  for (int64_t c = 0; c < group; c += 8)
-    for (int64_t r = 0; r < kPanel; ++r) {
+  for (int64_t c = 0; c < group; c += kColumns)
+    for (int64_t r = 0; r < kPanel; ++r, out += 4) {
       uint32_t word = 0;
-      if (row + r < q.rows())
-        for (int64_t i = 0; i < 8; ++i)
-          word |= uint32_t(codes[size_t((row + r) * q.cols() + col + c + (i < 4 ? 2 * i : 2 * i - 7))]) << (4 * i);
-      out[c / 8 * kPanel + r] = word;
+      const uint8_t* from = codes.data() + (row + r) * q.cols() + col + c;
+      for (int64_t i = 0; i < kColumns && row + r < q.rows(); ++i)
+        word |= uint32_t(from[i]) << (kBits * reversed(i, kBits == 4 ? 3 : 2));
+      std::memcpy(out, &word, 4);
     }
 }
 
-void pack_grids(const QMatrix& q, int64_t row, int64_t group, float* scales, uint8_t* zeros) {
+// Scales and zero points of a group of 16 rows.
+void pack_grids(const QMatrix& q, int64_t row, int64_t group, bool half, uint8_t* out) {
   for (int64_t r = 0; r < kPanel; ++r) {
     const bool inside = row + r < q.rows();
     const auto at = size_t((row + r) * q.groups() + group);
-    scales[r] = inside ? q.scales.as<float>()[at] : 0.f;
-    zeros[r] = inside ? q.zeros.as<uint8_t>()[at] : uint8_t(0);
+    const float scale = inside ? q.scales.as<float>()[at] : 0.f;
+    const uint16_t bits = f32_to_f16(scale);
+    if (half)
+      std::memcpy(out + 2 * r, &bits, 2);
+    else
+      std::memcpy(out + 4 * r, &scale, 4);
+    out[(half ? 2 : 4) * kPanel + r] = inside ? q.zeros.as<uint8_t>()[at] : uint8_t(0);
   }
 }
 
 }  // namespace
 
-PackedMatrix pack_i4(const QMatrix& q, ThreadPool& pool) {
+PackedMatrix pack_int(const QMatrix& q, ThreadPool& pool) {
   const auto group = int32_t(std::gcd(q.spec.group_size, int(kernels::kMaxActGroup)));
-  if (q.spec.bits != 4 || group < 8)
-    fail("load", "a matrix of {} bits in groups of {} cannot be run; 4 bits in groups of a multiple of 8 can",
+  if ((q.spec.bits != 4 && q.spec.bits != 8) || group < 8)
+    fail("load", "a matrix of {} bits in groups of {} cannot be run; 4 or 8 bits in groups of a multiple of 8 can",
          q.spec.bits, q.spec.group_size);
-  const int64_t groups = q.cols() / group, block = 8 * group + 80;
-  PackedMatrix p{Tensor::empty({panels_of(q.rows()), groups, block}, DType::u8), int32_t(q.rows()), int32_t(q.cols()),
-                 group};
+  const bool half = q.spec.scale_dtype == DType::f16;
+  const int64_t groups = q.cols() / group, codes = 2 * q.spec.bits * group, block = codes + (half ? 3 : 5) * kPanel;
+  PackedMatrix p{Tensor::empty({panels_of(q.rows()), groups, block}, DType::u8),
+                 int32_t(q.rows()),
+                 int32_t(q.cols()),
+                 group,
+                 q.spec.bits,
+                 half};
   pool.run(panels_of(q.rows()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin * groups; i < end * groups; ++i) {
       const int64_t row = i / groups * kPanel, col = i % groups * group;
       uint8_t* out = p.stream.as<uint8_t>().data() + i * block;
-      pack_codes(q, row, col, group, reinterpret_cast<uint32_t*>(out));
-      pack_grids(q, row, col / q.spec.group_size, reinterpret_cast<float*>(out + 8 * group), out + 8 * group + 64);
+      (q.spec.bits == 4 ? pack_codes<4> : pack_codes<8>)(q, row, col, group, out);
+      pack_grids(q, row, col / q.spec.group_size, half, out + codes);
     }
   });
   return p;
 }
 
 std::unique_ptr<Linear> cpu_linear(const Weight& w, const Tensor* bias, ThreadPool& pool, const kernels::KernelSet& k) {
-  if (const auto* q = std::get_if<QMatrix>(&w)) return std::make_unique<I4Linear>(*q, bias, pool, k);
+  if (const auto* q = std::get_if<QMatrix>(&w)) return std::make_unique<IntLinear>(*q, bias, pool, k);
   return std::make_unique<FloatLinear>(std::get<Tensor>(w), bias, pool, k);
 }
 

@@ -50,9 +50,9 @@ KernelSet broken(Break b) {
 
 TEST(LogitsCheck, FindsOneWrongRowOfAPanel) {
   const KernelSet set = broken([](KernelSet& s) {
-    s.matmul_i4 = [](const kernels::PackedI4& w, const kernels::ActI16& x, float* y, ptrdiff_t row, int32_t b,
-                     int32_t e) {
-      portable().matmul_i4(w, x, y, row, b, e);
+    s.matmul_i16 = [](const kernels::PackedInt& w, const kernels::ActI16& x, float* y, ptrdiff_t row, int32_t b,
+                      int32_t e) {
+      portable().matmul_i16(w, x, y, row, b, e);
       for (int32_t t = 0; t < x.tokens; ++t)
         for (int32_t p = b; p < e; ++p) y[t * row + p * kPanel + 3] = 0;
     };
