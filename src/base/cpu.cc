@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fstream>
 #include <set>
+#include <vector>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -39,6 +40,15 @@ std::string core_of(int cpu) {
   std::ifstream file("/sys/devices/system/cpu/" + name + "/topology/thread_siblings_list");
   std::string siblings;
   return std::getline(file, siblings) ? siblings : name;
+}
+
+std::vector<int> allowed_cpus() {
+  std::array<cpu_set_t, 16> mask{};  // 16,384 CPUs: the call fails if the kernel's mask is longer
+  std::vector<int> cpus;
+  if (sched_getaffinity(0, sizeof(mask), mask.data()) != 0) return cpus;
+  for (int cpu = 0; cpu < int(8 * sizeof(mask)); ++cpu)
+    if (CPU_ISSET_S(cpu, sizeof(mask), mask.data())) cpus.push_back(cpu);
+  return cpus;
 }
 
 // Containers limit CPU time, not the CPUs that can be seen: "200000 100000" is two CPUs' worth, "max 100000" no limit.
@@ -93,12 +103,11 @@ std::string cpu_name() {
   return name.empty() ? "unknown CPU" : name;
 }
 
+int usable_cpus() { return std::max(1, std::min(int(allowed_cpus().size()), cpu_quota())); }
+
 int physical_cores() {
-  std::array<cpu_set_t, 16> mask{};  // 16,384 CPUs: the call fails if the kernel's mask is longer
-  if (sched_getaffinity(0, sizeof(mask), mask.data()) != 0) return 1;
   std::set<std::string> cores;
-  for (int cpu = 0; cpu < int(8 * sizeof(mask)); ++cpu)
-    if (CPU_ISSET_S(cpu, sizeof(mask), mask.data())) cores.insert(core_of(cpu));
+  for (const int cpu : allowed_cpus()) cores.insert(core_of(cpu));
   return std::max(1, std::min(int(cores.size()), cpu_quota()));
 }
 

@@ -15,6 +15,7 @@ enum CpuFeature : uint32_t {
 };
 uint32_t cpu_features();
 std::string cpu_name();  // "AMD EPYC 9755"; "unknown CPU" where the system does not tell
+int usable_cpus();       // hyper-threads this process may use: the most threads that make sense
 int physical_cores();    // cores this process may use, hyper-threads counted once
 
 }  // namespace awq

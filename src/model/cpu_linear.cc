@@ -64,6 +64,7 @@ class FloatLinear final : public Linear {
   }
   int64_t rows() const override { return rows_; }
   int64_t bytes() const override { return int64_t(panels_.bytes()); }
+  DType arithmetic() const override { return DType::f32; }
 
  private:
   void part(const Tensor& x, Tensor& y, int64_t t0, int64_t t1, int64_t p0, int64_t p1) const {
@@ -114,6 +115,7 @@ class IntLinear final : public Linear {
   }
   int64_t rows() const override { return w_.rows; }
   int64_t bytes() const override { return int64_t(w_.stream.bytes()); }
+  DType arithmetic() const override { return DType::i16; }
 
  private:
   PackedMatrix w_;
