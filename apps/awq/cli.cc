@@ -87,6 +87,8 @@ void add_device_options(CLI::App& app, DeviceOptions& device) {
                    ? std::string()
                    : fmt::format("\"{}\" is no number of threads; give 1 to {}, or leave it out", text, max_threads());
       });
+  app.add_option("--activations", device.activations,
+                 "For 4-bit products: int16 (default, exact to 2^-16), int8 (faster, less exact), bf16 (to compare)");
   app.add_option("--isa", device.isa, "Kernel set by name; default: the best this CPU has, or AWQ_ISA");
 }
 

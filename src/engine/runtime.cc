@@ -90,7 +90,8 @@ int allowed_threads(int threads) {
 
 int max_threads() { return usable_cpus(); }
 
-Device::Device(const DeviceOptions& options) : Device(allowed_threads(options.threads), options.isa) {}
+Device::Device(const DeviceOptions& options)
+    : Device(allowed_threads(options.threads), options.isa, activations_of(options.activations)) {}
 
 Tensor prefill(Backend& dev, const Model& m, KvCache& kv, int position, std::span<const int32_t> tokens,
                const std::function<void(int)>& on_chunk) {

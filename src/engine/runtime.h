@@ -19,8 +19,8 @@ struct Device {
   /// Throws Error for more threads than this process may use CPUs.
   explicit Device(const DeviceOptions& options);
   /// Any number of threads.
-  explicit Device(int threads, std::string_view isa)
-      : kernels(kernels::select(isa)), pool(threads), backend(cpu_backend(pool, kernels)) {}
+  explicit Device(int threads, std::string_view isa, Activations activations = Activations::int16)
+      : kernels(kernels::select(isa)), pool(threads), backend(cpu_backend(pool, kernels, activations)) {}
   const kernels::KernelSet& kernels;
   ThreadPool pool;
   std::unique_ptr<Backend> backend;

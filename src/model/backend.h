@@ -52,6 +52,8 @@ class Backend {
 
   /// `bias` may be null; else f32 [rows].
   virtual std::unique_ptr<Linear> linear(const Weight& w, const Tensor* bias) = 0;
+  /// y[i] = f[i](x): layers of this backend that share an input, so that it is prepared once.
+  virtual void apply(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y) = 0;
   /// `dtype` is f32, or f16 for half of the memory: 11 significant bits of keys and values.
   virtual std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks, DType dtype = DType::f32) = 0;
 
@@ -73,7 +75,14 @@ class ThreadPool;
 namespace kernels {
 struct KernelSet;
 }
+/// What activations are turned into for products with quantized weights: int16 (to 2^-16 of the largest of their
+/// group), bf16 (rounded to bfloat16 first, as programs for bfloat16 hardware do; for comparison), int8 (half of the
+/// multiplications, to 2^-8). docs/numerics.md has what each costs.
+enum class Activations { int16, bf16, int8 };
+Activations activations_of(std::string_view name);  // throws Error, listing the names; empty: int16
+
 /// The CPU. Borrows the pool and the kernels, which the quantizer's own arithmetic uses too.
-std::unique_ptr<Backend> cpu_backend(ThreadPool& pool, const kernels::KernelSet& kernels);
+std::unique_ptr<Backend> cpu_backend(ThreadPool& pool, const kernels::KernelSet& kernels,
+                                     Activations activations = Activations::int16);
 
 }  // namespace awq

@@ -1,6 +1,8 @@
 // What a block computes and what may be scaled in it, side by side: a change to one is a change to both.
 #include "model/block.h"
 
+#include <array>
+
 namespace awq {
 namespace {
 
@@ -10,9 +12,13 @@ void norm(Backend& dev, const Block& b, Role role, const Tensor& x, Tensor& y) {
   dev.rms_norm(x, b.norm.at({role}), b.spec.norm, y);
 }
 
-Tensor apply(Backend& dev, const Linear& f, const Tensor& x) {
-  Tensor y = dev.empty({x.shape()[0], f.rows()});
-  f(x, y);
+/// Outputs of the layers of `roles`, which share the input x.
+template <size_t N>
+std::array<Tensor, N> apply(Backend& dev, const Block& block, const Role (&roles)[N], const Tensor& x) {
+  std::array<const Linear*, N> f;
+  std::array<Tensor, N> y;
+  for (size_t i = 0; i < N; ++i) f[i] = &block[roles[i]], y[i] = dev.empty({x.shape()[0], f[i]->rows()});
+  dev.apply(f, x, y);
   return y;
 }
 
@@ -26,7 +32,7 @@ void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_blo
                        const Tap& tap) {
   const AttentionSpec& a = block.spec.attention;
   tapped(tap, q, x);
-  Tensor queries = apply(dev, block[q], x), keys = apply(dev, block[k], x), values = apply(dev, block[v], x);
+  auto [queries, keys, values] = apply(dev, block, {q, k, v}, x);
   if (a.head_norm) {
     norm(dev, block, q_norm, queries, queries);
     norm(dev, block, k_norm, keys, keys);
@@ -41,7 +47,7 @@ void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_blo
 
 void mlp_forward(Backend& dev, const Block& block, const Tensor& x, Tensor& y, const Tap& tap) {
   tapped(tap, gate, x);
-  Tensor g = apply(dev, block[gate], x), u = apply(dev, block[up], x);
+  auto [g, u] = apply(dev, block, {gate, up}, x);
   dev.gate(g, u, block.spec.mlp.act, g);
   tapped(tap, down, g);
   block[down](g, y);

@@ -25,14 +25,16 @@ void copy_row(const Tensor& table, int64_t row, float scale, float* out) {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(ThreadPool& pool, const kernels::KernelSet& kernels) : kernels_(kernels), pool_(pool) {}
+  CpuBackend(ThreadPool& pool, const kernels::KernelSet& kernels, Activations activations)
+      : kernels_(kernels), pool_(pool), activations_(activations) {}
   std::string_view name() const override { return "cpu"; }
   std::string_view kernels() const override { return kernels_.name; }
   int threads() const override { return pool_.size(); }
   Tensor empty(Shape shape) override { return Tensor::empty(shape, DType::f32); }
   std::unique_ptr<Linear> linear(const Weight& w, const Tensor* bias) override {
-    return cpu_linear(w, bias, pool_, kernels_);
+    return cpu_linear(w, bias, {pool_, kernels_, activations_});
   }
+  void apply(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y) override { cpu_linears(f, x, y); }
   std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks, DType dtype) override {
     return std::make_unique<CpuKvCache>(blocks, dtype);
   }
@@ -113,6 +115,7 @@ class CpuBackend final : public Backend {
 
   const kernels::KernelSet& kernels_;
   ThreadPool& pool_;
+  Activations activations_;
 };
 
 }  // namespace
@@ -123,8 +126,15 @@ int tokens_of(Batch batch) {
   return n;
 }
 
-std::unique_ptr<Backend> cpu_backend(ThreadPool& pool, const kernels::KernelSet& kernels) {
-  return std::make_unique<CpuBackend>(pool, kernels);
+Activations activations_of(std::string_view name) {
+  if (name.empty() || name == "int16") return Activations::int16;
+  if (name == "bf16") return Activations::bf16;
+  if (name == "int8") return Activations::int8;
+  fail("activations", "--activations: \"{}\" is not known; give int16, bf16 or int8", name);
+}
+
+std::unique_ptr<Backend> cpu_backend(ThreadPool& pool, const kernels::KernelSet& kernels, Activations activations) {
+  return std::make_unique<CpuBackend>(pool, kernels, activations);
 }
 
 }  // namespace awq

@@ -1,5 +1,6 @@
 #include "model/cpu_linear.h"
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 
@@ -34,11 +35,12 @@ Tensor pack_panels(const Tensor& w, ThreadPool& pool) {
   return out;
 }
 
-void add_bias(const Tensor& bias, Tensor& y) {
+// y[t][begin .. end) += bias
+void add_bias(const kernels::KernelSet& k, const Tensor& bias, Tensor& y, int64_t begin, int64_t end) {
   if (!bias) return;
-  const auto b = bias.as<float>();
-  auto out = y.as<float>();
-  for (size_t i = 0; i < out.size(); ++i) out[i] += b[i % b.size()];
+  const int64_t tokens = y.shape()[0], rows = y.shape()[1];
+  for (int64_t t = 0; t < tokens; ++t)
+    k.add(bias.as<float>().data() + begin, y.as<float>().data() + t * rows + begin, end - begin);
 }
 
 class FloatLinear final : public Linear {
@@ -49,6 +51,7 @@ class FloatLinear final : public Linear {
         rows_(w.shape()[0]),
         cols_(w.shape()[1]),
         pool_(pool),
+        k_(k),
         gemm_(w.dtype() == DType::f32    ? k.gemm_f32
               : w.dtype() == DType::bf16 ? k.gemm_bf16
                                          : k.gemm_f16) {}
@@ -60,7 +63,7 @@ class FloatLinear final : public Linear {
       pool_.run(tokens, 6, [&](int64_t begin, int64_t end) { part(x, y, begin, end, 0, panels); });
     else
       pool_.run(panels, 1, [&](int64_t begin, int64_t end) { part(x, y, 0, tokens, begin, end); });
-    add_bias(bias_, y);
+    add_bias(k_, bias_, y, 0, rows_);
   }
   int64_t rows() const override { return rows_; }
   int64_t bytes() const override { return int64_t(panels_.bytes()); }
@@ -83,45 +86,101 @@ class FloatLinear final : public Linear {
   Tensor panels_, bias_;
   int64_t rows_, cols_;
   ThreadPool& pool_;
+  const kernels::KernelSet& k_;
   void (*gemm_)(const kernels::Gemm&);
+};
+
+/// Activations of one kind and group size as integers; their memory.
+template <class Code>
+struct IntActivations {
+  Tensor codes, scales, sums;
+  kernels::ActInt<Code> view;
+
+  IntActivations(const Tensor& x, int32_t group, const kernels::KernelSet& k) {
+    const int64_t tokens = x.shape()[0], cols = x.shape()[1], block = k.token_block;
+    codes = Tensor::empty({(tokens + block - 1) / block * block, cols}, sizeof(Code) == 1 ? DType::i8 : DType::i16);
+    scales = Tensor::empty({tokens, cols / group}, DType::f32);
+    sums = Tensor::empty({tokens, cols / group}, DType::i32);
+    view = {reinterpret_cast<Code*>(codes.data()),
+            scales.as<float>().data(),
+            sums.as<int32_t>().data(),
+            int32_t(tokens),
+            int32_t(cols),
+            group};
+  }
 };
 
 class IntLinear final : public Linear {
  public:
-  IntLinear(const QMatrix& q, const Tensor* bias, ThreadPool& pool, const kernels::KernelSet& k)
-      : w_(pack_int(q, pool)), bias_(bias ? bias->clone() : Tensor()), pool_(pool), k_(k) {}
+  IntLinear(const QMatrix& q, const Tensor* bias, const CpuContext& cpu)
+      : w_(pack_int(q, cpu.pool)), bias_(bias ? bias->clone() : Tensor()), cpu_(cpu) {}
 
   void operator()(const Tensor& x, Tensor& y) const override {
-    const int64_t tokens = x.shape()[0], groups = w_.cols / w_.group, block = k_.token_block;
-    Tensor codes = Tensor::empty({(tokens + block - 1) / block * block, w_.cols}, DType::i16),
-           scales = Tensor::empty({tokens, groups}, DType::f32), sums = Tensor::empty({tokens, groups}, DType::i32);
-    const kernels::ActI16 act{codes.as<int16_t>().data(),
-                              scales.as<float>().data(),
-                              sums.as<int32_t>().data(),
-                              int32_t(tokens),
-                              w_.cols,
-                              w_.group};
-    const auto quantize = [&](int64_t b, int64_t e) {
-      k_.quantize_i16(x.as<float>().data(), act, int32_t(b), int32_t(e));
-    };
-    if (tokens < 8)
-      quantize(0, tokens);  // a fork and a join would cost more
-    else
-      pool_.run(tokens, block, quantize);
-    pool_.run(panels_of(w_.rows), 1, [&](int64_t b, int64_t e) {
-      k_.matmul_i16(w_.view(), act, y.as<float>().data(), w_.rows, int32_t(b), int32_t(e));
-    });
-    add_bias(bias_, y);
+    const IntLinear* self = this;
+    multiply({&self, 1}, x, {&y, 1});
   }
   int64_t rows() const override { return w_.rows; }
   int64_t bytes() const override { return int64_t(w_.stream.bytes()); }
-  DType arithmetic() const override { return DType::i16; }
+  DType arithmetic() const override { return narrow() ? DType::i8 : DType::i16; }
+
+  /// Whether one set of integer activations serves both.
+  bool reads_like(const IntLinear& other) const {
+    return w_.cols == other.w_.cols && w_.group == other.w_.group && narrow() == other.narrow();
+  }
+
+  /// y[i] = f[i](x) for layers that read alike: activations are prepared once, all rows are one parallel region.
+  static void multiply(std::span<const IntLinear* const> f, const Tensor& x, std::span<Tensor> y) {
+    if (f[0]->cpu_.activations == Activations::bf16) {
+      const Tensor rounded = x.to(DType::bf16).to(DType::f32);
+      run<int16_t>(f, rounded, y);
+    } else {
+      (f[0]->narrow() ? run<int8_t> : run<int16_t>)(f, x, y);
+    }
+  }
 
  private:
+  bool narrow() const { return cpu_.activations == Activations::int8 && w_.bits == 4; }
+
+  template <class Code>
+  static void run(std::span<const IntLinear* const> f, const Tensor& x, std::span<Tensor> y) {
+    const CpuContext& cpu = f[0]->cpu_;
+    const IntActivations<Code> act(x, f[0]->w_.group, cpu.kernels);
+    const auto quantize = [&](int64_t b, int64_t e) {
+      const float* from = x.as<float>().data();
+      if constexpr (sizeof(Code) == 1)
+        cpu.kernels.quantize_i8(from, act.view, int32_t(b), int32_t(e));
+      else
+        cpu.kernels.quantize_i16(from, act.view, int32_t(b), int32_t(e));
+    };
+    if (act.view.tokens < 8)
+      quantize(0, act.view.tokens);  // a fork and a join would cost more
+    else
+      cpu.pool.run(act.view.tokens, cpu.kernels.token_block, quantize);
+    int64_t panels = 0;
+    for (const IntLinear* l : f) panels += panels_of(l->w_.rows);
+    cpu.pool.run(panels, 1, [&](int64_t b, int64_t e) {
+      for (size_t i = 0; i < f.size(); ++i) {
+        const int64_t n = panels_of(f[i]->w_.rows);
+        f[i]->part(act.view, y[i], std::clamp<int64_t>(b, 0, n), std::clamp<int64_t>(e, 0, n));
+        b -= n, e -= n;
+      }
+    });
+  }
+
+  template <class Code>
+  void part(const kernels::ActInt<Code>& x, Tensor& y, int64_t begin, int64_t end) const {
+    if (begin >= end) return;
+    float* to = y.as<float>().data();
+    if constexpr (sizeof(Code) == 1)
+      cpu_.kernels.matmul_i8(w_.view(), x, to, w_.rows, int32_t(begin), int32_t(end));
+    else
+      cpu_.kernels.matmul_i16(w_.view(), x, to, w_.rows, int32_t(begin), int32_t(end));
+    add_bias(cpu_.kernels, bias_, y, begin * kPanel, std::min<int64_t>(end * kPanel, w_.rows));
+  }
+
   PackedMatrix w_;
   Tensor bias_;
-  ThreadPool& pool_;
-  const kernels::KernelSet& k_;
+  CpuContext cpu_;
 };
 
 }  // namespace
@@ -191,9 +250,18 @@ PackedMatrix pack_int(const QMatrix& q, ThreadPool& pool) {
   return p;
 }
 
-std::unique_ptr<Linear> cpu_linear(const Weight& w, const Tensor* bias, ThreadPool& pool, const kernels::KernelSet& k) {
-  if (const auto* q = std::get_if<QMatrix>(&w)) return std::make_unique<IntLinear>(*q, bias, pool, k);
-  return std::make_unique<FloatLinear>(std::get<Tensor>(w), bias, pool, k);
+std::unique_ptr<Linear> cpu_linear(const Weight& w, const Tensor* bias, const CpuContext& cpu) {
+  if (const auto* q = std::get_if<QMatrix>(&w)) return std::make_unique<IntLinear>(*q, bias, cpu);
+  return std::make_unique<FloatLinear>(std::get<Tensor>(w), bias, cpu.pool, cpu.kernels);
+}
+
+void cpu_linears(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y) {
+  std::vector<const IntLinear*> alike;
+  for (const Linear* l : f)
+    if (const auto* i = dynamic_cast<const IntLinear*>(l); i && (alike.empty() || i->reads_like(*alike[0])))
+      alike.push_back(i);
+  if (alike.size() == f.size()) return IntLinear::multiply(alike, x, y);
+  for (size_t i = 0; i < f.size(); ++i) (*f[i])(x, y[i]);
 }
 
 }  // namespace awq

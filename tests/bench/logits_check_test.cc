@@ -62,10 +62,9 @@ TEST(LogitsCheck, FindsOneWrongRowOfAPanel) {
 
 TEST(LogitsCheck, FindsALostColumn) {
   const KernelSet set = broken([](KernelSet& s) {
-    s.quantize_i16 = [](const float* x, int32_t tokens, int32_t cols, int32_t group, int16_t* codes, float* scales,
-                        int32_t* sums) {
-      portable().quantize_i16(x, tokens, cols, group, codes, scales, sums);
-      for (int32_t t = 0; t < tokens; ++t) codes[t * cols + 5] = 0;
+    s.quantize_i16 = [](const float* x, const kernels::ActI16& to, int32_t begin, int32_t end) {
+      portable().quantize_i16(x, to, begin, end);
+      for (int32_t t = begin; t < end; ++t) to.codes[t * to.cols + 5] = 0;
     };
   });
   EXPECT_FALSE(check(set).agrees());
