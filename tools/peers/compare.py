@@ -73,7 +73,8 @@ def vllm(python, model, folder):
     def command(measure, threads, setting):
         return [python, HERE / "time_vllm.py", folder, "--threads", threads, "--measure", measure, *setting]
 
-    return Program("vLLM", model, VLLM_MEASURES, command, lambda measure: products(dtype=("bfloat16", "float16"), compile=("off",)))
+    settings = [*products(dtype=("bfloat16",), w4a8=("on", "off")), ("--dtype", "float16")]
+    return Program("vLLM", model, VLLM_MEASURES, command, lambda measure: settings)
 
 
 def programs(args):
