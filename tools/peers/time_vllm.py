@@ -29,9 +29,10 @@ import vllm._custom_ops  # which loads torch.ops._C
 
 
 def engine():
-    # Room for a whole prompt in one step.
-    return vllm.LLM(model=args.model, dtype=args.dtype, enforce_eager=True, max_model_len=2176, max_num_batched_tokens=2176,
-                    max_num_seqs=16, enable_prefix_caching=False, skip_tokenizer_init=True, seed=0)
+    # Room for a whole prompt in one step, and no more: vLLM starts with a step of the largest size.
+    room = max(256, count if kind == "prefill" else count * PROMPT)
+    return vllm.LLM(model=args.model, dtype=args.dtype, enforce_eager=True, max_model_len=room + STEPS, max_num_batched_tokens=room,
+                    max_num_seqs=16 if kind == "prefill" else count, enable_prefix_caching=False, skip_tokenizer_init=True, seed=0)
 
 
 def answer(llm, prompts, tokens):
