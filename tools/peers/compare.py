@@ -143,8 +143,8 @@ def cpu():
 
 def print_table(machine, rows):
     print(f"{machine['name']}, family {machine['family']} model {machine['model']}, {machine['cpus']} CPUs: {' '.join(machine['features'])}")
-    for version in sorted({r["details"]["version"] for r in rows if "version" in r["details"]}):
-        print(version)
+    versions = {r["details"]["version"] for r in rows if "version" in r["details"]}
+    print(", ".join([*(["awq " + machine["awq"]] if "awq" in machine else []), *sorted(versions)]))
     print(f"\n{'model':13} {'measure':13} threads  {'program':28} {'tokens/s (min-max)':>26} {'awq is':>8}  setting")
     for r in rows:
         spread = f"{r['median']:.1f} ({r['lowest']:.1f}-{r['highest']:.1f})"
@@ -208,6 +208,8 @@ def main():
         if any(p.name != "awq" for p in group):
             rows += compare(group, measure, threads, args.rounds)
     machine = cpu()
+    if args.awq:
+        machine["awq"] = subprocess.run([args.awq, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     if args.json:
         print(json.dumps({"cpu": machine, "rows": rows}, indent=1))
     else:
