@@ -3,12 +3,13 @@ AWQ := build/release/apps/awq/awq
 PREFIX ?= /usr/local
 export CMAKE_CXX_COMPILER_LAUNCHER = $(shell command -v ccache)
 
-.PHONY: help setup build demo test test-ecosystem bench format lint install clean
+.PHONY: help setup build demo test test-ecosystem bench bench-peers format lint install clean
 help:
 	@echo 'make demo            install what is missing, build, quantize a real 135M model, compare, and chat with it'
 	@echo 'make test            install what is missing, build, run every test'
 	@echo 'make build           build $(AWQ)'
 	@echo 'make bench           build and run the benchmarks'
+	@echo 'make bench-peers     time awq beside llama.cpp and vLLM (downloads several GB, compiles llama.cpp)'
 	@echo 'make test-ecosystem  load what we write in programs that we did not write (downloads several GB)'
 	@echo 'make format          format the sources'
 	@echo 'make lint            check format and run clang-tidy'
@@ -33,6 +34,9 @@ test-ecosystem: build
 
 bench: build
 	set -e; for b in build/release/bench/*_bench; do $$b; done
+
+bench-peers: build
+	tools/peers/run.sh $(AWQ)
 
 format: setup
 	tools/format.sh -i
