@@ -156,7 +156,7 @@ class IntCase final : public Case {
       : Case(s, m),
         set_(set),
         codes_(x.size() + 32 * size_t(s.cols)),
-        scales_(x.size() / kGroup),
+        scales_(codes_.size() / kGroup),
         sums_(scales_.size()) {
     std::mt19937 rng(4);
     std::vector<uint8_t> one(size_t(s.rows / kPanel * s.cols / kGroup) * kBlock);

@@ -78,6 +78,13 @@ struct Unit<int8_t> {
   }
 };
 
+/// Where the scale and the sum of a token's group lie, [unit][groups][kTokens].
+template <class Code>
+ptrdiff_t group_at(const ActInt<Code>& x, int32_t token, int32_t group) {
+  constexpr int32_t kUnit = Unit<Code>::kTokens;
+  return (ptrdiff_t(token / kUnit) * (x.cols / x.group) + group) * kUnit + token % kUnit;
+}
+
 bool in_tiles(int32_t tokens, int32_t group) { return tokens >= kAmxTokens && group % kTileK == 0; }
 
 template <class Code>
@@ -87,8 +94,8 @@ void amx_quantize(const float* x, const ActInt<Code>& to, int32_t begin, int32_t
   Code codes[kMaxActGroup];
   for (int32_t t = begin; t < end; ++t)
     for (int32_t g = 0; g < groups; ++g) {
-      const ptrdiff_t i = ptrdiff_t(t) * groups + g;
-      to.sums[i] = quantize_group(x + i * to.group, to.group, codes, to.scales + i);
+      const ptrdiff_t i = group_at(to, t, g);
+      to.sums[i] = quantize_group(x + (ptrdiff_t(t) * groups + g) * to.group, to.group, codes, to.scales + i);
       for (int32_t k = 0; k < to.group; k += kTileK) {
         const ptrdiff_t tile = ptrdiff_t(t / units) * (to.cols / kTileK) + (g * to.group + k) / kTileK;
         Unit<Code>::put(codes + k, t % units / kTileRows,
@@ -198,26 +205,37 @@ class AmxChunk {
 
   void finish() {
     if (!pending_.sums) return;
-    add_sums(pending_.panel, pending_.sums);
-    if (pending_.panel + 1 < panels_) add_sums(pending_.panel + 1, pending_.sums + 256);
+    const bool first = g0_ + pending_.group == 0;
+    const auto add = w_.bits == 8 ? &AmxChunk::add_sums<true, false>
+                     : first      ? &AmxChunk::add_sums<false, true>
+                                  : &AmxChunk::add_sums<false, false>;
+    for (int32_t j = 0; j < min_of(2, panels_ - pending_.panel); ++j)
+      (this->*add)(pending_.panel + j, pending_.sums + 256 * j);
     pending_.sums = nullptr;
   }
 
-  /// Adds the sums of one group of a panel, [2][16][16] of them, 512 apart.
+  /// Adds the sums of one group of a panel, [2][16][16] of them, 512 apart; four tokens at a time, a last few of them
+  /// perhaps beyond the end.
+  template <bool kEight, bool kFirst>
   void add_sums(int32_t panel, const int32_t* sums) {
-    const int32_t t0 = pending_.unit * kUnit, n = min_of(kUnit, tokens_ - t0), g = g0_ + pending_.group;
-    const ptrdiff_t groups = w_.cols / w_.group;
+    const int32_t first = pending_.unit * kUnit, n = min_of(kUnit, tokens_ - first);
+    const ptrdiff_t at = group_at(x_, t0_ + first, g0_ + pending_.group);
     float* to = out(panel, pending_.unit);
     const __m512 weight_scales = _mm512_load_ps(weight_scales_[panel][pending_.group]);
     const __m512i offsets = _mm512_load_si512(offsets_[panel][pending_.group]);
-    for (int32_t t = 0; t < n; ++t) {
-      const ptrdiff_t i = (t0_ + t0 + t) * groups + g;
-      __m512i d = _mm512_load_si512(sums + (t / kTileRows * 512 + t % kTileRows * kPanel));
-      if constexpr (kWide) d = _mm512_add_epi32(_mm512_slli_epi32(d, 8), _mm512_load_si512(sums + 512 + t * kPanel));
-      if (w_.bits == 8) d = _mm512_add_epi32(d, _mm512_mullo_epi32(offsets, _mm512_set1_epi32(x_.sums[i])));
-      const __m512 old = g ? _mm512_load_ps(to + t * kPanel) : _mm512_setzero_ps();
-      const __m512 scales = _mm512_mul_ps(weight_scales, _mm512_set1_ps(x_.scales[i]));
-      _mm512_store_ps(to + t * kPanel, _mm512_fmadd_ps(scales, _mm512_cvtepi32_ps(d), old));
+    for (int32_t t = 0; t < n; t += 4) {
+      const int32_t* from = sums + (t / kTileRows * 512 + t % kTileRows * kPanel);
+      unroll<4>([&](auto r) AWQ_INLINE_LAMBDA {
+        constexpr int32_t i = r.value * kPanel;
+        __m512i d = _mm512_load_si512(from + i);
+        if constexpr (kWide) d = _mm512_add_epi32(_mm512_slli_epi32(d, 8), _mm512_load_si512(from + 512 + i));
+        if constexpr (kEight)
+          d = _mm512_add_epi32(d, _mm512_mullo_epi32(offsets, _mm512_set1_epi32(x_.sums[at + t + r.value])));
+        const __m512 scales = _mm512_mul_ps(weight_scales, _mm512_set1_ps(x_.scales[at + t + r.value]));
+        const bool begin = kFirst || (kEight && g0_ + pending_.group == 0);
+        const __m512 old = begin ? _mm512_setzero_ps() : _mm512_load_ps(to + t * kPanel + i);
+        _mm512_store_ps(to + t * kPanel + i, _mm512_fmadd_ps(scales, _mm512_cvtepi32_ps(d), old));
+      });
     }
   }
 

@@ -98,9 +98,10 @@ struct IntActivations {
 
   IntActivations(const Tensor& x, int32_t group, const kernels::KernelSet& k) {
     const int64_t tokens = x.shape()[0], cols = x.shape()[1], block = k.token_block;
-    codes = Tensor::empty({(tokens + block - 1) / block * block, cols}, sizeof(Code) == 1 ? DType::i8 : DType::i16);
-    scales = Tensor::empty({tokens, cols / group}, DType::f32);
-    sums = Tensor::empty({tokens, cols / group}, DType::i32);
+    const int64_t room = (tokens + block - 1) / block * block;
+    codes = Tensor::empty({room, cols}, sizeof(Code) == 1 ? DType::i8 : DType::i16);
+    scales = Tensor::empty({room, cols / group}, DType::f32);
+    sums = Tensor::empty({room, cols / group}, DType::i32);
     view = {reinterpret_cast<Code*>(codes.data()),
             scales.as<float>().data(),
             sums.as<int32_t>().data(),
