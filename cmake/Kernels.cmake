@@ -16,8 +16,9 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(AVX512 -mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512cd -mavx512vnni
     -mprefer-vector-width=512)
   awq_add_isa(avx512 ${AVX512})
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+  awq_add_isa(neon -march=armv8.2-a+dotprod)
 endif()
-list(JOIN AWQ_ISAS "|" AWQ_ISA_REGEX)
 
 function(awq_link_isas target)
   foreach(isa IN LISTS AWQ_ISAS)

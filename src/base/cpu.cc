@@ -10,6 +10,9 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <fmt/format.h>
+#include <sys/auxv.h>
 #endif
 
 namespace awq {
@@ -26,6 +29,12 @@ std::string brand_string() {
   }
   name.assign(reinterpret_cast<const char*>(words.data()), sizeof(words));
   name.resize(std::strlen(name.c_str()));
+#elif defined(__aarch64__)
+  if (getauxval(AT_HWCAP) & HWCAP_CPUID) {  // the kernel answers for the register
+    uint64_t id = 0;
+    __asm__("mrs %0, MIDR_EL1" : "=r"(id));
+    name = fmt::format("Arm CPU, implementer {:#04x}, part {:#05x}", id >> 24 & 0xff, id >> 4 & 0xfff);
+  }
 #endif
   const size_t first = name.find_first_not_of(' ');
   return first == std::string::npos ? std::string() : name.substr(first, name.find_last_not_of(' ') + 1 - first);
@@ -64,6 +73,8 @@ uint32_t cpu_features() {
       __builtin_cpu_supports("avx512vnni"))
     found |= kAvx512Vnni;
   if ((found & kAvx512Vnni) && __builtin_cpu_supports("avx512bf16")) found |= kAvx512Bf16;
+#elif defined(__aarch64__)
+  if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) found |= kNeonDot;
 #endif
   return found;
 }

@@ -10,9 +10,11 @@ enum CpuFeature : uint32_t {
   kAvx2 = 1,        // AVX2, FMA, F16C, BMI2
   kAvx512Vnni = 2,  // AVX-512 F, BW, VL, DQ, CD and VNNI
   kAvx512Bf16 = 4,
+  kNeonDot = 256,  // AArch64: dot product of Advanced SIMD
 };
 uint32_t cpu_features();
-std::string cpu_name();  // "AMD EPYC 9755"; "unknown CPU" where the system does not tell
-int physical_cores();    // cores this process may use, hyper-threads counted once
+/// "AMD EPYC 9755", "Arm CPU, implementer 0x41, part 0xd0c"; "unknown CPU" where the system does not tell.
+std::string cpu_name();
+int physical_cores();  // cores this process may use, hyper-threads counted once
 
 }  // namespace awq

@@ -14,6 +14,9 @@ extern const KernelSet avx512;
 #ifdef AWQ_HAVE_AVX2
 extern const KernelSet avx2;
 #endif
+#ifdef AWQ_HAVE_NEON
+extern const KernelSet neon;
+#endif
 extern const KernelSet portable;
 
 std::span<const KernelSet* const> compiled() {
@@ -23,6 +26,9 @@ std::span<const KernelSet* const> compiled() {
 #endif
 #ifdef AWQ_HAVE_AVX2
       &avx2,
+#endif
+#ifdef AWQ_HAVE_NEON
+      &neon,
 #endif
       &portable,
   };

@@ -5,7 +5,8 @@
 //   kIntBlockBytes: of a token's codes in a block
 //   kIntFew: tokens up to which weights come straight from memory;  kChains: independent integer sums of one token
 //   zero_i load_words load_bytes load store(int32) set1 and_i or_i shl<n> shr16<n> add_i sub_i sub8 sub16 to_float
-//   dot16: sums of two products of int16;  dot8(sum, a, b): of four, a unsigned and b signed
+//   dot16: sums of two products of int16;  dot8(sum, a, b): of four int8, b signed, a signed if kSignedDot and else
+//   unsigned
 // Everything has internal linkage.
 #include "kernels/tiles.h"
 
@@ -168,8 +169,8 @@ AWQ_INLINE void unpack(const IntGroup& w, int32_t* out) {
 
 inline constexpr int32_t kIntBlockM = 72;  // tokens: their codes pass through the first-level cache once a panel
 
-/// Some groups of columns and a block of tokens. 8-bit codes of activations are moved to 0 .. 255, as dot8 wants them,
-/// and every sum begins at -128 times the sum of its weights.
+/// Some groups of columns and a block of tokens. Where dot8 wants them unsigned, 8-bit codes of activations are moved
+/// to 0 .. 255, and every sum begins at -128 times the sum of its weights.
 template <class V, class Code, int Bits>
 class IntBlock {
  public:
@@ -190,7 +191,7 @@ class IntBlock {
   using I = typename V::I;
   using F = typename V::F;
   static constexpr int kV = V::kVecs, kLane = kPanel / kV, kP = V::kIntPanels, kMaxGroups = kBlockK / 8;
-  static constexpr bool kBytes = sizeof(Code) == 1;
+  static constexpr bool kBytes = sizeof(Code) == 1, kMoved = kBytes && !V::kSignedDot;
 
   void copy_activations(int32_t t0) {
     const int32_t all = w_.cols / w_.group, bytes = groups_ * w_.group * int32_t(sizeof(Code));
@@ -198,7 +199,7 @@ class IntBlock {
       const ptrdiff_t from = ptrdiff_t(t0 + t) * all + g0_;
       uint8_t* to = codes_ + t * kRow;
       __builtin_memcpy(to, x_.codes + from * w_.group, size_t(bytes));
-      for (int32_t i = 0; kBytes && i < bytes; ++i) to[i] ^= 0x80;
+      for (int32_t i = 0; kMoved && i < bytes; ++i) to[i] ^= 0x80;
       __builtin_memcpy(scales_ + t * kMaxGroups, x_.scales + from, size_t(groups_) * sizeof(float));
     }
   }
@@ -224,7 +225,7 @@ class IntBlock {
         unpack<V, Code, Bits>(group, pieces(p, g));
         for (int v = 0; v < kV; ++v)
           V::store(weight_scales_ + (g * kP + p) * kPanel + v * kLane, load_scales<V>(group, v));
-        if constexpr (kBytes) start(pieces(p, g), starts_ + (g * kP + p) * kPanel);
+        if constexpr (kMoved) start(pieces(p, g), starts_ + (g * kP + p) * kPanel);
       }
     for (int32_t t = 0; t < tokens_; t += V::kIntTokens)
       dispatch<V::kIntTokens>(min_of<int32_t>(V::kIntTokens, tokens_ - t), [&](auto rows) {
@@ -237,7 +238,7 @@ class IntBlock {
   template <int R, int P>
   AWQ_INLINE void dot(int32_t t, int32_t g, I (&acc)[R][P * kV]) {
     unroll<P * kV>([&](auto v) AWQ_INLINE_LAMBDA {
-      const I first = kBytes ? V::load(starts_ + g * kP * kPanel + v.value * kLane) : V::zero_i();
+      const I first = kMoved ? V::load(starts_ + g * kP * kPanel + v.value * kLane) : V::zero_i();
       unroll<R>([&](auto r) AWQ_INLINE_LAMBDA { acc[r.value][v.value] = first; });
     });
     const uint8_t* x = codes_ + t * kRow + g * w_.group * int32_t(sizeof(Code));
@@ -290,7 +291,7 @@ class IntBlock {
   alignas(64) uint8_t codes_[kIntBlockM * kRow];
   alignas(64) int32_t pieces_[kP * kRow / 4 * kPanel];
   alignas(64) float weight_scales_[kP * kMaxGroups * kPanel];
-  alignas(64) int32_t starts_[kBytes ? kP * kMaxGroups * kPanel : kPanel];
+  alignas(64) int32_t starts_[kMoved ? kP * kMaxGroups * kPanel : kPanel];
   float scales_[kIntBlockM * kMaxGroups];
 };
 
