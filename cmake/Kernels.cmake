@@ -17,7 +17,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     -mprefer-vector-width=512)
   awq_add_isa(avx512 ${AVX512})
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
-  awq_add_isa(neon -march=armv8.2-a+dotprod)
+  # Scheduled before registers are assigned, as GCC does it here and not on x86, loads move up until tiles spill.
+  awq_add_isa(neon -march=armv8.2-a+dotprod $<$<CXX_COMPILER_ID:GNU>:-fno-schedule-insns>)
 endif()
 
 function(awq_link_isas target)

@@ -58,7 +58,9 @@ struct Neon {
   // Two multiplications and two additions, which most cores start on different units.
   static I dot16(I sum, I a, I b) {
     const int16x8_t x = vreinterpretq_s16_s32(a), y = vreinterpretq_s16_s32(b);
-    return vaddq_s32(sum, vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y)));
+    sum = vaddq_s32(sum, vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y)));
+    __asm__("" : "+w"(sum));  // in this order: GCC would add up several products first and run out of registers
+    return sum;
   }
   static I dot8(I sum, I a, I b) { return vdotq_s32(sum, vreinterpretq_s8_s32(a), vreinterpretq_s8_s32(b)); }
   static F to_float(I a) { return vcvtq_f32_s32(a); }
