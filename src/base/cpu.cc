@@ -75,6 +75,7 @@ uint32_t cpu_features() {
   if ((found & kAvx512Vnni) && __builtin_cpu_supports("avx512bf16")) found |= kAvx512Bf16;
 #elif defined(__aarch64__)
   if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) found |= kNeonDot;
+  if (getauxval(AT_HWCAP2) & HWCAP2_I8MM) found |= kI8mm;
 #endif
   return found;
 }

@@ -11,6 +11,7 @@ enum CpuFeature : uint32_t {
   kAvx512Vnni = 2,  // AVX-512 F, BW, VL, DQ, CD and VNNI
   kAvx512Bf16 = 4,
   kNeonDot = 256,  // AArch64: dot product of Advanced SIMD
+  kI8mm = 512,     // and its products of 8-bit matrices
 };
 uint32_t cpu_features();
 /// "AMD EPYC 9755", "Arm CPU, implementer 0x41, part 0xd0c"; "unknown CPU" where the system does not tell.

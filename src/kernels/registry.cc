@@ -14,6 +14,9 @@ extern const KernelSet avx512;
 #ifdef AWQ_HAVE_AVX2
 extern const KernelSet avx2;
 #endif
+#ifdef AWQ_HAVE_NEON_I8MM
+extern const KernelSet neon_i8mm;
+#endif
 #ifdef AWQ_HAVE_NEON
 extern const KernelSet neon;
 #endif
@@ -26,6 +29,9 @@ std::span<const KernelSet* const> compiled() {
 #endif
 #ifdef AWQ_HAVE_AVX2
       &avx2,
+#endif
+#ifdef AWQ_HAVE_NEON_I8MM
+      &neon_i8mm,
 #endif
 #ifdef AWQ_HAVE_NEON
       &neon,

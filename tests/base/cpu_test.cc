@@ -36,10 +36,12 @@ TEST(Cpu, FeaturesAreThoseTheKernelReports) {
 
 #elif defined(__aarch64__)
 // The kernel answers for it.
-TEST(Cpu, FeaturesAreThoseOfTheIdentificationRegister) {
-  uint64_t id = 0;
-  __asm__("mrs %0, ID_AA64ISAR0_EL1" : "=r"(id));
-  EXPECT_EQ((cpu_features() & kNeonDot) != 0, (id >> 44 & 15) != 0);
+TEST(Cpu, FeaturesAreThoseOfTheIdentificationRegisters) {
+  uint64_t id0 = 0, id1 = 0;
+  __asm__("mrs %0, ID_AA64ISAR0_EL1" : "=r"(id0));
+  __asm__("mrs %0, ID_AA64ISAR1_EL1" : "=r"(id1));
+  EXPECT_EQ((cpu_features() & kNeonDot) != 0, (id0 >> 44 & 15) != 0);
+  EXPECT_EQ((cpu_features() & kI8mm) != 0, (id1 >> 52 & 15) != 0);
 }
 #endif
 
