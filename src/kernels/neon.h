@@ -17,7 +17,7 @@ struct Neon {
   static constexpr int kIntTokens = 6;
   static constexpr int kIntPanels = 1;
   static constexpr int kIntBlockBytes = 1024;
-  static constexpr int kChains = 2;  // sdot: latency 3 or 4, two a cycle or more
+  static constexpr int kChains = 2;  // 8 sums in flight for one token; not timed, as are the numbers of tokens here
   static constexpr int kIntFew = 8;
   static constexpr int kFewTokens = 4;
   static constexpr ByteDot kByteDot = ByteDot::kSigned;
@@ -56,7 +56,7 @@ struct Neon {
     return vreinterpretq_s32_s16(vsubq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)));
   }
   static I sub8(I a, I b) { return vreinterpretq_s32_s8(vsubq_s8(vreinterpretq_s8_s32(a), vreinterpretq_s8_s32(b))); }
-  // Two multiplications and two additions, which most cores start on different units.
+  // A lane's two products lie side by side: multiplied in halves, then added pairwise.
   static I dot16(I sum, I a, I b) {
     const int16x8_t x = vreinterpretq_s16_s32(a), y = vreinterpretq_s16_s32(b);
     sum = vaddq_s32(sum, vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y)));
