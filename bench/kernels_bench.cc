@@ -3,8 +3,9 @@
 //   kernels_bench [--benchmark_filter=matmul_i16.*tokens:1/] [AWQ_ISA=portable]
 //
 // Time is the thread's own CPU time and the best of many calls, so that other programs disturb it less; caches and
-// memory bandwidth are still shared with them. Weights come from memory: copies that exceed the last-level cache are
-// used in turn. Every product is checked against double precision before it is timed.
+// memory bandwidth are still shared with them. Weights come from memory, except on machines with a very large last
+// cache: copies of 96 MB are used in turn, and reading is measured on twice that. Every product is checked against
+// double precision before it is timed.
 #include <benchmark/benchmark.h>
 #include <time.h>
 
@@ -20,11 +21,8 @@
 #include "awq/error.h"
 #include "base/cpu.h"
 #include "base/numeric.h"
+#include "kernels/ceilings.h"
 #include "kernels/registry.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace awq::kernels {
 namespace {
@@ -35,88 +33,21 @@ double thread_seconds() {
   return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
 }
 
-template <class F>
-double best_of(int calls, const F& f) {
-  double best = 1e30;
-  for (int i = 0; i < calls; ++i) {
-    const double start = thread_seconds();
-    f();
-    best = std::min(best, thread_seconds() - start);
-  }
-  return best;
-}
+constexpr size_t kWeightBytes = size_t(96) << 20;
 
-// ---- what the machine can do ----
-
-constexpr int kRounds = 20000;  // about 50 microseconds: shorter than a time slice
-
-#if defined(__x86_64__)
-// Register to register, twelve independent chains. As text, because a compiler would simplify it.
-#define AWQ_TWELVE(M) M("0") M("1") M("2") M("3") M("4") M("5") M("6") M("7") M("8") M("9") M("10") M("11")
-#define AWQ_CLOBBERED                                                                                                 \
-  "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", \
-      "xmm14", "xmm15"
-#define AWQ_LOOP(name, M)                                                                                  \
-  void name() {                                                                                            \
-    int n = kRounds;                                                                                       \
-    asm volatile("1:\n" AWQ_TWELVE(M) "dec %0\n jnz 1b\n vzeroupper\n" : "+r"(n) : : AWQ_CLOBBERED, "cc"); \
-  }
-#define AWQ_FMA_YMM(i) "vfmadd231ps %%ymm15, %%ymm14, %%ymm" i "\n"
-#define AWQ_FMA_ZMM(i) "vfmadd231ps %%zmm15, %%zmm14, %%zmm" i "\n"
-#define AWQ_MADD_YMM(i) "vpmaddwd %%ymm15, %%ymm14, %%ymm13\n vpaddd %%ymm13, %%ymm" i ", %%ymm" i "\n"
-#define AWQ_DOT_ZMM(i) "vpdpwssd %%zmm15, %%zmm14, %%zmm" i "\n"
-AWQ_LOOP(fma_ymm, AWQ_FMA_YMM)
-AWQ_LOOP(fma_zmm, AWQ_FMA_ZMM)
-AWQ_LOOP(madd_ymm, AWQ_MADD_YMM)
-AWQ_LOOP(dot_zmm, AWQ_DOT_ZMM)
-#endif
-
+/// On one thread; 0 where the set has no instruction for it.
 struct Ceilings {
-  double read = 0;  // GB/s
-  double fma = 0;   // GFLOP/s
-  double dot = 0;   // 10^9 operations, a product or a sum each, of int16
+  double read;     // GB/s
+  double fma;      // GFLOP/s
+  double i16, i8;  // 10^9 operations
 };
 
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) void read_ymm(const uint64_t* p, size_t n) {
-  __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
-  for (size_t i = 0; i < n; i += 16) {
-    const auto* at = reinterpret_cast<const __m256i*>(p + i);
-    a = _mm256_xor_si256(a, _mm256_loadu_si256(at)), b = _mm256_xor_si256(b, _mm256_loadu_si256(at + 1));
-    c = _mm256_xor_si256(c, _mm256_loadu_si256(at + 2)), d = _mm256_xor_si256(d, _mm256_loadu_si256(at + 3));
-  }
-  benchmark::DoNotOptimize(_mm256_testz_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(c, d)));
-}
-#endif
-
-void read_plain(const uint64_t* p, size_t n) {
-  uint64_t sum = 0;
-  for (size_t i = 0; i < n; ++i) sum ^= p[i];
-  benchmark::DoNotOptimize(sum);
-}
-
-// The best of many pieces of 1 MB, as long as the time of a small product, each long evicted when its turn comes again.
-double read_rate() {
-  constexpr size_t kPiece = (size_t(1) << 20) / 8, kPieces = 192;
-  std::vector<uint64_t> memory(kPiece * kPieces, 1);
-  auto* read = read_plain;
-#if defined(__x86_64__)
-  if (cpu_features() & kAvx2) read = read_ymm;
-#endif
-  size_t piece = 0;
-  const double t = best_of(4 * kPieces, [&] { read(memory.data() + piece++ % kPieces * kPiece, kPiece); });
-  return 1e-9 * double(kPiece * 8) / t;
-}
-
 Ceilings ceilings(const KernelSet& set) {
-  Ceilings c{.read = read_rate(), .fma = 0, .dot = 0};
-#if defined(__x86_64__)
-  const std::string name = set.name;
-  const auto rate = [](int lanes, void (*loop)()) { return 1e-9 * 12 * kRounds * lanes / best_of(200, loop); };
-  if (name == "avx2") c.fma = rate(16, fma_ymm), c.dot = rate(32, madd_ymm);
-  if (name == "avx512") c.fma = rate(32, fma_zmm), c.dot = rate(64, dot_zmm);
-#endif
-  return c;
+  ThreadPool one(1);
+  ReadBandwidth read(one, 2 * kWeightBytes);  // about as far away as the weights, whatever the last cache holds
+  for (int i = 0; i < 5; ++i) read.pass();
+  const auto peak = [&](DType type) { return peak_rate(one, set, type).value_or(0); };
+  return {read.best(), peak(DType::f32), peak(DType::i16), peak(DType::i8)};
 }
 
 // ---- the products ----
@@ -125,7 +56,6 @@ struct Shape {
   int rows, cols;
 };
 constexpr int kGroup = 128;
-constexpr size_t kWeightBytes = size_t(96) << 20;
 
 std::vector<float> normals(size_t n, unsigned seed) {
   std::mt19937 rng(seed);
@@ -223,7 +153,11 @@ template <class Code>
 class IntCase final : public Case {
  public:
   IntCase(const KernelSet& set, Shape s, int m)
-      : Case(s, m), set_(set), codes_(x.size()), scales_(x.size() / kGroup), sums_(scales_.size()) {
+      : Case(s, m),
+        set_(set),
+        codes_(x.size() + 32 * size_t(s.cols)),
+        scales_(x.size() / kGroup),
+        sums_(scales_.size()) {
     std::mt19937 rng(4);
     std::vector<uint8_t> one(size_t(s.rows / kPanel * s.cols / kGroup) * kBlock);
     for (uint8_t& b : one) b = uint8_t(rng());
@@ -235,17 +169,16 @@ class IntCase final : public Case {
       }
     copy_weights(one);
     if constexpr (sizeof(Code) == 1)
-      set.quantize_i8(x.data(), m, s.cols, kGroup, codes_.data(), scales_.data(), sums_.data());
+      set.quantize_i8(x.data(), act(), 0, m);
     else
-      set.quantize_i16(x.data(), m, s.cols, kGroup, codes_.data(), scales_.data(), sums_.data());
+      set.quantize_i16(x.data(), act(), 0, m);
   }
   void run(size_t copy) override {
     const PackedInt w{weights(copy), shape.rows, shape.cols, kGroup, 4, true};
-    const ActInt<Code> act{codes_.data(), scales_.data(), sums_.data(), tokens, shape.cols, kGroup};
     if constexpr (sizeof(Code) == 1)
-      set_.matmul_i8(w, act, y.data(), shape.rows, 0, shape.rows / kPanel);
+      set_.matmul_i8(w, act(), y.data(), shape.rows, 0, shape.rows / kPanel);
     else
-      set_.matmul_i16(w, act, y.data(), shape.rows, 0, shape.rows / kPanel);
+      set_.matmul_i16(w, act(), y.data(), shape.rows, 0, shape.rows / kPanel);
   }
   double exact(int t, int r) const override {
     double sum = 0;
@@ -257,6 +190,7 @@ class IntCase final : public Case {
   double tolerance() const override { return sizeof(Code) == 1 ? 0.25 : 2e-3; }
 
  private:
+  ActInt<Code> act() { return {codes_.data(), scales_.data(), sums_.data(), tokens, shape.cols, kGroup}; }
   static constexpr size_t kCodes = 8 * kGroup, kBlock = kCodes + 3 * kPanel;
   double weight(int r, int c) const {
     static constexpr int kPlace[] = {0, 4, 2, 6, 1, 5, 3, 7};
@@ -294,8 +228,8 @@ void measure(benchmark::State& state, const KernelSet& set, const Ceilings& top,
     state.SetIterationTime(t);
     best = std::min(best, t);
   }
-  const double peak = kind == "matmul_i16"  ? top.dot
-                      : kind == "matmul_i8" ? 2 * top.dot
+  const double peak = kind == "matmul_i16"  ? top.i16
+                      : kind == "matmul_i8" ? top.i8
                                             : top.fma,
                giga = 1e-9 * c->operations() / best;
   const double bytes = 1e-9 * double(c->weight_bytes()) / best;
@@ -330,8 +264,8 @@ int main(int argc, char** argv) try {
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   const KernelSet& set = select();
   const Ceilings top = ceilings(set);
-  std::printf("%s, %s, one thread: read %.1f GB/s, fma %.1f GFLOP/s, int16 dot %.1f Gop/s\n", awq::cpu_name().c_str(),
-              set.name, top.read, top.fma, top.dot);
+  std::printf("%s, %s, one thread: read %.1f GB/s, fma %.1f GFLOP/s, int16 %.1f, int8 %.1f Gop/s\n",
+              awq::cpu_name().c_str(), set.name, top.read, top.fma, top.i16, top.i8);
   std::fflush(stdout);
   add_cases(set, top);
   benchmark::RunSpecifiedBenchmarks();

@@ -13,9 +13,11 @@ endfunction()
 awq_add_isa(portable)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   awq_add_isa(avx2 -mavx2 -mfma -mf16c -mbmi2)
+  awq_add_isa(avxvnni -mavx2 -mfma -mf16c -mbmi2 -mavxvnni)
   set(AVX512 -mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512cd -mavx512vnni
     -mprefer-vector-width=512)
   awq_add_isa(avx512 ${AVX512})
+  awq_add_isa(amx ${AVX512} -mavx512vbmi -mamx-tile -mamx-int8)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   # Scheduled before registers are assigned, as GCC does it here and not on x86, loads move up until tiles spill.
   set(NEON $<$<CXX_COMPILER_ID:GNU>:-fno-schedule-insns>)

@@ -74,7 +74,7 @@ class Evaluation {
   /// `original` may be empty: then there is one model and only its perplexity.
   Evaluation(const std::filesystem::path& original, std::span<const std::filesystem::path> models,
              const EvaluateOptions& o, const OnProgress& progress)
-      : o_(o), progress_(progress), device_(o.device.threads, o.device.isa) {
+      : o_(o), progress_(progress), device_(o.device) {
     if (!original.empty()) original_.emplace(device_, original, progress);
     for (const auto& m : models) subjects_.emplace_back(device_, m, progress);
     for (const Subject& s : subjects_)
@@ -175,7 +175,7 @@ std::vector<EvaluateReport> compare(const std::filesystem::path& original,
 std::vector<float> logits(const std::filesystem::path& model, std::span<const int32_t> tokens,
                           const DeviceOptions& options) {
   if (tokens.empty()) fail("logits", "no tokens were given");
-  Device device(options.threads, options.isa);
+  Device device(options);
   const Subject s(device, model, {});
   const auto kv = device.backend->kv_cache(s.model.spec.blocks);
   const Sequence all{kv.get(), 0, int(tokens.size())};

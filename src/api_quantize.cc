@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "api_calibration.h"
+#include "api_group_size.h"
 #include "quantizer/quantize.h"
 
 namespace awq {
@@ -11,37 +12,6 @@ namespace {
 
 // Chosen by measurement, docs/numerics.md "Calibration".
 constexpr int kDefaultSequences = 16, kDefaultLength = 512;
-constexpr int kGroupSizes[] = {128, 64, 32};
-
-struct GroupChoice {
-  int size;
-  std::string reason;
-};
-
-std::string misfit(const ModelSpec& spec, int group) {
-  for (size_t i = 0; i < spec.blocks.size(); ++i)
-    for (Param p : spec.blocks[i].params())
-      if (!is_norm(p.role) && spec.blocks[i].shape(p).second % group)
-        return fmt::format("{} has {} columns", parameter_name(spec, int(i), p), spec.blocks[i].shape(p).second);
-  return "";
-}
-
-GroupChoice choose_group(const ModelSpec& spec, int asked) {
-  if (asked) {
-    if (asked % 32 || asked < 32)
-      fail("quantize", "--group-size {}: expected a multiple of 32, such as 128, 64 or 32", asked);
-    if (!group_fits(spec, asked))
-      fail("quantize",
-           "--group-size {} does not divide every width of this model: {}. Leave it out to get the largest of 128, 64 "
-           "and 32 that does",
-           asked, misfit(spec, asked));
-    return {asked, ""};
-  }
-  for (int g : kGroupSizes)
-    if (group_fits(spec, g))
-      return {g, g == kGroupSizes[0] ? "" : fmt::format("{}, no multiple of {}", misfit(spec, 2 * g), 2 * g)};
-  fail("quantize", "no group size fits: {}, which neither 128, 64 nor 32 divides", misfit(spec, 32));
-}
 
 int64_t available_memory() {
   std::ifstream info("/proc/meminfo");
@@ -163,7 +133,7 @@ class Job {
         method_(find_method(options_.method).make()),
         source_(Checkpoint::open(model)),
         out_(out),
-        device_(options_.device.threads, options_.device.isa) {
+        device_(options_.device) {
     if (options_.samples < 0 || options_.sample_tokens < 0) fail("quantize", "--samples and --tokens must be positive");
     if (!options_.samples) options_.samples = kDefaultSequences;
     if (!options_.sample_tokens) options_.sample_tokens = std::min(kDefaultLength, source_->spec().max_context);
@@ -175,7 +145,7 @@ class Job {
   QuantizeReport run() {
     const auto start = std::chrono::steady_clock::now();
     const ModelSpec& spec = source_->spec();
-    const GroupChoice group = choose_group(spec, options_.group_size);
+    const GroupChoice group = choose_group(spec, options_.group_size, "quantize");
     report_.group_size = group.size;
     report_.group_size_reason = group.reason;
     if (method_->needs_calibration()) require_memory(spec, options_, options_.calibration.empty());

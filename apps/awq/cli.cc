@@ -80,9 +80,13 @@ ProgressLine::~ProgressLine() {
 }
 
 void add_device_options(CLI::App& app, DeviceOptions& device) {
-  app.add_option("--threads", device.threads, "Threads; 0: one per physical core")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
+  app.add_option("--threads", device.threads, "Threads; default: one per physical core")
+      ->check([](const std::string& text) {
+        const bool number = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+        return number && text.find_first_not_of('0') != std::string::npos
+                   ? std::string()
+                   : fmt::format("\"{}\" is no number of threads; give 1 to {}, or leave it out", text, max_threads());
+      });
   app.add_option("--isa", device.isa, "Kernel set by name; default: the best this CPU has, or AWQ_ISA");
 }
 

@@ -42,5 +42,6 @@ void add_chat(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_inspect(CLI::App& app);
+void add_bench(CLI::App& app);
 
 }  // namespace awq::cli

@@ -25,6 +25,7 @@ int run(int argc, char** argv) {
   add_eval(app);
   add_compare(app);
   add_inspect(app);
+  add_bench(app);
   if (std::string verbs; argc > 1 && argv[1][0] != '-' && !is_verb(app, argv[1], verbs)) {
     fmt::print(stderr, "\"{}\" is no verb of awq; it has: {}\nRun with --help for more information.\n", argv[1], verbs);
     return 2;
@@ -50,7 +51,8 @@ int main(int argc, char** argv) {
     return 130;
   } catch (const std::bad_alloc&) {
     fmt::print(stderr,
-               "error: [memory] not enough memory. Close other programs, or use fewer --samples or a smaller model\n");
+               "error: [memory] not enough memory. Close other programs, or use fewer --samples, a shorter --context "
+               "or a smaller model\n");
   } catch (const std::exception& e) {
     fmt::print(stderr, "error: {}\n", e.what());
   }

@@ -23,16 +23,19 @@ struct Cancelled : Error {
 };
 
 struct Progress {
-  std::string_view stage;   // "load", "generate calibration text", "calibrate", "search", "write", "evaluate"
-  int done = 0, total = 0;  // blocks, tokens or windows
+  std::string_view stage;   // "load", "generate calibration text", "calibrate", "search", "write", "evaluate",
+                            // "measure the machine", "check", "prefill", "decode"
+  int done = 0, total = 0;  // blocks, tokens, windows or steps
   double last_error = -1;   // quantize: mean relative output error of the last finished block; < 0: none yet
 };
 using OnProgress = std::function<bool(const Progress&)>;  // false cancels
 
 struct DeviceOptions {
-  int threads = 0;    // 0: one per physical core
+  int threads = 0;    // 0: one per physical core; at most max_threads()
   std::string isa{};  // kernel set by name; empty: the best this CPU has, or AWQ_ISA
 };
+
+int max_threads();  // CPUs that this process may use, hyper-threads counted
 
 // ----------------------------------------------------------------------------------------------------------------
 // quantize
@@ -149,6 +152,75 @@ struct InspectReport {
   std::vector<std::string> side_files;
 };
 InspectReport inspect(const std::filesystem::path& model);
+
+// ------------------------------------------------------------------------------------------------------------------
+// bench
+
+struct BenchOptions {
+  std::vector<int> prefill{512};  // tokens of a prompt
+  std::vector<int> context{512};  // tokens before the first that is decoded
+  std::vector<int> batch{1, 8};   // sequences decoded together, one token each a step
+  int decode = 64;                // steps
+  int repeat = 3;
+  int group_size = 0;  // of random weights; 0: as for quantize
+  uint64_t seed = 0;   // of random weights, and of the tokens
+  DeviceOptions device{};
+};
+struct Spread {
+  double median = 0, lowest = 0, highest = 0;
+};
+/// 10^9 operations a second that all threads together reach with the kernel set's instruction for a type, without
+/// memory or dependencies: the best of those measured before, between and after the measurements. A product is one
+/// operation and its addition another.
+struct BenchPeak {
+  std::string type;            // "f32", "bf16", "int16", "int8"
+  std::optional<double> rate;  // empty: the set has no such instruction
+};
+struct BenchResult {
+  std::string kind;  // "prefill" or "decode"
+  int batch = 1;
+  int first = 0, tokens = 0;        // of each sequence: positions [first, first + tokens)
+  Spread tokens_per_second{};       // of all sequences together, over the repeats
+  double first_window = 0;          // decode: the same over the first quarter of the steps, median of the repeats
+  double last_window = 0;           // and over the last quarter
+  double bytes_per_token = 0;       // least that must be read: mean over positions, weights as the model stores them
+  double gigabytes_per_second = 0;  // at the median speed
+  double share_of_read = 0;         // of BenchReport::read_median
+  double gflops = 0;                // 10^9 a second: 2 for each weight and token, the head where logits are computed
+  double attention_gflops = 0;      // beside those
+  std::string peak;                 // type that the layers' products are computed in
+  std::optional<double> share_of_peak{};  // gflops / that peak
+};
+/// A short run whose logits were computed by portable kernels too.
+struct BenchCheck {
+  std::string hash, portable_hash;  // FNV-1a 64 of the logits' bytes: sets that fuse multiply-add agree on it
+  double difference = 0;            // largest, relative to the largest logit
+  double bound = 0;                 // what rounding explains; above it bench throws
+  int blocks = 0, tokens = 0;       // the first blocks only, where the model is large
+};
+struct BenchReport {
+  std::string model, cpu, kernels;
+  std::string quantization;  // of the blocks' matrices: "4 bits, groups of 128"; empty for a float model
+  int threads = 0, blocks = 0, context = 0, repeat = 0;
+  int64_t weights = 0;       // parameters
+  int64_t weight_bytes = 0;  // read for a decoded token, as the model stores them
+  int64_t packed_bytes = 0;  // the matrices among them, as the kernels read them
+  double read_median = 0;    // GB/s that all threads together read from memory, over passes before, between and after
+  double read_best = 0;      // the measurements
+  uint64_t read_bytes = 0;   // of a pass
+  std::vector<BenchPeak> peaks{};
+  BenchCheck check{};
+  std::vector<BenchResult> results{};
+  double load_seconds = 0, seconds = 0;
+};
+
+std::vector<std::string_view> bench_shapes();
+/// Measures the machine, compares the model's logits with those of portable kernels, then measures prompts and decoding
+/// with random tokens. Throws Error if the logits differ by more than rounding explains.
+BenchReport bench(const std::filesystem::path& model, const BenchOptions& options = {},
+                  const OnProgress& progress = {});
+/// The same for random weights of the shape of a published model, one of bench_shapes(): no file is needed.
+BenchReport bench_shape(std::string_view shape, const BenchOptions& options = {}, const OnProgress& progress = {});
 
 // ------------------------------------------------------------------------------------------------------------------
 // engine

@@ -7,9 +7,12 @@
 #include <cstring>
 #include <fstream>
 #include <set>
+#include <vector>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #elif defined(__aarch64__)
 #include <fmt/format.h>
 #include <sys/auxv.h>
@@ -48,6 +51,15 @@ std::string core_of(int cpu) {
   return std::getline(file, siblings) ? siblings : name;
 }
 
+std::vector<int> allowed_cpus() {
+  std::array<cpu_set_t, 16> mask{};  // 16,384 CPUs: the call fails if the kernel's mask is longer
+  std::vector<int> cpus;
+  if (sched_getaffinity(0, sizeof(mask), mask.data()) != 0) return cpus;
+  for (int cpu = 0; cpu < int(8 * sizeof(mask)); ++cpu)
+    if (CPU_ISSET_S(cpu, sizeof(mask), mask.data())) cpus.push_back(cpu);
+  return cpus;
+}
+
 // Containers limit CPU time, not the CPUs that can be seen: "200000 100000" is two CPUs' worth, "max 100000" no limit.
 int cpu_quota() {
   std::ifstream file("/sys/fs/cgroup/cpu.max");
@@ -55,6 +67,21 @@ int cpu_quota() {
   if (!(file >> quota >> period) || quota <= 0 || period <= 0) return 1 << 20;
   return std::max(1, int(std::ceil(quota / period)));
 }
+
+#if defined(__x86_64__)
+// CPUID leaf 7: bit 24 tiles, bit 25 tiles of int8. Linux gives a process their registers only when it asks.
+bool may_use_tiles() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 24 & 3) != 3) return false;
+#ifdef SYS_arch_prctl
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM of the kernel's <asm/prctl.h>
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+#else
+  return false;
+#endif
+}
+#endif
 
 }  // namespace
 
@@ -73,6 +100,9 @@ uint32_t cpu_features() {
       __builtin_cpu_supports("avx512vnni"))
     found |= kAvx512Vnni;
   if ((found & kAvx512Vnni) && __builtin_cpu_supports("avx512bf16")) found |= kAvx512Bf16;
+  const bool leaf1 = __get_cpuid_count(7, 1, &a, &b, &c, &d);
+  if ((found & kAvx2) && leaf1 && (a & 1u << 4)) found |= kAvxVnni;
+  if ((found & kAvx512Vnni) && __builtin_cpu_supports("avx512vbmi") && may_use_tiles()) found |= kAmxInt8;
 #elif defined(__aarch64__)
   if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) found |= kNeonDot;
   if (getauxval(AT_HWCAP2) & HWCAP2_I8MM) found |= kI8mm;
@@ -85,12 +115,11 @@ std::string cpu_name() {
   return name.empty() ? "unknown CPU" : name;
 }
 
+int usable_cpus() { return std::max(1, std::min(int(allowed_cpus().size()), cpu_quota())); }
+
 int physical_cores() {
-  std::array<cpu_set_t, 16> mask{};  // 16,384 CPUs: the call fails if the kernel's mask is longer
-  if (sched_getaffinity(0, sizeof(mask), mask.data()) != 0) return 1;
   std::set<std::string> cores;
-  for (int cpu = 0; cpu < int(8 * sizeof(mask)); ++cpu)
-    if (CPU_ISSET_S(cpu, sizeof(mask), mask.data())) cores.insert(core_of(cpu));
+  for (const int cpu : allowed_cpus()) cores.insert(core_of(cpu));
   return std::max(1, std::min(int(cores.size()), cpu_quota()));
 }
 

@@ -47,13 +47,11 @@ class StopFilter {
   bool stopped_ = false;
 };
 
-constexpr int kPrefillChunk = 512;  // tokens of a prompt at once: enough to reuse weights, little memory
-
 }  // namespace
 
 struct Engine::Impl {
   Impl(const std::filesystem::path& path, const DeviceOptions& options, const OnProgress& progress)
-      : device(options.threads, options.isa),
+      : device(options),
         checkpoint(Checkpoint::open(path)),
         text(*checkpoint),
         model(load_model(*device.backend, *checkpoint, [&](int done, int total) {
@@ -63,22 +61,16 @@ struct Engine::Impl {
   }
 
   void reset() {
-    kv = device.backend->kv_cache(specs(), DType::f16);
+    kv = device.backend->kv_cache(specs(), kCacheType);
     cached.clear();
   }
   std::vector<BlockSpec> specs() const { return model.spec.blocks; }
 
   /// Runs tokens that follow `cached` and returns the logits after the last one.
   Tensor forward(std::span<const int32_t> tokens) {
-    Tensor last;
-    for (size_t at = 0; at < tokens.size(); at += kPrefillChunk) {
-      const auto chunk = tokens.subspan(at, std::min<size_t>(kPrefillChunk, tokens.size() - at));
-      const Sequence s{kv.get(), int(cached.size()), int(chunk.size())};
-      const Tensor hidden = hidden_forward(*device.backend, model, chunk, {&s, 1});
-      cached.insert(cached.end(), chunk.begin(), chunk.end());
-      last = hidden.rows(int64_t(chunk.size()) - 1, int64_t(chunk.size()));
-    }
-    return head_logits(*device.backend, model, last);
+    const Tensor last = prefill(*device.backend, model, *kv, int(cached.size()), tokens);
+    cached.insert(cached.end(), tokens.begin(), tokens.end());
+    return last;
   }
 
   /// Keeps what the cache shares with the prompt. The last token is always computed again: its logits are needed.

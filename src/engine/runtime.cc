@@ -1,5 +1,7 @@
 #include "engine/runtime.h"
 
+#include "base/cpu.h"
+
 namespace awq {
 namespace {
 
@@ -71,6 +73,36 @@ std::vector<int32_t> TextSide::encode_chat(const nlohmann::ordered_json& message
   options.bos_token = token_text(tokenizer_config_, "bos_token");
   options.eos_token = token_text(tokenizer_config_, "eos_token");
   return tokenizer_.encode(template_->render(messages, options), false, true);
+}
+
+namespace {
+
+int allowed_threads(int threads) {
+  const int most = max_threads();
+  if (threads > most)
+    fail("threads",
+         "{} threads were asked for, but this process may use {} CPUs; give --threads 1 to {}, or leave it out",
+         threads, most, most);
+  return threads;
+}
+
+}  // namespace
+
+int max_threads() { return usable_cpus(); }
+
+Device::Device(const DeviceOptions& options) : Device(allowed_threads(options.threads), options.isa) {}
+
+Tensor prefill(Backend& dev, const Model& m, KvCache& kv, int position, std::span<const int32_t> tokens,
+               const std::function<void(int)>& on_chunk) {
+  Tensor last;
+  for (size_t at = 0; at < tokens.size(); at += kPrefillChunk) {
+    const auto chunk = tokens.subspan(at, std::min<size_t>(kPrefillChunk, tokens.size() - at));
+    const Sequence s{&kv, position + int(at), int(chunk.size())};
+    const Tensor hidden = hidden_forward(dev, m, chunk, {&s, 1});
+    last = hidden.rows(s.tokens - 1, s.tokens);
+    if (on_chunk) on_chunk(int(at) + s.tokens);
+  }
+  return head_logits(dev, m, last);
 }
 
 Tensor head_logits(Backend& dev, const Model& m, const Tensor& hidden) {

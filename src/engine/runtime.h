@@ -4,6 +4,7 @@
 #include <optional>
 #include <set>
 
+#include "awq/awq.h"
 #include "base/parallel.h"
 #include "formats/load.h"
 #include "kernels/registry.h"
@@ -15,6 +16,9 @@ namespace awq {
 
 /// Threads and kernels of one job, and the backend on them.
 struct Device {
+  /// Throws Error for more threads than this process may use CPUs.
+  explicit Device(const DeviceOptions& options);
+  /// Any number of threads.
   explicit Device(int threads, std::string_view isa)
       : kernels(kernels::select(isa)), pool(threads), backend(cpu_backend(pool, kernels)) {}
   const kernels::KernelSet& kernels;
@@ -42,5 +46,12 @@ class TextSide {
 
 /// Logits f32 [rows, vocab] of hidden states.
 Tensor head_logits(Backend& dev, const Model& m, const Tensor& hidden);
+
+constexpr DType kCacheType = DType::f16;  // of keys and values, for generation
+constexpr int kPrefillChunk = 512;        // tokens of a prompt at once: enough to reuse weights, little memory
+/// Runs tokens that follow the first `position` tokens of `kv` and returns the logits f32 [1, vocab] after the last.
+/// `on_chunk` is called after each chunk with how many tokens are done.
+Tensor prefill(Backend& dev, const Model& m, KvCache& kv, int position, std::span<const int32_t> tokens,
+               const std::function<void(int done)>& on_chunk = {});
 
 }  // namespace awq

@@ -10,6 +10,7 @@ const KernelSet avx512 = {
     .gemm_f32 = gemm<Avx512, float>,
     .gemm_bf16 = gemm<Avx512, Bf16>,
     .gemm_f16 = gemm<Avx512, F16>,
+    .token_block = 1,
     .quantize_i16 = quantize_i16,
     .quantize_i8 = quantize_i8,
     .matmul_i16 = matmul_i16<Avx512>,

@@ -159,7 +159,6 @@ inline int32_t round_group(const float* x, int32_t n, float by, float top, int32
   return sum;
 }
 
-// In the order of ActInt.
 inline void narrow(const int32_t* from, int32_t n, int16_t* to) {
   for (int32_t i = 0; i < n; ++i) to[i] = int16_t(from[i]);
 }
@@ -186,20 +185,18 @@ inline int32_t quantize_group(const float* x, int32_t n, Code* codes, float* sca
   return sum;
 }
 
+/// Codes row by row; of 8 bits, the middle two of each four columns change places (PackedInt says why).
 template <class Code>
-inline void quantize_act(const float* x, int32_t tokens, int32_t cols, int32_t group, Code* codes, float* scales,
-                         int32_t* sums) {
-  const int64_t groups = int64_t(tokens) * (cols / group);
-  for (int64_t g = 0; g < groups; ++g, x += group, codes += group)
-    sums[g] = quantize_group(x, group, codes, scales + g);
+inline void quantize_act(const float* x, const ActInt<Code>& to, int32_t begin, int32_t end) {
+  const ptrdiff_t groups = to.cols / to.group;
+  for (ptrdiff_t g = begin * groups; g < end * groups; ++g)
+    to.sums[g] = quantize_group(x + g * to.group, to.group, to.codes + g * to.group, to.scales + g);
 }
-inline void quantize_i16(const float* x, int32_t tokens, int32_t cols, int32_t group, int16_t* codes, float* scales,
-                         int32_t* sums) {
-  quantize_act(x, tokens, cols, group, codes, scales, sums);
+inline void quantize_i16(const float* x, const ActI16& to, int32_t begin, int32_t end) {
+  quantize_act(x, to, begin, end);
 }
-inline void quantize_i8(const float* x, int32_t tokens, int32_t cols, int32_t group, int8_t* codes, float* scales,
-                        int32_t* sums) {
-  quantize_act(x, tokens, cols, group, codes, scales, sums);
+inline void quantize_i8(const float* x, const ActI8& to, int32_t begin, int32_t end) {
+  quantize_act(x, to, begin, end);
 }
 
 }  // namespace

@@ -48,15 +48,15 @@ struct PackedInt {
   bool half_scales;
 };
 
-/// Activations as integers, x = codes * scale: [tokens][cols] codes, [tokens][cols / group] scales and sums of codes
-/// (what the zero point multiplies). Integer dot products are exact, so every set gives the same sums. 16 bits keep the
-/// values to 2^-16 of the largest in the group, which is finer than bfloat16 or float16; 8 bits to 2^-8. Codes of 8
-/// bits lie as 0 2 1 3 in each four columns.
+/// Activations as integers, x = codes * scale: codes of [tokens][cols] and [tokens][cols / group] scales and sums of
+/// codes (what the zero point multiplies). Integer dot products are exact, so every set gives the same sums. 16 bits
+/// keep the values to 2^-16 of the largest in the group, which is finer than bfloat16 or float16; 8 bits to 2^-8. How
+/// codes lie is the affair of the set that wrote them; there is room for a multiple of KernelSet::token_block tokens.
 template <class Code>
 struct ActInt {
-  const Code* codes;
-  const float* scales;
-  const int32_t* sums;
+  Code* codes;
+  float* scales;
+  int32_t* sums;
   int32_t tokens, cols, group;
 };
 using ActI16 = ActInt<int16_t>;
@@ -69,12 +69,12 @@ struct KernelSet {
   void (*gemm_f32)(const Gemm& g);
   void (*gemm_bf16)(const Gemm& g);
   void (*gemm_f16)(const Gemm& g);
+  int32_t token_block;
+  /// Tokens [begin, end) of x [to.tokens][to.cols]; begin and end are multiples of token_block, or to.tokens.
   /// scale = max|x| / L of the group with L = 32767 or 127, codes = round to nearest even of x * (L / max|x|), at most
-  /// L in magnitude; an all-zero group has scale 0.
-  void (*quantize_i16)(const float* x, int32_t tokens, int32_t cols, int32_t group, int16_t* codes, float* scales,
-                       int32_t* sums);
-  void (*quantize_i8)(const float* x, int32_t tokens, int32_t cols, int32_t group, int8_t* codes, float* scales,
-                      int32_t* sums);
+  /// L in magnitude; a group of zeros, or of values all below 2^-112, has scale 0.
+  void (*quantize_i16)(const float* x, const ActI16& to, int32_t begin, int32_t end);
+  void (*quantize_i8)(const float* x, const ActI8& to, int32_t begin, int32_t end);
   /// y[t * y_row + r] = sum over groups, in order, of (ws * xs) * float(sum of (code - zero) * x code)
   /// for panels [panel_begin, panel_end); only r < w.rows is written. 8-bit weights take 16-bit activations only.
   void (*matmul_i16)(const PackedInt& w, const ActI16& x, float* y, ptrdiff_t y_row, int32_t panel_begin,

@@ -10,6 +10,7 @@ const KernelSet neon = {
     .gemm_f32 = gemm<Neon, float>,
     .gemm_bf16 = gemm<Neon, Bf16>,
     .gemm_f16 = gemm<Neon, F16>,
+    .token_block = 1,
     .quantize_i16 = quantize_i16,
     .quantize_i8 = quantize_i8,
     .matmul_i16 = matmul_i16<Neon>,

@@ -30,6 +30,7 @@ const KernelSet neon_i8mm = {
     .gemm_f32 = gemm<NeonI8mm, float>,
     .gemm_bf16 = gemm<NeonI8mm, Bf16>,
     .gemm_f16 = gemm<NeonI8mm, F16>,
+    .token_block = 1,
     .quantize_i16 = quantize_i16,
     .quantize_i8 = quantize_i8,
     .matmul_i16 = matmul_i16<NeonI8mm>,

@@ -119,6 +119,7 @@ const KernelSet portable = {
     .gemm_f32 = gemm<float>,
     .gemm_bf16 = gemm<Bf16>,
     .gemm_f16 = gemm<F16>,
+    .token_block = 1,
     .quantize_i16 = quantize_i16,
     .quantize_i8 = quantize_i8,
     .matmul_i16 = matmul_int<int16_t>,

@@ -8,8 +8,14 @@
 
 namespace awq::kernels {
 
+#ifdef AWQ_HAVE_AMX
+extern const KernelSet amx;
+#endif
 #ifdef AWQ_HAVE_AVX512
 extern const KernelSet avx512;
+#endif
+#ifdef AWQ_HAVE_AVXVNNI
+extern const KernelSet avxvnni;
 #endif
 #ifdef AWQ_HAVE_AVX2
 extern const KernelSet avx2;
@@ -24,8 +30,14 @@ extern const KernelSet portable;
 
 std::span<const KernelSet* const> compiled() {
   static constexpr const KernelSet* kSets[] = {
+#ifdef AWQ_HAVE_AMX
+      &amx,
+#endif
 #ifdef AWQ_HAVE_AVX512
       &avx512,
+#endif
+#ifdef AWQ_HAVE_AVXVNNI
+      &avxvnni,
 #endif
 #ifdef AWQ_HAVE_AVX2
       &avx2,

@@ -16,6 +16,8 @@ class Linear {
   virtual void operator()(const Tensor& x, Tensor& y) const = 0;
   virtual int64_t rows() const = 0;
   virtual int64_t bytes() const = 0;  // read for one token
+  /// The type that its products are computed in: f32, or that of codes (i16, i8) or bf16 with sums in f32.
+  virtual DType arithmetic() const = 0;
 };
 
 /// Keys and values of one sequence in every block. It grows as positions are written; nothing is allocated ahead.
@@ -23,6 +25,7 @@ class KvCache {
  public:
   virtual ~KvCache() = default;
   virtual int64_t bytes() const = 0;
+  virtual std::unique_ptr<KvCache> clone() const = 0;  // the same content in memory of its own
 };
 
 /// `tokens` consecutive rows of a batch, the first at position `first` of a sequence whose earlier positions `kv`

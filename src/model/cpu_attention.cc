@@ -27,6 +27,14 @@ int64_t CpuKvCache::bytes() const {
   return n;
 }
 
+std::unique_ptr<KvCache> CpuKvCache::clone() const {
+  auto copy = std::make_unique<CpuKvCache>(*this);
+  for (PerBlock& b : copy->blocks_)
+    for (Tensor* t : {&b.k, &b.v})
+      if (*t) *t = t->clone();
+  return copy;
+}
+
 // Exact at first (a window to score), doubling later: a chat of n tokens copies fewer than 2n of them.
 void CpuKvCache::reserve(int block, int64_t positions) {
   PerBlock& b = blocks_.at(size_t(block));

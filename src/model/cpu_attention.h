@@ -11,6 +11,7 @@ class CpuKvCache final : public KvCache {
  public:
   CpuKvCache(std::span<const BlockSpec> blocks, DType dtype);
   int64_t bytes() const override;
+  std::unique_ptr<KvCache> clone() const override;
   /// Makes room for `positions` and keeps what is there.
   void reserve(int block, int64_t positions);
   /// k, v: kv_rows values of one position.

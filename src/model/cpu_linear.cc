@@ -64,6 +64,7 @@ class FloatLinear final : public Linear {
   }
   int64_t rows() const override { return rows_; }
   int64_t bytes() const override { return int64_t(panels_.bytes()); }
+  DType arithmetic() const override { return DType::f32; }
 
  private:
   void part(const Tensor& x, Tensor& y, int64_t t0, int64_t t1, int64_t p0, int64_t p1) const {
@@ -91,9 +92,9 @@ class IntLinear final : public Linear {
       : w_(pack_int(q, pool)), bias_(bias ? bias->clone() : Tensor()), pool_(pool), k_(k) {}
 
   void operator()(const Tensor& x, Tensor& y) const override {
-    const int64_t tokens = x.shape()[0], groups = w_.cols / w_.group;
-    Tensor codes = Tensor::empty({tokens, w_.cols}, DType::i16), scales = Tensor::empty({tokens, groups}, DType::f32),
-           sums = Tensor::empty({tokens, groups}, DType::i32);
+    const int64_t tokens = x.shape()[0], groups = w_.cols / w_.group, block = k_.token_block;
+    Tensor codes = Tensor::empty({(tokens + block - 1) / block * block, w_.cols}, DType::i16),
+           scales = Tensor::empty({tokens, groups}, DType::f32), sums = Tensor::empty({tokens, groups}, DType::i32);
     const kernels::ActI16 act{codes.as<int16_t>().data(),
                               scales.as<float>().data(),
                               sums.as<int32_t>().data(),
@@ -101,14 +102,12 @@ class IntLinear final : public Linear {
                               w_.cols,
                               w_.group};
     const auto quantize = [&](int64_t b, int64_t e) {
-      k_.quantize_i16(x.as<float>().data() + b * w_.cols, int32_t(e - b), w_.cols, w_.group,
-                      codes.as<int16_t>().data() + b * w_.cols, scales.as<float>().data() + b * groups,
-                      sums.as<int32_t>().data() + b * groups);
+      k_.quantize_i16(x.as<float>().data(), act, int32_t(b), int32_t(e));
     };
     if (tokens < 8)
       quantize(0, tokens);  // a fork and a join would cost more
     else
-      pool_.run(tokens, 1, quantize);
+      pool_.run(tokens, block, quantize);
     pool_.run(panels_of(w_.rows), 1, [&](int64_t b, int64_t e) {
       k_.matmul_i16(w_.view(), act, y.as<float>().data(), w_.rows, int32_t(b), int32_t(e));
     });
@@ -116,6 +115,7 @@ class IntLinear final : public Linear {
   }
   int64_t rows() const override { return w_.rows; }
   int64_t bytes() const override { return int64_t(w_.stream.bytes()); }
+  DType arithmetic() const override { return DType::i16; }
 
  private:
   PackedMatrix w_;

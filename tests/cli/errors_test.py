@@ -165,18 +165,39 @@ case("line of a text without text", ["eval", good, "--text", work / "notext.json
 case("chat without a template", ["chat", good])
 case("unknown kernels", ["generate", good, "-p", "x", "--isa", "mmx"])
 
+bench = ["bench", good, "--decode", "4", "--context", "4", "--prefill", "8"]
+case("more threads than CPUs", ["generate", good, "-p", "x", "--threads", "9999"])
+case("bench: more threads than CPUs", [*bench, "--threads", "9999"])
+case("bench: unknown shape", ["bench", "--shape", "llama-9"])
+case("bench: group does not divide", ["bench", "--shape", "smollm2-135m", "--group-size", "128"])
+case("bench: prompt of no tokens", [*bench, "--prefill", "0"])
+case("bench: prompt beyond the context", [*bench, "--prefill", "8,257"])
+case("bench: no steps", ["bench", good, "--decode", "0"])
+case("bench: no sequences", [*bench, "--batch", "1,0"])
+case("bench: no repeats", [*bench, "--repeat", "0"])
+case("bench: negative context", [*bench, "--context", "-1"])
+case("bench: steps beyond the context", [*bench, "--context", "253"])
+case("bench: NaN in a weight", ["bench", work / "nan", "--decode", "4", "--context", "4", "--prefill", "8"])
+
 case("usage: no verb", [])
 case("usage: unknown verb", ["quantise"])
 case("usage: unknown flag", ["quantize", good, "--fast"])
 case("usage: no model", ["quantize"])
 case("usage: no prompt", ["generate", good])
 case("usage: bad number", ["generate", good, "-p", "x", "-n", "many"])
+case("usage: no threads", ["generate", good, "-p", "x", "--threads", "0"])
+case("usage: threads in words", ["bench", good, "--threads", "two"])
+case("usage: bench of nothing", ["bench"])
+case("usage: bench of a model and a shape", ["bench", good, "--shape", "smollm2-135m"])
 
 
 def normalised(text):
     text = text.replace(str(work), "DIR")
+    text = re.sub(r"(?m)^[a-z ]+ \d+/\d+, \S+ elapsed.*\n", "", text)  # progress, after two seconds
     text = re.sub(r"\.partial-\d+", ".partial-PID", text)
     text = re.sub(r"this build has [\w, ]+ of which this CPU runs [\w, ]+", "this build has KERNELS", text)
+    text = re.sub(r"may use \d+ CPUs; give --threads 1 to \d+", "may use N CPUs; give --threads 1 to N", text)
+    text = re.sub(r"threads; give 1 to \d+", "threads; give 1 to N", text)
     text = re.sub(r"[\d.]+ GB are available", "N GB are available", text)
     return re.sub(r"has [\d.]+ (MB|GB) (free|left)", r"has N \1 \2", text)
 

@@ -20,6 +20,7 @@ import unittest
 import tiny
 
 AWQ, GOLDEN = (pathlib.Path(a).resolve() for a in sys.argv[1:3])
+CPUS = tiny.max_threads(AWQ)
 FAMILIES = ["llama", "llama-bias", "llama3", "mistral", "qwen2", "qwen3", "gemma3"]
 
 
@@ -68,14 +69,15 @@ class Quantize(unittest.TestCase):
 
     def test_same_bytes_for_any_number_of_threads(self):
         model = tiny.make(GOLDEN, "gemma3", self.work / "m")
-        for threads in (1, 2, 5):
+        counts = sorted({1, min(2, CPUS), min(5, CPUS)})  # more than CPUs are refused
+        for threads in counts:
             self.quantize(model, f"t{threads}", "--threads", threads)
-        self.assertEqual(digest(self.work / "t1"), digest(self.work / "t2"))
-        self.assertEqual(digest(self.work / "t1"), digest(self.work / "t5"))
+        for threads in counts:
+            self.assertEqual(digest(self.work / f"t{threads}"), digest(self.work / "t1"))
 
     def test_text_of_its_own_repeats_with_the_seed(self):
         model = tiny.make(GOLDEN, "qwen3", self.work / "m")
-        for name, seed, threads in (("a", 1, 1), ("b", 1, 2), ("c", 2, 2)):
+        for name, seed, threads in (("a", 1, 1), ("b", 1, min(2, CPUS)), ("c", 2, 1)):
             run("quantize", model, "-o", self.work / name, "--tokens", 64, "--samples", 4, "--seed", seed, "--threads", threads)
         self.assertEqual(digest(self.work / "a"), digest(self.work / "b"))
         self.assertNotEqual(digest(self.work / "a")["model.safetensors"], digest(self.work / "c")["model.safetensors"])

@@ -1,7 +1,9 @@
 """Tiny models for the command-line tests: a golden model with a tokenizer."""
 import json
 import pathlib
+import re
 import shutil
+import subprocess
 
 
 def tokenizer():
@@ -20,3 +22,9 @@ def make(golden: pathlib.Path, family: str, folder: pathlib.Path) -> pathlib.Pat
         file.chmod(0o644)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer()))
     return folder
+
+
+def max_threads(awq) -> int:
+    """How many threads the program allows here: what it says when it is given none."""
+    message = subprocess.run([awq, "generate", "m", "-p", "x", "--threads", "0"], capture_output=True, text=True).stderr
+    return int(re.search(r"give 1 to (\d+)", message)[1])

@@ -83,7 +83,8 @@ TEST(Registry, RefusesWhatTheCpuLacks) {
 
 TEST(Registry, NeedsAreBitsOfCpuFeature) {
   for (const KernelSet* set : compiled())
-    EXPECT_EQ(set->needs & ~uint32_t(kAvx2 | kAvx512Vnni | kAvx512Bf16 | kNeonDot | kI8mm), 0U) << set->name;
+    EXPECT_EQ(set->needs & ~uint32_t(kAvx2 | kAvx512Vnni | kAvx512Bf16 | kAvxVnni | kAmxInt8 | kNeonDot | kI8mm), 0U)
+        << set->name;
 }
 
 #if defined(__x86_64__)

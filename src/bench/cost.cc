@@ -1,0 +1,65 @@
+#include "bench/cost.h"
+
+namespace awq {
+namespace {
+
+int64_t seen(const AttentionSpec& a, int64_t position) {
+  return a.window ? std::min<int64_t>(*a.window, position + 1) : position + 1;
+}
+
+}  // namespace
+
+int64_t stored_bytes(const Weight& w) {
+  if (const auto* t = std::get_if<Tensor>(&w)) return int64_t(t->bytes());
+  const auto& q = std::get<QMatrix>(w);
+  const int64_t grid_bits = 8 * int64_t(size_of(q.spec.scale_dtype)) + q.spec.bits;
+  return (q.rows() * (q.cols() * q.spec.bits + q.groups() * grid_bits) + 7) / 8;
+}
+
+int64_t Cost::kv_bytes(int64_t position) const {
+  int64_t n = 0;
+  for (const BlockSpec& b : spec.blocks) n += 2 * b.attention.kv_rows() * seen(b.attention, position);
+  return n * int64_t(size_of(kv));
+}
+
+int64_t Cost::decode_bytes(int64_t position, int64_t batch) const {
+  return weights + batch * (embed_row + kv_bytes(position));
+}
+
+int64_t Cost::prefill_bytes(int64_t tokens) const { return weights + tokens * embed_row + kv_bytes(tokens - 1); }
+
+double Cost::layer_weights() const {
+  double n = 0;
+  for (const BlockSpec& b : spec.blocks)
+    for (const Param p : b.params()) n += double(b.shape(p).first) * double(b.shape(p).second);  // a norm has 0 columns
+  return n;
+}
+
+double Cost::decode_flops(int64_t batch) const { return 2 * (layer_weights() + head_weights()) * double(batch); }
+double Cost::prefill_flops(int64_t tokens) const { return 2 * (layer_weights() * double(tokens) + head_weights()); }
+
+double Cost::attention_flops(int64_t first, int64_t tokens) const {
+  double n = 0;
+  for (const BlockSpec& b : spec.blocks)
+    for (int64_t t = first; t < first + tokens; ++t) n += 4.0 * b.attention.q_rows() * double(seen(b.attention, t));
+  return n;
+}
+
+Cost CountedCheckpoint::cost(DType kv) const {
+  const bool shared = spec().tied_embeddings && head_ == 0;
+  return {.spec = spec(), .kv = kv, .weights = rest_ + (shared ? embed_ : head_), .embed_row = embed_ / spec().vocab};
+}
+
+Weight CountedCheckpoint::weight(int block, Param p) const {
+  Weight w = model_.weight(block, p);
+  (p.role == Role::embed ? embed_ : p.role == Role::head ? head_ : rest_) += stored_bytes(w);
+  return w;
+}
+
+Tensor CountedCheckpoint::bias(int block, Param p) const {
+  Tensor b = model_.bias(block, p);
+  rest_ += int64_t(b.bytes());
+  return b;
+}
+
+}  // namespace awq

@@ -1,0 +1,127 @@
+#include "bench/random_model.h"
+
+#include <cmath>
+
+#include "base/numeric.h"
+
+namespace awq {
+namespace {
+
+// SplitMix64 of a counter: any element can be had without those before it.
+uint64_t mixed(uint64_t x) {
+  x += 0x9e3779b97f4a7c15;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+  return x ^ (x >> 31);
+}
+
+class RandomModel final : public Checkpoint {
+ public:
+  RandomModel(const nlohmann::json& config, int group, uint64_t seed, ThreadPool& pool)
+      : config_(config),
+        spec_(find_architecture(config.at("architectures").at(0).get<std::string>()).parse(config)),
+        group_(group),
+        seed_(seed),
+        pool_(pool) {}
+  std::string_view format() const override { return "random"; }
+  const nlohmann::json& config() const override { return config_; }
+  const ModelSpec& spec() const override { return spec_; }
+  std::vector<TensorInfo> tensors() const override { return {}; }
+  std::vector<SideFile> side_files() const override { return {}; }
+
+  Weight weight(int block, Param p) const override {
+    if (p.role == Role::embed || p.role == Role::head) return table(key(block, p));
+    if (is_norm(p.role)) return gains(block, p);
+    const auto [rows, cols] = spec_.blocks.at(size_t(block)).shape(p);
+    return matrix(key(block, p), rows, cols);
+  }
+  Tensor bias(int block, Param p) const override {
+    return Tensor::zeros({spec_.blocks.at(size_t(block)).shape(p).first}, DType::f32);
+  }
+
+ private:
+  uint64_t key(int block, Param p) const { return mixed(mixed(seed_) + uint64_t(block + 1) * 256 + uint64_t(p.role)); }
+
+  // A norm's factor is 1: what is stored is 1 less where the family adds it.
+  Tensor gains(int block, Param p) const {
+    const bool last = p.role == Role::final_norm;
+    const NormSpec& norm = last ? spec_.final_norm : spec_.blocks.at(size_t(block)).norm;
+    Tensor t = Tensor::empty({last ? spec_.dim : spec_.blocks.at(size_t(block)).shape(p).first}, DType::f32);
+    std::fill(t.as<float>().begin(), t.as<float>().end(), 1 - norm.gain_offset);
+    return t;
+  }
+
+  // Uniform with variance 1 / dim: logits of a normalised state have variance 1.
+  Tensor table(uint64_t key) const {
+    Tensor t = Tensor::empty({spec_.vocab, spec_.dim}, DType::bf16);
+    auto* out = reinterpret_cast<uint16_t*>(t.data());
+    const float step = std::sqrt(3.f / float(spec_.dim)) / 32768;
+    pool_.run(t.shape().elements(), 4, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i += 4) {
+        uint64_t r = mixed(key + uint64_t(i));
+        for (int64_t j = i; j < std::min(i + 4, end); ++j, r >>= 16)
+          out[j] = f32_to_bf16((float(r & 0xffff) - 32767.5f) * step);
+      }
+    });
+    return t;
+  }
+
+  // Codes are uniform, zero points 7 or 8 (the middle on average), scales within a quarter of what gives variance
+  // 1 / cols: code - zero has variance 21.5.
+  QMatrix matrix(uint64_t key, int64_t rows, int64_t cols) const {
+    const int64_t groups = rows * cols / group_;
+    QMatrix q{.spec = {.bits = 4, .group_size = group_, .scale_dtype = DType::f16},
+              .codes = Tensor::empty({rows, cols}, DType::u8),
+              .scales = Tensor::empty({rows, cols / group_}, DType::f32),
+              .zeros = Tensor::empty({rows, cols / group_}, DType::u8)};
+    const float scale = 1 / std::sqrt(21.5f * float(cols));
+    pool_.run(groups, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t g = begin; g < end; ++g) {
+        const uint64_t r = mixed(~key + uint64_t(g));
+        q.zeros.as<uint8_t>()[size_t(g)] = uint8_t(7 + (r & 1));
+        q.scales.as<float>()[size_t(g)] = f16_to_f32(f32_to_f16(scale * (0.75f + float(r >> 48) * 0x1p-17f)));
+        uint8_t* codes = q.codes.as<uint8_t>().data() + g * group_;
+        for (int64_t i = 0; i < group_; i += 16)
+          for (uint64_t j = 0, word = mixed(key + uint64_t(g * group_ + i)); j < 16; ++j, word >>= 4)
+            codes[i + int64_t(j)] = uint8_t(word & 15);
+      }
+    });
+    return q;
+  }
+
+  nlohmann::json config_;
+  ModelSpec spec_;
+  int group_;
+  uint64_t seed_;
+  ThreadPool& pool_;
+};
+
+class FirstBlocks final : public Checkpoint {
+ public:
+  FirstBlocks(const Checkpoint& model, int blocks) : model_(model), spec_(model.spec()) {
+    spec_.blocks.resize(size_t(blocks));
+  }
+  std::string_view format() const override { return model_.format(); }
+  const nlohmann::json& config() const override { return model_.config(); }
+  const ModelSpec& spec() const override { return spec_; }
+  std::vector<TensorInfo> tensors() const override { return model_.tensors(); }
+  std::vector<SideFile> side_files() const override { return model_.side_files(); }
+  Weight weight(int block, Param p) const override { return model_.weight(block, p); }
+  Tensor bias(int block, Param p) const override { return model_.bias(block, p); }
+
+ private:
+  const Checkpoint& model_;
+  ModelSpec spec_;
+};
+
+}  // namespace
+
+std::unique_ptr<Checkpoint> random_model(const nlohmann::json& config, int group, uint64_t seed, ThreadPool& pool) {
+  return std::make_unique<RandomModel>(config, group, seed, pool);
+}
+
+std::unique_ptr<Checkpoint> first_blocks(const Checkpoint& model, int blocks) {
+  return std::make_unique<FirstBlocks>(model, blocks);
+}
+
+}  // namespace awq

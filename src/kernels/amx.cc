@@ -1,0 +1,290 @@
+// AMX for many tokens, AVX-512 for the rest. A tile product multiplies 16 tokens by a panel over 64 columns of int8.
+// Activations of 16 bits are two bytes, x = 256 * high + low, each with a tile of its own: both products are exact, so
+// that the results are those of every other set, bit for bit.
+#include "kernels/avx512.h"
+
+namespace awq::kernels {
+namespace {
+
+enum : int32_t {
+  kTileRows = 16,
+  kTileK = 64,
+  kTileBytes = kTileRows * kTileK,
+  kAmxTokens = 5,    // below that AVX-512 is as fast as memory
+  kAmxBlockK = 256,  // columns: 64 tokens' bytes and two panels fit the first-level cache
+  kAmxBlockM = 256,  // tokens for which a panel is unpacked once
+  kChunkTokens = 32,
+  kChunkPanels = 32,  // 128 kB of unpacked codes, and 512 kB of y, in the second-level cache
+};
+
+struct TileConfig {
+  uint8_t palette, start_row, reserved[14];
+  uint16_t row_bytes[16];
+  uint8_t rows[16];
+};
+
+/// Tiles 0-3 hold sums, 4 and 5 activations of `tokens` rows, 6 and 7 weights.
+void configure_tiles(int32_t tokens) {
+  TileConfig c{.palette = 1, .start_row = 0, .reserved = {}, .row_bytes = {}, .rows = {}};
+  for (int32_t i = 0; i < 8; ++i) c.row_bytes[i] = 64, c.rows[i] = uint8_t(i < 6 ? tokens : kTileRows);
+  __asm__ volatile("ldtilecfg %0" : : "m"(c));
+}
+
+/// Tile instructions read and write memory that the compiler does not see.
+inline void tile_fence() { __asm__ volatile("" : : : "memory"); }
+
+/// Activations lie in units of two tiles for each 64 columns, [unit][cols / 64][2][16 tokens][64]: of 16-bit codes the
+/// high and the low bytes of 16 tokens, of 8-bit ones 32 tokens.
+template <class Code>
+struct Unit;
+template <>
+struct Unit<int16_t> {
+  enum : int32_t { kTokens = 16 };
+  /// 64 columns of a token, whose bytes have their place in the first and in the second tile.
+  static void put(const int16_t* codes, int32_t, uint8_t* high) {
+    alignas(64) static constexpr struct Order {
+      uint8_t at[64];
+      constexpr Order() : at() {  // byte 2 * column; the middle two of each four columns change places
+        for (int i = 0; i < 64; ++i) at[i] = uint8_t(2 * ((i & ~3) + (i & 1) * 2 + (i >> 1 & 1)));
+      }
+    } kOrder;
+    const __m512i a = _mm512_loadu_si512(codes), b = _mm512_loadu_si512(codes + 32),
+                  order = _mm512_load_si512(kOrder.at);
+    _mm512_storeu_si512(high, _mm512_permutex2var_epi8(a, _mm512_or_si512(order, _mm512_set1_epi8(1)), b));
+    _mm512_storeu_si512(high + kTileBytes, _mm512_permutex2var_epi8(a, order, b));
+  }
+  static void first_panel() {
+    _tile_dpbssd(0, 4, 6);
+    _tile_dpbusd(2, 5, 6);
+  }
+  static void second_panel() {
+    _tile_dpbssd(1, 4, 7);
+    _tile_dpbusd(3, 5, 7);
+  }
+};
+template <>
+struct Unit<int8_t> {
+  enum : int32_t { kTokens = 32 };
+  static void put(const int8_t* codes, int32_t half, uint8_t* first) {
+    __builtin_memcpy(first + half * kTileBytes, codes, kTileK);
+  }
+  static void first_panel() {
+    _tile_dpbssd(0, 4, 6);
+    _tile_dpbssd(2, 5, 6);
+  }
+  static void second_panel() {
+    _tile_dpbssd(1, 4, 7);
+    _tile_dpbssd(3, 5, 7);
+  }
+};
+
+bool in_tiles(int32_t tokens, int32_t group) { return tokens >= kAmxTokens && group % kTileK == 0; }
+
+template <class Code>
+void amx_quantize(const float* x, const ActInt<Code>& to, int32_t begin, int32_t end) {
+  if (!in_tiles(to.tokens, to.group)) return quantize_act(x, to, begin, end);
+  const int32_t groups = to.cols / to.group, units = Unit<Code>::kTokens;
+  Code codes[kMaxActGroup];
+  for (int32_t t = begin; t < end; ++t)
+    for (int32_t g = 0; g < groups; ++g) {
+      const ptrdiff_t i = ptrdiff_t(t) * groups + g;
+      to.sums[i] = quantize_group(x + i * to.group, to.group, codes, to.scales + i);
+      for (int32_t k = 0; k < to.group; k += kTileK) {
+        const ptrdiff_t tile = ptrdiff_t(t / units) * (to.cols / kTileK) + (g * to.group + k) / kTileK;
+        Unit<Code>::put(codes + k, t % units / kTileRows,
+                        reinterpret_cast<uint8_t*>(to.codes) + 2 * tile * kTileBytes + t % kTileRows * kTileK);
+      }
+    }
+}
+
+/// A block of tokens times a chunk of panels.
+template <class Code>
+class AmxChunk {
+ public:
+  AmxChunk(const PackedInt& w, const ActInt<Code>& x, float* y, ptrdiff_t y_row) : w_(w), x_(x), y_(y), y_row_(y_row) {}
+
+  void run(int32_t t0, int32_t tokens, int32_t panel, int32_t panels) {
+    t0_ = t0, tokens_ = tokens, panel_ = panel, panels_ = panels;
+    const int32_t groups = w_.cols / w_.group, step = kAmxBlockK / w_.group;
+    for (g0_ = 0; g0_ < groups; g0_ += step) {
+      groups_ = min_of(step, groups - g0_);
+      unpack_panels();
+      multiply_block();
+    }
+    for (int32_t p = 0; p < panels_; ++p) write(p);
+  }
+
+ private:
+  static constexpr int32_t kUnit = Unit<Code>::kTokens, kMaxGroups = kAmxBlockK / kTileK;
+  static constexpr bool kWide = sizeof(Code) == 2;
+
+  /// Sums of one group of a unit and two panels, on their way to y.
+  struct Pending {
+    int32_t* sums = nullptr;  // [4][16][16]
+    int32_t panel = 0, unit = 0, group = 0;
+  };
+
+  void unpack_panels() {
+    for (int32_t p = 0; p < panels_; ++p)
+      for (int32_t g = 0; g < groups_; ++g) {
+        const IntGroup group = int_group(w_, panel_ + p, g0_ + g);
+        int32_t* to = b_ + (p * kAmxBlockK + g * w_.group) / 4 * kPanel;
+        if (w_.bits == 4)
+          unpack<Avx512, int8_t, 4>(group, to);
+        else
+          centre(group, to);
+        Avx512::store(weight_scales_[p][g], load_scales<Avx512>(group, 0));
+        Avx512::store(offsets_[p][g], _mm512_sub_epi32(_mm512_set1_epi32(128), Avx512::load_bytes(group.zeros())));
+      }
+    tile_fence();
+  }
+
+  /// Codes of 8 bits less 128: less their zero points they would not fit.
+  static void centre(const IntGroup& group, int32_t* to) {
+    for (int32_t b = 0; b < group.code_bytes; b += 64)
+      Avx512::store(to + b / 4, _mm512_xor_si512(Avx512::load_words(group.at + b), _mm512_set1_epi8(-128)));
+  }
+
+  void multiply_block() {
+    constexpr int32_t kUnits = kChunkTokens / kUnit;
+    const int32_t units = (tokens_ + kUnit - 1) / kUnit;
+    for (int32_t first = 0; first < units; first += kUnits)
+      for (int32_t p = 0; p < panels_; p += 2)
+        for (int32_t u = first; u < min_of(first + kUnits, units); ++u)
+          for (int32_t g = 0; g < groups_; ++g) multiply_group(p, u, g);
+    store_second(pending_.sums);
+    finish();
+  }
+
+  /// Sums leave their tiles while the other panel's are multiplied, and are added to y while the next group is.
+  void multiply_group(int32_t p, int32_t u, int32_t g) {
+    int32_t* sums = sums_[flip_ ^= 1];
+    const int32_t steps = w_.group / kTileK, next = p + 1 < panels_ ? kAmxBlockK / 4 * kPanel : 0;
+    const ptrdiff_t unit = ptrdiff_t(t0_ / kUnit + u) * (w_.cols / kTileK) + (g0_ + g) * steps;
+    const auto* a = reinterpret_cast<const uint8_t*>(x_.codes) + 2 * unit * kTileBytes;
+    const int32_t* b = b_ + (p * kAmxBlockK + g * w_.group) / 4 * kPanel;
+    for (int32_t s = 0; s < steps; ++s, a += 2 * kTileBytes, b += kTileBytes / 4) {
+      _tile_loadd(4, a, kTileK);
+      _tile_loadd(6, b, kTileK);
+      _tile_loadd(5, a + kTileBytes, kTileK);
+      if (s == 0) _tile_zero(0);
+      if (s == 0) _tile_zero(2);
+      Unit<Code>::first_panel();
+      _tile_loadd(7, b + next, kTileK);
+      if (s == 0) start_second();
+      Unit<Code>::second_panel();
+    }
+    _tile_stored(0, sums, kTileK);
+    _tile_stored(2, sums + 512, kTileK);
+    tile_fence();
+    finish();
+    pending_ = {sums, p, u, g};
+  }
+
+  void start_second() {
+    if (pending_.sums) store_second(pending_.sums);
+    _tile_zero(1);
+    _tile_zero(3);
+  }
+  void store_second(int32_t* sums) {
+    _tile_stored(1, sums + 256, kTileK);
+    _tile_stored(3, sums + 768, kTileK);
+    tile_fence();
+  }
+
+  /// Where the outputs of a unit and a panel are gathered, [kUnit][16]. Rows of y are apart by powers of two, where a
+  /// load would wait for the store before it.
+  float* out(int32_t panel, int32_t unit) { return out_[panel / 2][unit] + panel % 2 * kUnit * kPanel; }
+
+  void finish() {
+    if (!pending_.sums) return;
+    add_sums(pending_.panel, pending_.sums);
+    if (pending_.panel + 1 < panels_) add_sums(pending_.panel + 1, pending_.sums + 256);
+    pending_.sums = nullptr;
+  }
+
+  /// Adds the sums of one group of a panel, [2][16][16] of them, 512 apart.
+  void add_sums(int32_t panel, const int32_t* sums) {
+    const int32_t t0 = pending_.unit * kUnit, n = min_of(kUnit, tokens_ - t0), g = g0_ + pending_.group;
+    const ptrdiff_t groups = w_.cols / w_.group;
+    float* to = out(panel, pending_.unit);
+    const __m512 weight_scales = _mm512_load_ps(weight_scales_[panel][pending_.group]);
+    const __m512i offsets = _mm512_load_si512(offsets_[panel][pending_.group]);
+    for (int32_t t = 0; t < n; ++t) {
+      const ptrdiff_t i = (t0_ + t0 + t) * groups + g;
+      __m512i d = _mm512_load_si512(sums + (t / kTileRows * 512 + t % kTileRows * kPanel));
+      if constexpr (kWide) d = _mm512_add_epi32(_mm512_slli_epi32(d, 8), _mm512_load_si512(sums + 512 + t * kPanel));
+      if (w_.bits == 8) d = _mm512_add_epi32(d, _mm512_mullo_epi32(offsets, _mm512_set1_epi32(x_.sums[i])));
+      const __m512 old = g ? _mm512_load_ps(to + t * kPanel) : _mm512_setzero_ps();
+      const __m512 scales = _mm512_mul_ps(weight_scales, _mm512_set1_ps(x_.scales[i]));
+      _mm512_store_ps(to + t * kPanel, _mm512_fmadd_ps(scales, _mm512_cvtepi32_ps(d), old));
+    }
+  }
+
+  void write(int32_t panel) {
+    const int32_t row = (panel_ + panel) * kPanel, rows = w_.rows - row;
+    const auto mask = __mmask16(rows >= kPanel ? 0xffff : (1 << rows) - 1);
+    for (int32_t t = 0; t < tokens_; ++t)
+      _mm512_mask_storeu_ps(y_ + (t0_ + t) * y_row_ + row, mask,
+                            _mm512_load_ps(out(panel, t / kUnit) + t % kUnit * kPanel));
+  }
+
+  const PackedInt& w_;
+  const ActInt<Code>& x_;
+  float* y_;
+  ptrdiff_t y_row_;
+  int32_t t0_ = 0, tokens_ = 0, panel_ = 0, panels_ = 0, g0_ = 0, groups_ = 0;
+  int32_t flip_ = 0;
+  Pending pending_{};
+  alignas(64) int32_t b_[kChunkPanels * kAmxBlockK / 4 * kPanel];
+  alignas(64) float out_[kChunkPanels / 2][kAmxBlockM / kUnit][kUnit * 2 * kPanel];
+  alignas(64) int32_t sums_[2][4 * 256];
+  alignas(64) float weight_scales_[kChunkPanels][kMaxGroups][kPanel];
+  alignas(64) int32_t offsets_[kChunkPanels][kMaxGroups][kPanel];
+};
+
+template <class Code>
+void amx_many(const PackedInt& w, const ActInt<Code>& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
+              int32_t panel_end) {
+  AmxChunk<Code> chunk(w, x, y, y_row);
+  configure_tiles(min_of<int32_t>(x.tokens, kTileRows));
+  for (int32_t t = 0; t < x.tokens; t += kAmxBlockM)
+    for (int32_t p = panel_begin; p < panel_end; p += kChunkPanels)
+      chunk.run(t, min_of<int32_t>(kAmxBlockM, x.tokens - t), p, min_of<int32_t>(kChunkPanels, panel_end - p));
+  _tile_release();
+}
+
+template <class Code>
+void amx_product(const PackedInt& w, const ActInt<Code>& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
+                 int32_t panel_end) {
+  if (in_tiles(x.tokens, x.group)) return amx_many(w, x, y, y_row, panel_begin, panel_end);
+  if constexpr (sizeof(Code) == 2)
+    matmul_i16<Avx512>(w, x, y, y_row, panel_begin, panel_end);
+  else
+    matmul_i8<Avx512>(w, x, y, y_row, panel_begin, panel_end);
+}
+
+}  // namespace
+
+extern const KernelSet amx;
+const KernelSet amx = {
+    .name = "amx",
+    .needs = 1 | 2 | 16,  // kAvx2, kAvx512Vnni, kAmxInt8
+    .gemm_f32 = gemm<Avx512, float>,
+    .gemm_bf16 = gemm<Avx512, Bf16>,
+    .gemm_f16 = gemm<Avx512, F16>,
+    .token_block = 32,
+    .quantize_i16 = amx_quantize<int16_t>,
+    .quantize_i8 = amx_quantize<int8_t>,
+    .matmul_i16 = amx_product<int16_t>,
+    .matmul_i8 = amx_product<int8_t>,
+    .rms_norm = rms_norm,
+    .softmax = softmax,
+    .silu_mul = silu_mul,
+    .gelu_tanh_mul = gelu_tanh_mul,
+    .add = add,
+    .rope = rope,
+    .log_sum_exp = log_sum_exp,
+};
+
+}  // namespace awq::kernels

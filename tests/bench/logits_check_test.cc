@@ -1,0 +1,116 @@
+#include "bench/logits_check.h"
+
+#include <gtest/gtest.h>
+
+#include "bench/models.h"
+#include "bench/shapes.h"
+#include "kernels/sets.h"
+
+namespace awq {
+namespace {
+
+using kernels::KernelSet;
+using kernels::kPanel;
+
+const KernelSet& portable() { return *kernels::compiled().back(); }
+
+LogitsCheck check(const KernelSet& set, int threads = 2) {
+  Loaded l(set, tiny_config(), threads);
+  const auto reference = cpu_backend(l.pool, portable());
+  return check_logits(*l.backend, l.model, *reference, *l.checkpoint, 5);
+}
+
+class LogitsOf : public kernels::KernelTest {};
+
+TEST_P(LogitsOf, EveryRightSetAgrees) {
+  const LogitsCheck c = check(*set().set);
+  EXPECT_TRUE(c.agrees()) << c.difference;
+  EXPECT_EQ(c.blocks, 3);
+  EXPECT_EQ(c.tokens, 20);
+  EXPECT_EQ(c.hash, check(*set().set, 5).hash) << "threads must not matter";
+  if (!set().fused()) {
+    EXPECT_EQ(c.hash, c.reference_hash);
+    EXPECT_EQ(c.difference, 0);
+    return;
+  }
+  EXPECT_NE(c.hash, c.reference_hash);
+  EXPECT_GT(c.difference, c.bound / 1000) << "the bound says nothing";
+  EXPECT_EQ(c.hash, check(kernels::select()).hash) << "sets that fuse agree to the bit";
+}
+INSTANTIATE_TEST_SUITE_P(Sets, LogitsOf, testing::ValuesIn(kernels::sets()),
+                         [](const auto& one) { return one.param.name; });
+
+// A set that is wrong in one place. Functions cannot capture, so they start from the portable ones.
+template <class Break>
+KernelSet broken(Break b) {
+  KernelSet set = portable();
+  b(set);
+  return set;
+}
+
+TEST(LogitsCheck, FindsOneWrongRowOfAPanel) {
+  const KernelSet set = broken([](KernelSet& s) {
+    s.matmul_i16 = [](const kernels::PackedInt& w, const kernels::ActI16& x, float* y, ptrdiff_t row, int32_t b,
+                      int32_t e) {
+      portable().matmul_i16(w, x, y, row, b, e);
+      for (int32_t t = 0; t < x.tokens; ++t)
+        for (int32_t p = b; p < e; ++p) y[t * row + p * kPanel + 3] = 0;
+    };
+  });
+  EXPECT_FALSE(check(set).agrees());
+}
+
+TEST(LogitsCheck, FindsALostColumn) {
+  const KernelSet set = broken([](KernelSet& s) {
+    s.quantize_i16 = [](const float* x, int32_t tokens, int32_t cols, int32_t group, int16_t* codes, float* scales,
+                        int32_t* sums) {
+      portable().quantize_i16(x, tokens, cols, group, codes, scales, sums);
+      for (int32_t t = 0; t < tokens; ++t) codes[t * cols + 5] = 0;
+    };
+  });
+  EXPECT_FALSE(check(set).agrees());
+}
+
+TEST(LogitsCheck, FindsAWrongHead) {
+  const KernelSet set = broken([](KernelSet& s) {
+    s.gemm_bf16 = [](const kernels::Gemm& g) {
+      portable().gemm_bf16(g);
+      g.c[0] *= 0.9f;  // one logit of the first token
+    };
+  });
+  EXPECT_FALSE(check(set).agrees());
+}
+
+TEST(LogitsCheck, FindsAWrongAttention) {
+  const KernelSet set = broken([](KernelSet& s) {
+    s.softmax = [](float* x, ptrdiff_t row, int32_t rows, int32_t n) {
+      portable().softmax(x, row, rows, std::max(1, n - 1));
+      for (int32_t r = 0; r < rows && n > 1; ++r) x[r * row + n - 1] = 0;
+    };
+  });
+  EXPECT_FALSE(check(set).agrees());
+}
+
+TEST(LogitsCheck, FindsNaN) {
+  const KernelSet set = broken([](KernelSet& s) {
+    s.gemm_bf16 = [](const kernels::Gemm& g) {
+      portable().gemm_bf16(g);
+      g.c[g.n - 1] = NAN;
+    };
+  });
+  EXPECT_FALSE(check(set).agrees());
+}
+
+TEST(LogitsCheck, LargeModelsAreCut) {
+  const auto depth = [](std::string_view shape) {
+    const nlohmann::json config = shape_config(shape);
+    return check_depth(find_architecture(config["architectures"][0].get<std::string>()).parse(config));
+  };
+  EXPECT_EQ(depth("smollm2-135m"), 30);
+  EXPECT_EQ(depth("llama-3.2-1b"), 5);  // (6e8 - 128256 * 2048) / 60.8e6
+  EXPECT_EQ(depth("llama-2-7b"), 2);    // (6e8 - 32000 * 4096) / 202e6
+  EXPECT_EQ(depth("qwen3-4b"), 2);      // (6e8 - 151936 * 2560) / 101e6
+}
+
+}  // namespace
+}  // namespace awq
