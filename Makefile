@@ -3,10 +3,11 @@ AWQ := build/release/apps/awq/awq
 PREFIX ?= /usr/local
 export CMAKE_CXX_COMPILER_LAUNCHER = $(shell command -v ccache)
 
-.PHONY: help setup build demo test test-ecosystem bench bench-peers format lint install clean
+.PHONY: help setup build demo test test-arm test-ecosystem bench bench-peers format lint install clean
 help:
 	@echo 'make demo            install what is missing, build, quantize a real 135M model, compare, and chat with it'
 	@echo 'make test            install what is missing, build, run every test'
+	@echo 'make test-arm        build for AArch64 and run the unit tests in QEMU'
 	@echo 'make build           build $(AWQ)'
 	@echo 'make bench           build and run the benchmarks'
 	@echo 'make bench-peers     time awq beside llama.cpp and vLLM (downloads several GB, compiles llama.cpp)'
@@ -27,7 +28,11 @@ demo: build
 	tools/demo.sh $(AWQ)
 
 test: setup
-	@tools/test.sh
+	@tools/test.sh release asan
+
+test-arm:
+	@tools/setup.sh arm
+	@tools/test.sh arm
 
 test-ecosystem: build
 	tools/ecosystem/run.sh $(AWQ)

@@ -18,8 +18,12 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     -mprefer-vector-width=512)
   awq_add_isa(avx512 ${AVX512})
   awq_add_isa(amx ${AVX512} -mavx512vbmi -mamx-tile -mamx-int8)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+  # Scheduled before registers are assigned, as GCC does it here and not on x86, loads move up until tiles spill.
+  set(NEON $<$<CXX_COMPILER_ID:GNU>:-fno-schedule-insns>)
+  awq_add_isa(neon -march=armv8.2-a+dotprod ${NEON})
+  awq_add_isa(neon_i8mm -march=armv8.2-a+dotprod+i8mm ${NEON})
 endif()
-list(JOIN AWQ_ISAS "|" AWQ_ISA_REGEX)
 
 function(awq_link_isas target)
   foreach(isa IN LISTS AWQ_ISAS)

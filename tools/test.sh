@@ -1,6 +1,7 @@
 #!/bin/sh
-# `make test`: every test of the release build, then the unit tests and the fuzz targets under ASan and UBSan, then one
-# summary of both. Its last line is "N passed, N failed, N skipped".
+# test.sh PRESET...: builds and tests each preset, then sums them up. The last line is "N passed, N failed, N skipped".
+# `make test` gives "release asan": every test of the release build, then the unit tests and the fuzz targets under ASan
+# and UBSan. `make test-arm` gives "arm": the unit tests on AArch64.
 set -eu
 cd "$(dirname "$0")/.."
 jobs=$(getconf _NPROCESSORS_ONLN)
@@ -11,15 +12,21 @@ run() {
   ctest --preset "$1" -j "$jobs" --no-tests=error --output-junit "$PWD/build/$1/junit.xml" || true
 }
 
-for preset in release asan; do
-  cmake --preset $preset
-  cmake --build --preset $preset
+for preset in "$@"; do
+  cmake --preset "$preset"
+  cmake --build --preset "$preset"
 done
 
-# Without a network the tests that read these are skipped, and the summary says so.
-if path=$(tools/fetch_model.py smollm2-135m); then export AWQ_SMOLLM2_GGUF="$path"; fi
-if path=$(tools/fetch_model.py gemma3-270m); then export AWQ_GEMMA3_GGUF="$path"; fi
+# Without a network the tests that read these are skipped, and the summary says so. Only the release build has such.
+case " $* " in *" release "*)
+  if path=$(tools/fetch_model.py smollm2-135m); then export AWQ_SMOLLM2_GGUF="$path"; fi
+  if path=$(tools/fetch_model.py gemma3-270m); then export AWQ_GEMMA3_GGUF="$path"; fi
+  ;;
+esac
 
-run release
-run asan
-exec tools/test_summary.py release=build/release/junit.xml asan=build/asan/junit.xml
+for preset in "$@"; do
+  run "$preset"
+  shift
+  set -- "$@" "$preset=build/$preset/junit.xml"
+done
+exec tools/test_summary.py "$@"

@@ -13,6 +13,9 @@
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__)
+#include <fmt/format.h>
+#include <sys/auxv.h>
 #endif
 
 namespace awq {
@@ -29,6 +32,12 @@ std::string brand_string() {
   }
   name.assign(reinterpret_cast<const char*>(words.data()), sizeof(words));
   name.resize(std::strlen(name.c_str()));
+#elif defined(__aarch64__)
+  if (getauxval(AT_HWCAP) & HWCAP_CPUID) {  // the kernel answers for the register
+    uint64_t id = 0;
+    __asm__("mrs %0, MIDR_EL1" : "=r"(id));
+    name = fmt::format("Arm CPU, implementer {:#04x}, part {:#05x}", id >> 24 & 0xff, id >> 4 & 0xfff);
+  }
 #endif
   const size_t first = name.find_first_not_of(' ');
   return first == std::string::npos ? std::string() : name.substr(first, name.find_last_not_of(' ') + 1 - first);
@@ -94,6 +103,9 @@ uint32_t cpu_features() {
   const bool leaf1 = __get_cpuid_count(7, 1, &a, &b, &c, &d);
   if ((found & kAvx2) && leaf1 && (a & 1u << 4)) found |= kAvxVnni;
   if ((found & kAvx512Vnni) && __builtin_cpu_supports("avx512vbmi") && may_use_tiles()) found |= kAmxInt8;
+#elif defined(__aarch64__)
+  if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) found |= kNeonDot;
+  if (getauxval(AT_HWCAP2) & HWCAP2_I8MM) found |= kI8mm;
 #endif
   return found;
 }

@@ -10,12 +10,15 @@ enum CpuFeature : uint32_t {
   kAvx2 = 1,        // AVX2, FMA, F16C, BMI2
   kAvx512Vnni = 2,  // AVX-512 F, BW, VL, DQ, CD and VNNI
   kAvx512Bf16 = 4,
-  kAvxVnni = 8,   // 256-bit dot products of integers
-  kAmxInt8 = 16,  // tiles of int8 and AVX-512 VBMI, and the kernel lets this process use them
+  kAvxVnni = 8,    // 256-bit dot products of integers
+  kAmxInt8 = 16,   // tiles of int8 and AVX-512 VBMI, and the kernel lets this process use them
+  kNeonDot = 256,  // AArch64: dot product of Advanced SIMD
+  kI8mm = 512,     // and its products of 8-bit matrices
 };
 uint32_t cpu_features();
-std::string cpu_name();  // "AMD EPYC 9755"; "unknown CPU" where the system does not tell
-int usable_cpus();       // hyper-threads this process may use: the most threads that make sense
-int physical_cores();    // cores this process may use, hyper-threads counted once
+/// "AMD EPYC 9755", "Arm CPU, implementer 0x41, part 0xd0c"; "unknown CPU" where the system does not tell.
+std::string cpu_name();
+int usable_cpus();     // hyper-threads this process may use: the most threads that make sense
+int physical_cores();  // cores this process may use, hyper-threads counted once
 
 }  // namespace awq

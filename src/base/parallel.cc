@@ -17,6 +17,8 @@ namespace {
 void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("isb");  // yield is a no-op on most cores
 #else
   std::atomic_signal_fence(std::memory_order_seq_cst);
 #endif

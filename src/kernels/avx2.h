@@ -20,6 +20,7 @@ struct Avx2 {
   static constexpr int kChains = 1;  // the sum's latency is 1 cycle
   static constexpr int kIntFew = 16;
   static constexpr int kFewTokens = 4;
+  static constexpr ByteDot kByteDot = ByteDot::kUnsigned;
 
   static F zero_f() { return _mm256_setzero_ps(); }
   static F load(const float* p) { return _mm256_loadu_ps(p); }

@@ -20,6 +20,7 @@ struct Avx512 {
   static constexpr int kChains = 4;  // vpdpwssd: latency 4 or 5, two a cycle
   static constexpr int kIntFew = 8;
   static constexpr int kFewTokens = 8;
+  static constexpr ByteDot kByteDot = ByteDot::kUnsigned;
 
   static F zero_f() { return _mm512_setzero_ps(); }
   static F load(const float* p) { return _mm512_loadu_ps(p); }

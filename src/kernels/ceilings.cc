@@ -39,11 +39,11 @@ struct Loop {
   bool (*run)(int rounds);  // false where the system refuses
 };
 
-#if defined(__x86_64__)
 // Register to register, twelve independent chains: 4 cycles of latency times 2 units is 8. As text, because a compiler
-// would simplify it. The factors are 0x3f803f80 everywhere: ordinary values in each type, where what a register happens
-// to hold may be denormal and slow.
+// would simplify it. The factors are 0x3f803f80 everywhere, or 1.0: ordinary values in each type, where what a register
+// happens to hold may be denormal and slow.
 #define AWQ_TWELVE(M) M("0") M("1") M("2") M("3") M("4") M("5") M("6") M("7") M("8") M("9") M("10") M("11")
+#if defined(__x86_64__)
 #define AWQ_CLOBBERED                                                                                                 \
   "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", \
       "xmm14", "xmm15"
@@ -137,6 +137,35 @@ __attribute__((target("avx2"))) bool read_ymm(const std::byte* begin, size_t qua
   const __m256i all = _mm256_xor_si256(_mm256_xor_si256(sum[0], sum[1]), _mm256_xor_si256(sum[2], sum[3]));
   return _mm256_testz_si256(all, all);
 }
+#elif defined(__aarch64__)
+#define AWQ_ZERO(i) "movi v" i ".2d, #0\n"
+#define AWQ_LOOP(name, M)                                                                                         \
+  bool name(int n) {                                                                                              \
+    asm volatile(".arch armv8.2-a+dotprod+i8mm\n fmov v30.4s, #1.0\n fmov v31.4s, #1.0\n" AWQ_TWELVE(             \
+                     AWQ_ZERO) "1:\n" AWQ_TWELVE(M) "subs %w0, %w0, #1\n b.ne 1b\n"                               \
+                 : "+r"(n)                                                                                        \
+                 :                                                                                                \
+                 : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v28", "v29", "v30", \
+                   "v31", "cc");                                                                                  \
+    return true;                                                                                                  \
+  }
+#define AWQ_FMLA(i) "fmla v" i ".4s, v30.4s, v31.4s\n"
+#define AWQ_SDOT(i) "sdot v" i ".4s, v30.16b, v31.16b\n"
+#define AWQ_SMMLA(i) "smmla v" i ".4s, v30.16b, v31.16b\n"
+#define AWQ_SMULL(i)                                               \
+  "smull v28.4s, v30.4h, v31.4h\n smull2 v29.4s, v30.8h, v31.8h\n" \
+  "addp v28.4s, v28.4s, v29.4s\n add v" i ".4s, v" i ".4s, v28.4s\n"
+AWQ_LOOP(fmla, AWQ_FMLA)
+AWQ_LOOP(smull, AWQ_SMULL)
+AWQ_LOOP(sdot, AWQ_SDOT)
+AWQ_LOOP(smmla, AWQ_SMMLA)
+
+constexpr int kRounds = 200000;
+constexpr Loop kLoops[] = {
+    {"neon", DType::f32, 0, 12 * 8, kRounds, fmla},        {"neon", DType::i16, 0, 12 * 16, kRounds, smull},
+    {"neon", DType::i8, 0, 12 * 32, kRounds, sdot},        {"neon_i8mm", DType::f32, 0, 12 * 8, kRounds, fmla},
+    {"neon_i8mm", DType::i16, 0, 12 * 16, kRounds, smull}, {"neon_i8mm", DType::i8, 0, 12 * 64, kRounds, smmla},
+};
 #else
 constexpr Loop kLoops[] = {{"", DType::f32, 0, 0, 0, nullptr}};
 #endif

@@ -20,6 +20,12 @@ extern const KernelSet avxvnni;
 #ifdef AWQ_HAVE_AVX2
 extern const KernelSet avx2;
 #endif
+#ifdef AWQ_HAVE_NEON_I8MM
+extern const KernelSet neon_i8mm;
+#endif
+#ifdef AWQ_HAVE_NEON
+extern const KernelSet neon;
+#endif
 extern const KernelSet portable;
 
 std::span<const KernelSet* const> compiled() {
@@ -35,6 +41,12 @@ std::span<const KernelSet* const> compiled() {
 #endif
 #ifdef AWQ_HAVE_AVX2
       &avx2,
+#endif
+#ifdef AWQ_HAVE_NEON_I8MM
+      &neon_i8mm,
+#endif
+#ifdef AWQ_HAVE_NEON
+      &neon,
 #endif
       &portable,
   };

@@ -5,12 +5,17 @@
 //   kIntBlockBytes: of a token's codes in a block
 //   kIntFew: tokens up to which weights come straight from memory;  kChains: independent integer sums of one token
 //   zero_i load_words load_bytes load store(int32) set1 and_i or_i shl<n> shr16<n> add_i sub_i sub8 sub16 to_float
-//   dot16: sums of two products of int16;  dot8(sum, a, b): of four, a unsigned and b signed
+//   dot16: sums of two products of int16;  dot8(sum, a, b): of four int8, b signed and a as kByteDot says
 // Everything has internal linkage.
 #include "kernels/tiles.h"
 
 namespace awq::kernels {
 namespace {
+
+/// A set's products of bytes: dot8 with an unsigned or a signed first operand, or signed and beside it, for many
+/// tokens, dot_pairs: of 2 rows x 8 with 2 rows x 8, to 2 x 2 sums, and two_rows zip_low32 zip_high32 zip_low64
+/// zip_high64.
+enum class ByteDot { kUnsigned, kSigned, kPairs };
 
 /// One group of one panel in the stream of PackedInt.
 struct IntGroup {
@@ -147,7 +152,8 @@ void int_few(const PackedInt& w, const ActInt<Code>& x, float* y, ptrdiff_t y_ro
 
 // ---- many tokens: each panel's codes are unpacked once for a block of tokens, zero points subtracted ----
 
-/// Codes of one group less their zero points: [columns / columns of a piece][16] pieces.
+/// Codes of one group less their zero points: [columns / columns of a piece][16] pieces, or for dot_pairs, a piece and
+/// the next one together: [columns / 8][16][2].
 template <class V, class Code, int Bits>
 AWQ_INLINE void unpack(const IntGroup& w, int32_t* out) {
   using W = Pieces<V, Code, Bits>;
@@ -158,6 +164,13 @@ AWQ_INLINE void unpack(const IntGroup& w, int32_t* out) {
     for (int32_t b = 0; b < w.code_bytes; b += 64) {
       const typename V::I words = V::load_words(w.at + b + v * (64 / kV));
       int32_t* to = out + b / 64 * W::kPieces * kPanel + v * kLane;
+      if constexpr (V::kByteDot == ByteDot::kPairs && sizeof(Code) == 1) {
+        const typename V::I first = V::sub8(W::template piece<0>(words), zeros),
+                            second = V::sub8(W::template piece<1>(words), zeros);
+        V::store(to + v * kLane, V::zip_low32(first, second));
+        V::store(to + (v + 1) * kLane, V::zip_high32(first, second));
+        continue;
+      }
       unroll<W::kPieces>([&](auto p) AWQ_INLINE_LAMBDA {
         const typename V::I codes = W::template piece<p.value>(words);
         V::store(to + p.value * kPanel, sizeof(Code) == 1 ? V::sub8(codes, zeros) : V::sub16(codes, zeros));
@@ -168,8 +181,8 @@ AWQ_INLINE void unpack(const IntGroup& w, int32_t* out) {
 
 inline constexpr int32_t kIntBlockM = 72;  // tokens: their codes pass through the first-level cache once a panel
 
-/// Some groups of columns and a block of tokens. 8-bit codes of activations are moved to 0 .. 255, as dot8 wants them,
-/// and every sum begins at -128 times the sum of its weights.
+/// Some groups of columns and a block of tokens. Where dot8 wants them unsigned, 8-bit codes of activations are moved
+/// to 0 .. 255, and every sum begins at -128 times the sum of its weights.
 template <class V, class Code, int Bits>
 class IntBlock {
  public:
@@ -190,7 +203,8 @@ class IntBlock {
   using I = typename V::I;
   using F = typename V::F;
   static constexpr int kV = V::kVecs, kLane = kPanel / kV, kP = V::kIntPanels, kMaxGroups = kBlockK / 8;
-  static constexpr bool kBytes = sizeof(Code) == 1;
+  static constexpr bool kBytes = sizeof(Code) == 1, kMoved = kBytes && V::kByteDot == ByteDot::kUnsigned,
+                        kPairs = kBytes && V::kByteDot == ByteDot::kPairs;
 
   void copy_activations(int32_t t0) {
     const int32_t all = w_.cols / w_.group, bytes = groups_ * w_.group * int32_t(sizeof(Code));
@@ -198,7 +212,7 @@ class IntBlock {
       const ptrdiff_t from = ptrdiff_t(t0 + t) * all + g0_;
       uint8_t* to = codes_ + t * kRow;
       __builtin_memcpy(to, x_.codes + from * w_.group, size_t(bytes));
-      for (int32_t i = 0; kBytes && i < bytes; ++i) to[i] ^= 0x80;
+      for (int32_t i = 0; kMoved && i < bytes; ++i) to[i] ^= 0x80;
       __builtin_memcpy(scales_ + t * kMaxGroups, x_.scales + from, size_t(groups_) * sizeof(float));
     }
   }
@@ -224,7 +238,7 @@ class IntBlock {
         unpack<V, Code, Bits>(group, pieces(p, g));
         for (int v = 0; v < kV; ++v)
           V::store(weight_scales_ + (g * kP + p) * kPanel + v * kLane, load_scales<V>(group, v));
-        if constexpr (kBytes) start(pieces(p, g), starts_ + (g * kP + p) * kPanel);
+        if constexpr (kMoved) start(pieces(p, g), starts_ + (g * kP + p) * kPanel);
       }
     for (int32_t t = 0; t < tokens_; t += V::kIntTokens)
       dispatch<V::kIntTokens>(min_of<int32_t>(V::kIntTokens, tokens_ - t), [&](auto rows) {
@@ -237,7 +251,7 @@ class IntBlock {
   template <int R, int P>
   AWQ_INLINE void dot(int32_t t, int32_t g, I (&acc)[R][P * kV]) {
     unroll<P * kV>([&](auto v) AWQ_INLINE_LAMBDA {
-      const I first = kBytes ? V::load(starts_ + g * kP * kPanel + v.value * kLane) : V::zero_i();
+      const I first = kMoved ? V::load(starts_ + g * kP * kPanel + v.value * kLane) : V::zero_i();
       unroll<R>([&](auto r) AWQ_INLINE_LAMBDA { acc[r.value][v.value] = first; });
     });
     const uint8_t* x = codes_ + t * kRow + g * w_.group * int32_t(sizeof(Code));
@@ -259,6 +273,34 @@ class IntBlock {
     }
   }
 
+  /// The same by dot_pairs; a lone last token is computed twice.
+  template <int R>
+  AWQ_INLINE void dot_pairs(int32_t t, int32_t g, I (&acc)[R][kV]) {
+    constexpr int kTwos = (R + 1) / 2;
+    I sums[kTwos][2 * kV];
+    unroll<kTwos * 2 * kV>([&](auto i)
+                               AWQ_INLINE_LAMBDA { sums[i.value / (2 * kV)][i.value % (2 * kV)] = V::zero_i(); });
+    const uint8_t* x = codes_ + t * kRow + g * w_.group;
+    const int32_t* w = pieces(0, g);
+    for (int32_t i = w_.group / 8; i > 0; --i, w += 2 * kPanel, x += 8) {
+      I xs[kTwos];
+      unroll<kTwos>([&](auto r) AWQ_INLINE_LAMBDA {
+        xs[r.value] = V::two_rows(x + 2 * r.value * kRow, x + min_of(2 * r.value + 1, R - 1) * kRow);
+      });
+      unroll<2 * kV>([&](auto v) AWQ_INLINE_LAMBDA {
+        const I codes = V::load(w + v.value * kLane);
+        unroll<kTwos>([&](auto r) AWQ_INLINE_LAMBDA {
+          sums[r.value][v.value] = V::dot_pairs(sums[r.value][v.value], xs[r.value], codes);
+        });
+      });
+    }
+    unroll<R * kV>([&](auto i) AWQ_INLINE_LAMBDA {
+      constexpr int r = i.value / kV, v = i.value % kV;
+      const I a = sums[r / 2][2 * v], b = sums[r / 2][2 * v + 1];
+      acc[r][v] = r % 2 ? V::zip_high64(a, b) : V::zip_low64(a, b);
+    });
+  }
+
   template <int R, int P>
   AWQ_INLINE void tile(int32_t t, float* y, ptrdiff_t y_row) {
     // In memory: all registers hold integer sums.
@@ -268,7 +310,10 @@ class IntBlock {
         V::store(out[r] + v * kLane, g0_ ? V::load(y + r * y_row + v * kLane) : V::zero_f());
     for (int32_t g = 0; g < groups_; ++g) {
       I acc[R][P * kV];
-      dot<R, P>(t, g, acc);
+      if constexpr (kPairs)
+        dot_pairs<R>(t, g, acc);
+      else
+        dot<R, P>(t, g, acc);
       unroll<P * kV>([&](auto v) AWQ_INLINE_LAMBDA {
         const F scale = V::load(weight_scales_ + g * kP * kPanel + v.value * kLane);
         unroll<R>([&](auto r) AWQ_INLINE_LAMBDA {
@@ -290,7 +335,7 @@ class IntBlock {
   alignas(64) uint8_t codes_[kIntBlockM * kRow];
   alignas(64) int32_t pieces_[kP * kRow / 4 * kPanel];
   alignas(64) float weight_scales_[kP * kMaxGroups * kPanel];
-  alignas(64) int32_t starts_[kBytes ? kP * kMaxGroups * kPanel : kPanel];
+  alignas(64) int32_t starts_[kMoved ? kP * kMaxGroups * kPanel : kPanel];
   float scales_[kIntBlockM * kMaxGroups];
 };
 

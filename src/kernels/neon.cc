@@ -1,0 +1,27 @@
+// AArch64 with dot product.
+#include "kernels/neon.h"
+
+namespace awq::kernels {
+
+extern const KernelSet neon;
+const KernelSet neon = {
+    .name = "neon",
+    .needs = 256,  // kNeonDot
+    .gemm_f32 = gemm<Neon, float>,
+    .gemm_bf16 = gemm<Neon, Bf16>,
+    .gemm_f16 = gemm<Neon, F16>,
+    .token_block = 1,
+    .quantize_i16 = quantize_i16,
+    .quantize_i8 = quantize_i8,
+    .matmul_i16 = matmul_i16<Neon>,
+    .matmul_i8 = matmul_i8<Neon>,
+    .rms_norm = rms_norm,
+    .softmax = softmax,
+    .silu_mul = silu_mul,
+    .gelu_tanh_mul = gelu_tanh_mul,
+    .add = add,
+    .rope = rope,
+    .log_sum_exp = log_sum_exp,
+};
+
+}  // namespace awq::kernels
