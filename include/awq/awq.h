@@ -32,6 +32,9 @@ using OnProgress = std::function<bool(const Progress&)>;  // false cancels
 struct DeviceOptions {
   int threads = 0;    // 0: one per physical core
   std::string isa{};  // kernel set by name; empty: the best this CPU has, or AWQ_ISA
+  /// What keys and values are kept in: "f32", "f16", "bf16" or "int8"; empty: bf16 to generate, f32 to evaluate.
+  /// `quantize` refuses it: calibration is in f32.
+  std::string kv{};
 };
 
 // ----------------------------------------------------------------------------------------------------------------
@@ -201,6 +204,7 @@ class Engine {
   std::string_view kernels() const;
   int threads() const;
   int64_t bytes_per_token() const;
+  int64_t kv_bytes(int positions) const;  // what the KV cache takes once it holds that many tokens
 
  private:
   struct Impl;

@@ -22,8 +22,12 @@ class Linear {
 class KvCache {
  public:
   virtual ~KvCache() = default;
-  virtual int64_t bytes() const = 0;
+  virtual int64_t bytes() const = 0;  // allocated
+  /// What `bytes` will be once an empty cache holds that many positions.
+  virtual int64_t bytes_for(int64_t positions) const = 0;
 };
+/// The type named by --kv: "f32", "f16", "bf16" or "int8"; `otherwise` where the name is empty. Throws Error.
+DType kv_type(std::string_view name, DType otherwise);
 
 /// `tokens` consecutive rows of a batch, the first at position `first` of a sequence whose earlier positions `kv`
 /// holds.
@@ -49,7 +53,8 @@ class Backend {
 
   /// `bias` may be null; else f32 [rows].
   virtual std::unique_ptr<Linear> linear(const Weight& w, const Tensor* bias) = 0;
-  /// `dtype` is f32, or f16 for half of the memory: 11 significant bits of keys and values.
+  /// `dtype` is what keys and values are stored in: f32, f16, bf16, or i8 with one scale a head and position.
+  /// Arithmetic is f32.
   virtual std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks, DType dtype = DType::f32) = 0;
 
   /// x[t] = table[tokens[t]] * scale; table f32, f16 or bf16 [vocab, dim]
