@@ -48,12 +48,44 @@ AWQ_INLINE typename V::F half_unit(const T* unit, int v) {
     return V::odd(unit + 2 * v * kLane);
 }
 
-/// x[i] = 2^(x[i] - shift) for n a multiple of 16; returns the sum, lane by lane and then a tree.
+// Compilers take a reduction over an array of lanes apart into scalars, which costs as much as the rest of a row; these
+// they turn into the widest vectors of the set. Never passed by value: that has no portable convention.
+using Vec16 = float __attribute__((vector_size(64)));
+using Vec8 = float __attribute__((vector_size(32)));
+using Vec4 = float __attribute__((vector_size(16)));
+
+/// Halves into halves until one lane is left; f(a, b) puts b into a.
+template <class F>
+AWQ_INLINE float fold_with(const Vec16& v, const F& f) {
+  Vec8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
+  f(a, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+  Vec4 b = __builtin_shufflevector(a, a, 0, 1, 2, 3);
+  f(b, __builtin_shufflevector(a, a, 4, 5, 6, 7));
+  f(b, __builtin_shufflevector(b, b, 2, 3, 2, 3));
+  f(b, __builtin_shufflevector(b, b, 1, 1, 1, 1));
+  return b[0];
+}
+
+/// n a multiple of 16; NaN is passed over.
+inline float max_of_panels(const float* x, int32_t n) {
+  const auto larger = [](auto& a, const auto& b) AWQ_INLINE_LAMBDA { a = b > a ? b : a; };
+  Vec16 max = Vec16{} - __builtin_inff();
+  for (int32_t i = 0; i < n; i += kPanel) {
+    Vec16 v;
+    __builtin_memcpy(&v, x + i, sizeof(v));
+    larger(max, v);
+  }
+  return fold_with(max, larger);
+}
+
+/// x[i] = 2^(x[i] - shift) for n a multiple of 16; returns the sum.
 inline float weights_and_sum(float* x, float shift, int32_t n) {
   float lanes[kLanes] = {};
   for (int32_t i = 0; i < n; i += kLanes)
     for (int32_t j = 0; j < kLanes; ++j) lanes[j] += x[i + j] = exp2_approx(x[i + j] - shift);
-  return fold(lanes);
+  Vec16 sums;
+  __builtin_memcpy(&sums, lanes, sizeof(sums));
+  return fold_with(sums, [](auto& a, const auto& b) AWQ_INLINE_LAMBDA { a += b; });
 }
 
 /// Attention of the rows of one step to its page. Scores are on the stack, 70 kB.
@@ -172,7 +204,7 @@ class PageAttention {
       float* x = scores_ + r * kScoreRow;
       for (int32_t i = begin; i < s.begin; ++i) x[i] = max;
       for (int32_t i = s.end; i < end; ++i) x[i] = max;
-      max = max_of(x + begin, end - begin);
+      max = max_of_panels(x + begin, end - begin);
       sum = weights_and_sum(x + begin, finite_shift(max), end - begin);
       if constexpr (kScaled)
         for (int32_t i = begin; i < end; ++i) x[i] *= scales_[kKvPage + i];
