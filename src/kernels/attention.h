@@ -124,7 +124,9 @@ class PageAttention {
   void products() {
     constexpr int kStep = kMany ? panels_for<V>(V::kTokens) : kPages;
     for (int32_t p = 0; p < kPages; p += kStep)
-      for_rows([&](auto rows, int32_t r) { scores<rows.value, kPanels<kMany, rows.value>>(r, {p, p + kStep}); });
+      for_rows([&](auto rows, int32_t r) {
+        scores<rows.value, kPanels<kMany, rows.value>>(r, {p, p + kStep}, !kMany);
+      });
     for (int32_t r = 0; r < s_.rows; ++r) weigh(r);
     const int32_t panels = s_.dim / kPanel, step = kMany ? kStep : panels;
     for (int32_t p = 0; p < panels; p += step)
@@ -132,6 +134,8 @@ class PageAttention {
         sums<rows.value, kPanels<kMany, rows.value>>(r, {p, min_of(p + step, panels)});
       });
   }
+
+  static constexpr int32_t max_of(int32_t a, int32_t b) { return a > b ? a : b; }
 
   /// Rows in equal parts that fit a register tile.
   template <class Tile>
@@ -147,31 +151,34 @@ class PageAttention {
     Span s{s_.first[r], s_.last[r]};
     for (int32_t i = r + 1; i < r + n; ++i) {
       s.begin = min_of(s.begin, s_.first[i]);
-      s.end = -min_of(-s.end, -s_.last[i]);
+      s.end = max_of(s.end, s_.last[i]);
     }
     return s;
   }
   Span shared(int32_t r, int32_t n) const {
     Span s{s_.first[r], s_.last[r]};
     for (int32_t i = r + 1; i < r + n; ++i) {
-      s.begin = -min_of(-s.begin, -s_.first[i]);
+      s.begin = max_of(s.begin, s_.first[i]);
       s.end = min_of(s.end, s_.last[i]);
     }
     return s;
   }
 
+  // Few rows read keys from memory, and the P panels of a tile lie apart: prefetchers follow one stream a page of
+  // memory, and more streams are more requests in flight. Many rows read them from the cache, panel after panel.
   template <int R, int P>
-  void scores(int32_t r, Span panels) {
+  void scores(int32_t r, Span panels, bool apart) {
     const Span s = seen(r, R);
-    for (int32_t p = panels.begin; p < panels.end; p += P)
-      if (p * kPanel < s.end && (p + P) * kPanel > s.begin) score_tile<R, P>(r, p);
+    const Span p{max_of(panels.begin, s.begin / kPanel), min_of(panels.end, (s.end + kPanel - 1) / kPanel)};
+    const int32_t tiles = (p.end - p.begin + P - 1) / P, begin = min_of(p.begin, panels.end - tiles * P);
+    for (int32_t i = 0; i < tiles; ++i) score_tile<R, P>(r, begin + (apart ? i : i * P), apart ? tiles : 1);
   }
 
   template <int R, int P>
-  void score_tile(int32_t r0, int32_t panel) {
+  void score_tile(int32_t r0, int32_t panel, int32_t step) {
     const float* q = s_.q + r0 * s_.dim;
-    const ptrdiff_t width = ptrdiff_t(s_.dim) * kPanel;
-    const T* keys = keys_ + panel * width;
+    const ptrdiff_t one = ptrdiff_t(s_.dim) * kPanel, width = one * step;
+    const T* keys = keys_ + panel * one;
     F acc[R][P * kV];
     AWQ_UNROLL for (int i = 0; i < R * P * kV; ++i) acc[i / (P * kV)][i % (P * kV)] = V::zero_f();
     const auto channel = [&](auto which, const float* x) AWQ_INLINE_LAMBDA {
@@ -183,13 +190,13 @@ class PageAttention {
       }
     };
     for (int32_t c = 0; c < s_.dim; c += 2, keys += kUnit) {
-      if constexpr (2 * R <= V::kTokens)  // keys come from memory: the same channels of the panels to follow
-        for (int p = 0; p < P; ++p) __builtin_prefetch(keys + (P + p) * width);
+      if constexpr (2 * R <= V::kTokens)  // the same channels of the next tile's panels
+        for (int p = 0; p < P; ++p) __builtin_prefetch(keys + p * width + one);
       channel(Int<0>(), q + c);
       channel(Int<1>(), q + c + 1);
     }
     AWQ_UNROLL for (int r = 0; r < R; ++r) AWQ_UNROLL for (int v = 0; v < P * kV; ++v) {
-      const int32_t at = panel * kPanel + v * kLane;
+      const int32_t at = (panel + v / kV * step) * kPanel + v % kV * kLane;
       if constexpr (kScaled) acc[r][v] = V::mul(acc[r][v], V::load(scales_ + at));
       V::store(scores_ + (r0 + r) * kScoreRow + at, acc[r][v]);
     }
