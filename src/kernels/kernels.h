@@ -1,7 +1,7 @@
 #pragma once
 // The contract between the library and its CPU kernels, and the only header a kernel file may include besides
-// generic.h, <stddef.h>, <stdint.h> and the intrinsics. Plain structs, no inline functions: anything inline would be
-// compiled once per instruction set and the linker would keep an arbitrary copy.
+// generic.h, tiles.h, attention.h, <stddef.h>, <stdint.h> and the intrinsics. Plain structs, no inline functions:
+// anything inline would be compiled once per instruction set and the linker would keep an arbitrary copy.
 #include <stddef.h>
 #include <stdint.h>
 
