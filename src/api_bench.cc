@@ -123,7 +123,7 @@ class Bench {
     const auto start = std::chrono::steady_clock::now();
     const CountedCheckpoint counted(checkpoint);
     model_ = load_model(*device_.backend, counted, [&](int done, int total) { report("load", done, total); });
-    cost_ = counted.cost(kCacheType);
+    cost_ = counted.cost(kv_type(o_.device.kv, kCacheType));
     report_.load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     report_.blocks = int(model_.blocks.size());
     report_.context = model_.spec.max_context;
@@ -159,7 +159,7 @@ class Bench {
     std::vector<double> speeds;
     for (int i = 0; i < o_.repeat; ++i) {
       caches_.clear();
-      caches_.push_back(device_.backend->kv_cache(model_.spec.blocks, kCacheType));
+      caches_.push_back(device_.backend->kv_cache(model_.spec.blocks, kv_type(o_.device.kv, kCacheType)));
       speeds.push_back(tokens / prefill_seconds(*device_.backend, model_, *caches_.front(), prompt, [&](int done) {
                          report("prefill", i * tokens + done, o_.repeat * tokens);
                        }));

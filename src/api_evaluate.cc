@@ -74,7 +74,7 @@ class Evaluation {
   /// `original` may be empty: then there is one model and only its perplexity.
   Evaluation(const std::filesystem::path& original, std::span<const std::filesystem::path> models,
              const EvaluateOptions& o, const OnProgress& progress)
-      : o_(o), progress_(progress), device_(o.device) {
+      : o_(o), progress_(progress), kv_(kv_type(o.device.kv, DType::f32)), device_(o.device) {
     if (!original.empty()) original_.emplace(device_, original, progress);
     for (const auto& m : models) subjects_.emplace_back(device_, m, progress);
     for (const Subject& s : subjects_)
@@ -101,16 +101,17 @@ class Evaluation {
   }
 
  private:
-  Scorer scorer(const Model& m) { return {device_.pool, device_.kernels, *device_.backend, m}; }
+  Scorer scorer(const Model& m, DType kv) { return {device_.pool, device_.kernels, *device_.backend, m, kv}; }
 
   void window(std::span<const int32_t> w) {
     Tensor reference;
     if (original_) {
-      reference = scorer(original_->model).hidden(w);
-      original_->nll.push_back(scorer(original_->model).score(w, reference, nullptr, nullptr).nll);
+      const Scorer score = scorer(original_->model, DType::f32);  // a reference, whatever the models are run with
+      reference = score.hidden(w);
+      original_->nll.push_back(score.score(w, reference, nullptr, nullptr).nll);
     }
     for (Subject& s : subjects_) {
-      const Scorer score = scorer(s.model);
+      const Scorer score = scorer(s.model, kv_);
       const WindowScore v = score.score(w, score.hidden(w), original_ ? &original_->model : nullptr, &reference);
       s.nll.push_back(v.nll);
       if (!original_) continue;
@@ -143,6 +144,7 @@ class Evaluation {
 
   const EvaluateOptions& o_;
   const OnProgress& progress_;
+  DType kv_;
   Device device_;
   std::optional<Subject> original_;
   std::vector<Subject> subjects_;
@@ -177,7 +179,7 @@ std::vector<float> logits(const std::filesystem::path& model, std::span<const in
   if (tokens.empty()) fail("logits", "no tokens were given");
   Device device(options);
   const Subject s(device, model, {});
-  const auto kv = device.backend->kv_cache(s.model.spec.blocks);
+  const auto kv = device.backend->kv_cache(s.model.spec.blocks, kv_type(options.kv, DType::f32));
   const Sequence all{kv.get(), 0, int(tokens.size())};
   const Tensor l = head_logits(*device.backend, s.model, hidden_forward(*device.backend, s.model, tokens, {&all, 1}));
   return {l.as<float>().begin(), l.as<float>().end()};

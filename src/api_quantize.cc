@@ -217,6 +217,10 @@ std::vector<MethodInfo> quantize_methods() {
 
 QuantizeReport quantize(const std::filesystem::path& model, const std::filesystem::path& out,
                         const QuantizeOptions& options, const OnProgress& progress) {
+  if (!options.device.kv.empty())
+    fail("quantize",
+         "a KV cache of type \"{}\" was asked for, but calibration keeps keys and values in f32; leave it out",
+         options.device.kv);
   return Job(model, out, options, progress).run();
 }
 

@@ -92,6 +92,11 @@ void add_device_options(CLI::App& app, DeviceOptions& device) {
   app.add_option("--isa", device.isa, "Kernel set by name; default: the best this CPU has, or AWQ_ISA");
 }
 
+void add_kv_option(CLI::App& app, DeviceOptions& device, const char* standard) {
+  app.add_option("--kv", device.kv,
+                 fmt::format("Keys and values are kept in f32, f16, bf16 or int8; default: {}", standard));
+}
+
 std::string read_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) throw Error(fmt::format("[open] {}: the file cannot be read. Does it exist?", path));

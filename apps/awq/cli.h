@@ -31,6 +31,7 @@ class ProgressLine {
 };
 
 void add_device_options(CLI::App& app, DeviceOptions& device);
+void add_kv_option(CLI::App& app, DeviceOptions& device, const char* standard);
 std::string read_file(const std::string& path);  // throws Error
 std::string human_bytes(uint64_t bytes);         // "83.9 MB"
 std::string minutes(double seconds);             // "1:07"

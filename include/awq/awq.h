@@ -36,6 +36,9 @@ struct DeviceOptions {
   // What activations become for products with 4-bit weights: "int16" (empty means it too; finer than 16-bit floats),
   // "int8" (faster, coarser) or "bf16" (rounded to bfloat16 first, as on hardware that has no more)
   std::string activations{};
+  /// What keys and values are kept in: "f32", "f16", "bf16" or "int8"; empty: bf16 to generate, f32 to evaluate.
+  /// `quantize` refuses it: calibration is in f32.
+  std::string kv{};
 };
 
 int max_threads();  // CPUs that this process may use, hyper-threads counted
@@ -276,6 +279,7 @@ class Engine {
   std::string_view kernels() const;
   int threads() const;
   int64_t bytes_per_token() const;
+  int64_t kv_bytes(int positions) const;  // what the KV cache takes once it holds that many tokens
 
  private:
   struct Impl;

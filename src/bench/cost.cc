@@ -18,8 +18,12 @@ int64_t stored_bytes(const Weight& w) {
 
 int64_t Cost::kv_bytes(int64_t position) const {
   int64_t n = 0;
-  for (const BlockSpec& b : spec.blocks) n += 2 * b.attention.kv_rows() * seen(b.attention, position);
-  return n * int64_t(size_of(kv));
+  for (const BlockSpec& b : spec.blocks) {
+    const AttentionSpec& a = b.attention;  // int8 has a float scale for each head of a key and of a value
+    const int64_t one = a.kv_rows() * int64_t(size_of(kv)) + (kv == DType::i8 ? 4 * a.kv_heads : 0);
+    n += 2 * one * seen(a, position);
+  }
+  return n;
 }
 
 int64_t Cost::decode_bytes(int64_t position, int64_t batch) const {

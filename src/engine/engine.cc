@@ -51,7 +51,8 @@ class StopFilter {
 
 struct Engine::Impl {
   Impl(const std::filesystem::path& path, const DeviceOptions& options, const OnProgress& progress)
-      : device(options),
+      : kv_dtype(kv_type(options.kv, kCacheType)),
+        device(options),
         checkpoint(Checkpoint::open(path)),
         text(*checkpoint),
         model(load_model(*device.backend, *checkpoint, [&](int done, int total) {
@@ -61,10 +62,9 @@ struct Engine::Impl {
   }
 
   void reset() {
-    kv = device.backend->kv_cache(specs(), kCacheType);
+    kv = device.backend->kv_cache(model.spec.blocks, kv_dtype);
     cached.clear();
   }
-  std::vector<BlockSpec> specs() const { return model.spec.blocks; }
 
   /// Runs tokens that follow `cached` and returns the logits after the last one.
   Tensor forward(std::span<const int32_t> tokens) {
@@ -83,6 +83,7 @@ struct Engine::Impl {
 
   Generation generate(std::span<const int32_t> prompt, const GenerateOptions& options, const OnText& on_text);
 
+  DType kv_dtype;
   Device device;
   std::unique_ptr<Checkpoint> checkpoint;
   TextSide text;
@@ -169,5 +170,6 @@ int Engine::context() const { return impl_->model.spec.max_context; }
 std::string_view Engine::kernels() const { return impl_->device.backend->kernels(); }
 int Engine::threads() const { return impl_->device.backend->threads(); }
 int64_t Engine::bytes_per_token() const { return impl_->model.bytes_per_token(); }
+int64_t Engine::kv_bytes(int positions) const { return impl_->kv->bytes_for(positions); }
 
 }  // namespace awq

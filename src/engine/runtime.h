@@ -47,8 +47,8 @@ class TextSide {
 /// Logits f32 [rows, vocab] of hidden states.
 Tensor head_logits(Backend& dev, const Model& m, const Tensor& hidden);
 
-constexpr DType kCacheType = DType::f16;  // of keys and values, for generation
-constexpr int kPrefillChunk = 512;        // tokens of a prompt at once: enough to reuse weights, little memory
+constexpr DType kCacheType = DType::bf16;  // of keys and values, for generation, unless --kv says otherwise
+constexpr int kPrefillChunk = 512;         // tokens of a prompt at once: enough to reuse weights, little memory
 /// Runs tokens that follow the first `position` tokens of `kv` and returns the logits f32 [1, vocab] after the last.
 /// `on_chunk` is called after each chunk with how many tokens are done.
 Tensor prefill(Backend& dev, const Model& m, KvCache& kv, int position, std::span<const int32_t> tokens,

@@ -29,7 +29,7 @@ size_t top(std::span<const float> v) { return size_t(std::max_element(v.begin(),
 }  // namespace
 
 Tensor Scorer::hidden(std::span<const int32_t> window) const {
-  const auto kv = dev_.kv_cache(model_.spec.blocks);
+  const auto kv = dev_.kv_cache(model_.spec.blocks, kv_);
   const Sequence s{kv.get(), 0, int(window.size())};
   const Tensor h = hidden_forward(dev_, model_, window, {&s, 1});
   return h.rows(0, int64_t(window.size()) - 1);

@@ -18,8 +18,9 @@ struct WindowScore {
 /// time.
 class Scorer {
  public:
-  Scorer(ThreadPool& pool, const kernels::KernelSet& kernels, Backend& dev, const Model& model)
-      : pool_(pool), kernels_(kernels), dev_(dev), model_(model) {}
+  /// `kv`: what keys and values are kept in.
+  Scorer(ThreadPool& pool, const kernels::KernelSet& kernels, Backend& dev, const Model& model, DType kv)
+      : pool_(pool), kernels_(kernels), dev_(dev), model_(model), kv_(kv) {}
   /// Last hidden states [window - 1, dim] of the positions that predict.
   Tensor hidden(std::span<const int32_t> window) const;
   /// `original` and its hidden states may be null: then only nll is set.
@@ -31,6 +32,7 @@ class Scorer {
   const kernels::KernelSet& kernels_;
   Backend& dev_;
   const Model& model_;
+  DType kv_;
 };
 
 }  // namespace awq

@@ -22,6 +22,11 @@ const KernelSet avx2 = {
     .add = add,
     .rope = rope,
     .log_sum_exp = log_sum_exp,
+    .attend_f32 = attend<Avx2, float>,
+    .attend_bf16 = attend<Avx2, Bf16>,
+    .attend_f16 = attend<Avx2, F16>,
+    .attend_i8 = attend<Avx2, int8_t>,
+    .attention_merge = attention_merge,
 };
 
 }  // namespace awq::kernels

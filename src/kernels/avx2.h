@@ -2,6 +2,7 @@
 // AVX2, FMA, F16C: 8 floats or int32 to a vector, two to a panel, 16 registers.
 #include <immintrin.h>
 
+#include "kernels/attention.h"
 #include "kernels/tiles_int.h"
 
 namespace awq::kernels {
@@ -26,6 +27,13 @@ struct Avx2 {
   static F load(const float* p) { return _mm256_loadu_ps(p); }
   static F load(const Bf16* p) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_16(p)), 16)); }
   static F load(const F16* p) { return _mm256_cvtph_ps(load_16(p)); }
+  static F load(const int8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
+  static F even(const Bf16* p) { return _mm256_castsi256_ps(_mm256_slli_epi32(load_32(p), 16)); }
+  static F odd(const Bf16* p) {
+    return _mm256_castsi256_ps(_mm256_and_si256(load_32(p), _mm256_set1_epi32(int(0xffff0000))));
+  }
   static void store(float* p, F v) { _mm256_storeu_ps(p, v); }
   static F set1(float v) { return _mm256_set1_ps(v); }
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
@@ -64,6 +72,7 @@ struct Avx2 {
   static F to_float(I a) { return _mm256_cvtepi32_ps(a); }
 
  private:
+  static __m256i load_32(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static __m128i load_16(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 };
 

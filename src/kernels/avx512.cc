@@ -22,6 +22,11 @@ const KernelSet avx512 = {
     .add = add,
     .rope = rope,
     .log_sum_exp = log_sum_exp,
+    .attend_f32 = attend<Avx512, float>,
+    .attend_bf16 = attend<Avx512, Bf16>,
+    .attend_f16 = attend<Avx512, F16>,
+    .attend_i8 = attend<Avx512, int8_t>,
+    .attention_merge = attention_merge,
 };
 
 }  // namespace awq::kernels

@@ -2,6 +2,7 @@
 // AVX-512 with VNNI: a panel's 16 floats or int32 to a vector, 32 registers.
 #include <immintrin.h>
 
+#include "kernels/attention.h"
 #include "kernels/tiles_int.h"
 
 namespace awq::kernels {
@@ -26,6 +27,13 @@ struct Avx512 {
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static F load(const Bf16* p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_16(p)), 16)); }
   static F load(const F16* p) { return _mm512_cvtph_ps(load_16(p)); }
+  static F load(const int8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  static F even(const Bf16* p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16)); }
+  static F odd(const Bf16* p) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(int(0xffff0000))));
+  }
   static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
   static F set1(float v) { return _mm512_set1_ps(v); }
   static F mul(F a, F b) { return _mm512_mul_ps(a, b); }

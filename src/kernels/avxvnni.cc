@@ -38,6 +38,11 @@ const KernelSet avxvnni = {
     .add = add,
     .rope = rope,
     .log_sum_exp = log_sum_exp,
+    .attend_f32 = attend<AvxVnni, float>,
+    .attend_bf16 = attend<AvxVnni, Bf16>,
+    .attend_f16 = attend<AvxVnni, F16>,
+    .attend_i8 = attend<AvxVnni, int8_t>,
+    .attention_merge = attention_merge,
 };
 
 }  // namespace awq::kernels

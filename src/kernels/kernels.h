@@ -1,7 +1,7 @@
 #pragma once
 // The contract between the library and its CPU kernels, and the only header a kernel file may include besides
-// generic.h, <stddef.h>, <stdint.h> and the intrinsics. Plain structs, no inline functions: anything inline would be
-// compiled once per instruction set and the linker would keep an arbitrary copy.
+// generic.h, tiles.h, attention.h, <stddef.h>, <stdint.h> and the intrinsics. Plain structs, no inline functions:
+// anything inline would be compiled once per instruction set and the linker would keep an arbitrary copy.
 #include <stddef.h>
 #include <stdint.h>
 
@@ -62,6 +62,36 @@ struct ActInt {
 using ActI16 = ActInt<int16_t>;
 using ActI8 = ActInt<int8_t>;
 
+enum : int32_t {
+  kKvPage = 256,           // positions of a page of a KV cache, and of one step of attention
+  kMaxAttentionRows = 64,  // queries of one step: enough to reuse keys and values, few enough for scores to stay in L2
+};
+
+/// What some positions contribute to a softmax(q k^T) v: the largest score (log2), the sum of weights 2^(score - max),
+/// and the weighted sum of values. Nothing seen at all is -infinity, 0 and -0: merging that changes no bit.
+struct AttentionPart {
+  float* max;  // [rows]
+  float* sum;  // [rows]
+  float* out;  // [rows][dim]
+};
+
+/// One page of one kv head: kKvPage positions of `dim` channels, the head's width rounded up to 16; all in units of
+/// 2 x 16 elements:
+///   keys    [position / 16][channel / 2]   of 2 channels x 16 positions
+///   values  [channel / 16][position / 2]   of 2 positions x 16 channels
+/// A unit is its first 16 elements and then its second 16; in bfloat16 the two alternate, so that one integer
+/// instruction widens 16 of them, and bfloat16 dot products and matrix tiles can read them as they are. int8 pages end
+/// with float key_scales[kKvPage], value_scales[kKvPage]. Keys past the head's width are 0; what lies past the
+/// positions that a row sees may be anything.
+struct AttentionStep {
+  const void* page;
+  const float* q;        // [rows][dim], times the query scale and log2 e; 0 past the head's width
+  const int32_t* first;  // [rows]: row r sees positions [first[r], last[r]) of the page; none where they are equal
+  const int32_t* last;
+  int32_t rows, dim;  // rows <= kMaxAttentionRows
+  AttentionPart to;
+};
+
 /// Every function is thread-agnostic: the caller splits rows, panels or tokens.
 struct KernelSet {
   const char* name;  // "avx2", as accepted by AWQ_ISA and --isa
@@ -94,6 +124,16 @@ struct KernelSet {
   void (*rope)(float* x, const float* cosines, const float* sines, int32_t heads, int32_t head_dim, int32_t dims);
   /// log(sum(exp(x))), without overflow.
   double (*log_sum_exp)(const float* x, int32_t n);
+
+  // attention
+  /// One page's part for each row. Scores are one chain over channels and outputs one over the positions that the row
+  /// sees, so a row's result depends neither on the rows beside it nor on what it does not see.
+  void (*attend_f32)(const AttentionStep& s);
+  void (*attend_bf16)(const AttentionStep& s);
+  void (*attend_f16)(const AttentionStep& s);
+  void (*attend_i8)(const AttentionStep& s);
+  /// into += part; the order of calls decides the rounding.
+  void (*attention_merge)(const AttentionPart& part, int32_t rows, int32_t dim, const AttentionPart& into);
 };
 
 }  // namespace awq::kernels

@@ -22,6 +22,11 @@ const KernelSet neon = {
     .add = add,
     .rope = rope,
     .log_sum_exp = log_sum_exp,
+    .attend_f32 = attend<Neon, float>,
+    .attend_bf16 = attend<Neon, Bf16>,
+    .attend_f16 = attend<Neon, F16>,
+    .attend_i8 = attend<Neon, int8_t>,
+    .attention_merge = attention_merge,
 };
 
 }  // namespace awq::kernels

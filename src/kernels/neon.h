@@ -2,6 +2,7 @@
 // AArch64 with dot product: 4 floats or int32 to a vector, four to a panel, 32 registers.
 #include <arm_neon.h>
 
+#include "kernels/attention.h"
 #include "kernels/tiles_int.h"
 
 namespace awq::kernels {
@@ -25,6 +26,14 @@ struct Neon {
   static F zero_f() { return vdupq_n_f32(0); }
   static F load(const float* p) { return vld1q_f32(p); }
   static F load(const Bf16* p) { return vreinterpretq_f32_u32(vshll_n_u16(load_16(p), 16)); }
+  static F load(const int8_t* p) {
+    int32_t four = 0;
+    __builtin_memcpy(&four, p, sizeof(four));
+    const int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+  }
+  static F even(const Bf16* p) { return vreinterpretq_f32_u32(vshlq_n_u32(load_32(p), 16)); }
+  static F odd(const Bf16* p) { return vreinterpretq_f32_u32(vandq_u32(load_32(p), vdupq_n_u32(0xffff0000u))); }
   static F load(const F16* p) { return vcvt_f32_f16(vreinterpret_f16_u16(load_16(p))); }
   static void store(float* p, F v) { vst1q_f32(p, v); }
   static F set1(float v) { return vdupq_n_f32(v); }
@@ -67,6 +76,7 @@ struct Neon {
   static F to_float(I a) { return vcvtq_f32_s32(a); }
 
  private:
+  static uint32x4_t load_32(const void* p) { return vld1q_u32(static_cast<const uint32_t*>(p)); }
   static uint16x4_t load_16(const void* p) { return vld1_u16(static_cast<const uint16_t*>(p)); }
 };
 

@@ -42,6 +42,11 @@ const KernelSet neon_i8mm = {
     .add = add,
     .rope = rope,
     .log_sum_exp = log_sum_exp,
+    .attend_f32 = attend<NeonI8mm, float>,
+    .attend_bf16 = attend<NeonI8mm, Bf16>,
+    .attend_f16 = attend<NeonI8mm, F16>,
+    .attend_i8 = attend<NeonI8mm, int8_t>,
+    .attention_merge = attention_merge,
 };
 
 }  // namespace awq::kernels

@@ -1,17 +1,12 @@
 // What any CPU runs, and the plainest statement of what every other set computes.
-#include "kernels/generic.h"
+#include "kernels/attention.h"
 
 namespace awq::kernels {
 namespace {
 
 inline float load(float v) { return v; }
-struct Bf16 {
-  uint16_t bits;
-};
+inline float load(int8_t v) { return v; }
 inline float load(Bf16 v) { return float_of(uint32_t(v.bits) << 16); }
-struct F16 {
-  uint16_t bits;
-};
 // Exponent and mantissa moved into place and multiplied by 2^112: exact for every finite half, subnormals too.
 inline float load(F16 v) {
   const uint32_t rest = uint32_t(v.bits & 0x7fff) << 13;
@@ -46,6 +41,27 @@ void gemm(const Gemm& g) {
     for (int32_t m = 0; m < g.m; m += kTile)
       gemm_panel(g, b, g.c + m * g.c_row + n, min(kTile, g.m - m), g.a + m * g.a_row, min(kPanel, g.n - n));
 }
+
+/// What attention.h asks for, on vectors of four, which the compiler turns into the baseline's.
+struct Plain {
+  using F = float __attribute__((vector_size(16)));
+  static constexpr int kVecs = 4;
+  static constexpr int kAcc = 8;
+  static constexpr int kTokens = 2;
+  static F zero_f() { return F{}; }
+  template <class T>
+  static F load(const T* p) {
+    return F{awq::kernels::load(p[0]), awq::kernels::load(p[1]), awq::kernels::load(p[2]), awq::kernels::load(p[3])};
+  }
+  static F even(const Bf16* p) {
+    return F{awq::kernels::load(p[0]), awq::kernels::load(p[2]), awq::kernels::load(p[4]), awq::kernels::load(p[6])};
+  }
+  static F odd(const Bf16* p) { return even(p + 1); }
+  static void store(float* p, F v) { __builtin_memcpy(p, &v, sizeof(v)); }
+  static F set1(float v) { return F{v, v, v, v}; }
+  static F mul(F a, F b) { return a * b; }
+  static F fma(F a, F b, F c) { return c + a * b; }
+};
 
 // The lowest `bits` bits of n, reversed.
 constexpr int32_t reversed(int32_t n, int32_t bits) {
@@ -131,6 +147,11 @@ const KernelSet portable = {
     .add = add,
     .rope = rope,
     .log_sum_exp = log_sum_exp,
+    .attend_f32 = attend<Plain, float>,
+    .attend_bf16 = attend<Plain, Bf16>,
+    .attend_f16 = attend<Plain, F16>,
+    .attend_i8 = attend<Plain, int8_t>,
+    .attention_merge = attention_merge,
 };
 
 }  // namespace awq::kernels

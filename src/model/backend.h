@@ -26,7 +26,11 @@ class KvCache {
   virtual ~KvCache() = default;
   virtual int64_t bytes() const = 0;
   virtual std::unique_ptr<KvCache> clone() const = 0;  // the same content in memory of its own
+  /// What `bytes` will be once an empty cache holds that many positions.
+  virtual int64_t bytes_for(int64_t positions) const = 0;
 };
+/// The type named by --kv: "f32", "f16", "bf16" or "int8"; `otherwise` where the name is empty. Throws Error.
+DType kv_type(std::string_view name, DType otherwise);
 
 /// `tokens` consecutive rows of a batch, the first at position `first` of a sequence whose earlier positions `kv`
 /// holds.
@@ -54,7 +58,8 @@ class Backend {
   virtual std::unique_ptr<Linear> linear(const Weight& w, const Tensor* bias) = 0;
   /// y[i] = f[i](x): layers of this backend that share an input, so that it is prepared once.
   virtual void apply(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y) = 0;
-  /// `dtype` is f32, or f16 for half of the memory: 11 significant bits of keys and values.
+  /// `dtype` is what keys and values are stored in: f32, f16, bf16, or i8 with one scale a head and position.
+  /// Arithmetic is f32.
   virtual std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks, DType dtype = DType::f32) = 0;
 
   /// x[t] = table[tokens[t]] * scale; table f32, f16 or bf16 [vocab, dim]

@@ -1,18 +1,25 @@
 #include "model/cpu_attention.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numbers>
 
 #include "base/numeric.h"
 
 namespace awq {
 namespace {
 
+using kernels::AttentionPart;
+using kernels::kKvPage;
+using kernels::kMaxAttentionRows;
 using kernels::kPanel;
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+int64_t pages_for(int64_t positions) { return (positions + kKvPage - 1) / kKvPage; }
+int64_t padded(int64_t head_dim) { return round_up(head_dim, kPanel); }
 
 }  // namespace
 
@@ -21,77 +28,126 @@ CpuKvCache::CpuKvCache(std::span<const BlockSpec> blocks, DType dtype) : dtype_(
     blocks_.push_back({.heads = b.attention.kv_heads, .head_dim = b.attention.head_dim});
 }
 
+// int8 has two scales a position.
+int64_t CpuKvCache::head_bytes(const PerBlock& b) const {
+  const int64_t scales = dtype_ == DType::i8 ? 2 * int64_t(sizeof(float)) : 0;
+  return kKvPage * (2 * padded(b.head_dim) * int64_t(size_of(dtype_)) + scales);
+}
+
 int64_t CpuKvCache::bytes() const {
   int64_t n = 0;
-  for (const PerBlock& b : blocks_) n += b.k ? int64_t(b.k.bytes() + b.v.bytes()) : 0;
+  for (const PerBlock& b : blocks_)
+    for (const Tensor& page : b.pages) n += int64_t(page.bytes());
+  return n;
+}
+
+int64_t CpuKvCache::bytes_for(int64_t positions) const {
+  int64_t n = 0;
+  for (const PerBlock& b : blocks_) n += pages_for(positions) * b.heads * head_bytes(b);
   return n;
 }
 
 std::unique_ptr<KvCache> CpuKvCache::clone() const {
   auto copy = std::make_unique<CpuKvCache>(*this);
   for (PerBlock& b : copy->blocks_)
-    for (Tensor* t : {&b.k, &b.v})
-      if (*t) *t = t->clone();
+    for (Tensor& page : b.pages) page = page.clone();
   return copy;
 }
 
-// Exact at first (a window to score), doubling later: a chat of n tokens copies fewer than 2n of them.
 void CpuKvCache::reserve(int block, int64_t positions) {
   PerBlock& b = blocks_.at(size_t(block));
-  if (positions <= b.capacity) return;
-  const int64_t capacity = std::max(round_up(positions, kPanel), std::min<int64_t>(2 * b.capacity, b.capacity + 8192));
-  // 16 elements of padding: gemm may read past the last row of a head_dim that is no multiple of 16.
-  const auto grow = [&](Tensor& t) {
-    Tensor bigger = Tensor::zeros({b.heads * capacity * b.head_dim + kPanel}, dtype_);
-    const size_t from = size_t(b.capacity * b.head_dim) * size_of(dtype_),
-                 to = size_t(capacity * b.head_dim) * size_of(dtype_);
-    for (size_t h = 0; h < size_t(b.heads) && t; ++h) std::memcpy(bigger.data() + h * to, t.data() + h * from, from);
-    t = bigger;
-  };
-  grow(b.k);
-  grow(b.v);
-  b.capacity = capacity;
+  while (int64_t(b.pages.size()) < pages_for(positions))
+    b.pages.push_back(Tensor::empty({b.heads * head_bytes(b)}, DType::u8));
 }
 
 namespace {
 
-// Keys go to one lane of a panel, values to a row.
-template <class T, class Convert>
-void store_head(const float* k, const float* v, int64_t dim, T* panel, T* row, Convert convert) {
-  for (int64_t i = 0; i < dim; ++i) panel[i * kPanel] = convert(k[i]);
-  for (int64_t i = 0; i < dim; ++i) row[i] = convert(v[i]);
+/// Place in a unit of 2 x 16 elements: see kernels::AttentionStep.
+template <DType D>
+int64_t in_unit(int64_t half, int64_t lane) {
+  return D == DType::bf16 ? 2 * lane + half : half * kPanel + lane;
+}
+
+/// One position of one head. Keys past the head's width are 0, because queries multiply them.
+template <DType D, class T, class Convert>
+void store_head(const float* k, const float* v, int64_t width, int64_t at, T* page, Convert convert) {
+  const int64_t dim = padded(width);
+  T* keys = page + at / kPanel * kPanel * dim;
+  for (int64_t c = 0; c < dim; ++c)
+    keys[c / 2 * 2 * kPanel + in_unit<D>(c % 2, at % kPanel)] = c < width ? convert(k[c], 0) : T(0);
+  T* values = page + kKvPage * dim + at / 2 * 2 * kPanel;
+  for (int64_t c = 0; c < width; ++c)
+    values[c / kPanel * int64_t(kPanel) * kKvPage + in_unit<D>(at % 2, c % kPanel)] = convert(v[c], 1);
+}
+
+/// max |x| / 127, for round to nearest. NaN where x holds infinity or NaN, and with it every product.
+float int8_scale(const float* x, int64_t n) {
+  float top = 0, sum = 0;
+  for (int64_t i = 0; i < n; ++i) top = std::max(top, std::abs(x[i])), sum += x[i] * 0.f;
+  return top / 127.f + sum;
+}
+
+void store_head_i8(const float* k, const float* v, int64_t width, int64_t at, int8_t* page) {
+  auto* scales = reinterpret_cast<float*>(page + 2 * kKvPage * padded(width));
+  const float scale[2] = {int8_scale(k, width), int8_scale(v, width)};
+  const float inverse[2] = {scale[0] > 0 ? 1 / scale[0] : 0.f, scale[1] > 0 ? 1 / scale[1] : 0.f};
+  store_head<DType::i8>(k, v, width, at, page, [&](float x, int which) {
+    return int8_t(inverse[which] > 0 ? std::clamp(std::nearbyint(x * inverse[which]), -127.f, 127.f) : 0.f);
+  });
+  scales[at] = scale[0];
+  scales[kKvPage + at] = scale[1];
 }
 
 }  // namespace
 
 void CpuKvCache::put(int block, int64_t position, const float* k, const float* v) {
   PerBlock& b = blocks_[size_t(block)];
-  for (int64_t h = 0; h < b.heads; ++h, k += b.head_dim, v += b.head_dim) {
-    const int64_t panel = (h * b.capacity + position / kPanel * kPanel) * b.head_dim + position % kPanel;
-    const int64_t row = (h * b.capacity + position) * b.head_dim;
-    if (dtype_ == DType::f32) {
-      store_head(k, v, b.head_dim, b.k.as<float>().data() + panel, b.v.as<float>().data() + row,
-                 [](float f) { return f; });
-    } else {
-      auto* keys16 = reinterpret_cast<uint16_t*>(b.k.data());
-      store_head(k, v, b.head_dim, keys16 + panel, reinterpret_cast<uint16_t*>(b.v.data()) + row, f32_to_f16);
-    }
+  const int64_t at = position % kKvPage, d = b.head_dim;
+  std::byte* page = b.pages[size_t(position / kKvPage)].data();
+  for (int64_t h = 0; h < b.heads; ++h, k += d, v += d, page += head_bytes(b)) {
+    auto* page16 = reinterpret_cast<uint16_t*>(page);
+    if (dtype_ == DType::f32)
+      store_head<DType::f32>(k, v, d, at, reinterpret_cast<float*>(page), [](float x, int) { return x; });
+    else if (dtype_ == DType::bf16)
+      store_head<DType::bf16>(k, v, d, at, page16, [](float x, int) { return f32_to_bf16(x); });
+    else if (dtype_ == DType::f16)
+      store_head<DType::f16>(k, v, d, at, page16, [](float x, int) { return f32_to_f16(x); });
+    else
+      store_head_i8(k, v, d, at, reinterpret_cast<int8_t*>(page));
   }
 }
 
 namespace {
 
-/// Consecutive tokens of one sequence and the query heads that read one kv head: one softmax(q k^T) v.
+/// Up to kMaxAttentionRows queries of one sequence that read one kv head: row i is token i / share of the sequence's
+/// new ones and query head i % share of the group.
 struct Tile {
-  const CpuKvCache* kv;
-  int64_t row;    // of the batch
-  int64_t first;  // position of the first token
-  int tokens, head;
+  const Sequence* sequence;
+  int64_t row;  // of the sequence's first token in the batch
+  int head;
+  int64_t begin, end;            // rows
+  int64_t page_begin, page_end;  // what they see
+  int64_t pages() const { return page_end - page_begin; }
 };
 
-constexpr int kTileRows =
-    48;  // queries a tile: enough to reuse keys and values, few enough for the scores to stay in L2
+/// Memory of one AttentionPart.
+class Part {
+ public:
+  Part(int64_t rows, int64_t dim)
+      : rows_(rows), dim_(dim), data_(std::make_unique_for_overwrite<float[]>(size_t(rows * (dim + 2)))) {}
+  AttentionPart view() const { return {data_.get(), data_.get() + rows_, data_.get() + 2 * rows_}; }
+  void clear() {  // nothing seen
+    std::fill_n(data_.get(), rows_ * (dim_ + 2), 0.f);
+    std::fill_n(data_.get(), rows_, -std::numeric_limits<float>::infinity());
+  }
 
+ private:
+  int64_t rows_, dim_;
+  std::unique_ptr<float[]> data_;
+};
+
+// Flash attention: page by page, each with its own maximum, merged in the order of pages. Pages lie at fixed positions,
+// so that the result depends neither on how tokens came in chunks nor on threads.
 class AttentionJob {
  public:
   AttentionJob(const kernels::KernelSet& k, const Tensor& q, int block, const AttentionSpec& spec, Tensor& y)
@@ -100,62 +156,71 @@ class AttentionJob {
         y_(y.as<float>().data()),
         block_(block),
         spec_(spec),
-        share_(spec.heads / spec.kv_heads) {}
+        share_(spec.heads / spec.kv_heads),
+        dim_(padded(spec.head_dim)) {}
 
-  void operator()(const Tile& t) const {
-    const int64_t d = spec_.head_dim, rows = int64_t(t.tokens) * share_, end = t.first + t.tokens;
-    const int64_t begin = spec_.window ? std::max<int64_t>(0, t.first - *spec_.window + 1) / kPanel * kPanel : 0;
-    const int64_t n = end - begin, n_row = round_up(n, kPanel);
-    std::vector<float> queries(size_t(rows * d)), scores(size_t(rows * n_row)), out(size_t(rows * d));
-    gather(t, queries.data());
-    const auto gemm = t.kv->dtype() == DType::f32 ? kernels_.gemm_f32 : kernels_.gemm_f16;
-    gemm({.a = queries.data(),
-          .a_row = d,
-          .b = t.kv->keys(block_, t.head, begin),
-          .b_panel = d * kPanel,
-          .b_k = kPanel,
-          .c = scores.data(),
-          .c_row = n_row,
-          .m = int32_t(rows),
-          .n = int32_t(n),
-          .k = int32_t(d),
-          .accumulate = false});
-    mask(t, begin, n, scores.data(), n_row);
-    kernels_.softmax(scores.data(), n_row, int32_t(rows), int32_t(n));
-    gemm({.a = scores.data(),
-          .a_row = n_row,
-          .b = t.kv->values(block_, t.head, begin),
-          .b_panel = kPanel,
-          .b_k = d,
-          .c = out.data(),
-          .c_row = d,
-          .m = int32_t(rows),
-          .n = int32_t(d),
-          .k = int32_t(n),
-          .accumulate = false});
-    scatter(t, out.data());
+  /// A tile by itself. Scratch is a few tiles of queries, whatever the context.
+  void whole(const Tile& t) const {
+    const Part part(t.end - t.begin, dim_);
+    const std::vector<float> queries = gather(t);
+    Part sum(t.end - t.begin, dim_);
+    sum.clear();
+    for (int64_t page = t.page_begin; page < t.page_end; ++page) {
+      step(t, queries, page, part.view());
+      merge(t, part, sum);
+    }
+    scatter(t, sum.view());
   }
+  void one_page(const Tile& t, int64_t page, const Part& part) const { step(t, gather(t), page, part.view()); }
+  void merge_all(const Tile& t, std::span<const Part> parts) const {
+    Part sum(t.end - t.begin, dim_);
+    sum.clear();
+    for (const Part& part : parts) merge(t, part, sum);
+    scatter(t, sum.view());
+  }
+  Part part_of(const Tile& t) const { return {t.end - t.begin, dim_}; }
 
  private:
-  const float* query(const Tile& t, int64_t i) const { return q_ + offset(t, i); }
-  int64_t offset(const Tile& t, int64_t i) const {  // row i of the tile: token i / share, head i % share of the group
-    return (t.row + i / share_) * spec_.q_rows() + (int64_t(t.head) * share_ + i % share_) * spec_.head_dim;
+  int64_t offset(const Tile& t, int64_t i) const {
+    return (t.row + i / share_) * spec_.q_rows() + (t.head * share_ + i % share_) * spec_.head_dim;
   }
-  void gather(const Tile& t, float* out) const {
-    for (int64_t i = 0; i < int64_t(t.tokens) * share_; ++i)
-      for (int64_t c = 0; c < spec_.head_dim; ++c) *out++ = query(t, i)[c] * spec_.query_scale;
+  // Weights are powers of 2: log2 e goes into the queries together with the scale.
+  std::vector<float> gather(const Tile& t) const {
+    const auto scale = float(double(spec_.query_scale) * std::numbers::log2e);
+    std::vector<float> out(size_t((t.end - t.begin) * dim_));
+    for (int64_t i = t.begin; i < t.end; ++i)
+      for (int64_t c = 0; c < spec_.head_dim; ++c) out[size_t((i - t.begin) * dim_ + c)] = q_[offset(t, i) + c] * scale;
+    return out;
   }
-  void scatter(const Tile& t, const float* out) const {
-    for (int64_t i = 0; i < int64_t(t.tokens) * share_; ++i)
-      std::memcpy(y_ + offset(t, i), out + i * spec_.head_dim, size_t(spec_.head_dim) * sizeof(float));
+  void step(const Tile& t, const std::vector<float>& queries, int64_t page, const AttentionPart& to) const {
+    int32_t first[kMaxAttentionRows], last[kMaxAttentionRows];
+    for (int64_t i = t.begin; i < t.end; ++i) {
+      const int64_t end = t.sequence->first + i / share_ + 1, begin = spec_.window ? end - *spec_.window : 0;
+      first[i - t.begin] = int32_t(std::clamp<int64_t>(begin - page * kKvPage, 0, kKvPage));
+      last[i - t.begin] = int32_t(std::clamp<int64_t>(end - page * kKvPage, 0, kKvPage));
+    }
+    const auto& kv = static_cast<const CpuKvCache&>(*t.sequence->kv);
+    kernel(kv.dtype())({.page = kv.page(block_, t.head, page),
+                        .q = queries.data(),
+                        .first = first,
+                        .last = last,
+                        .rows = int32_t(t.end - t.begin),
+                        .dim = int32_t(dim_),
+                        .to = to});
   }
-  void mask(const Tile& t, int64_t begin, int64_t n, float* scores, int64_t row) const {
-    constexpr float hidden = -std::numeric_limits<float>::infinity();
-    for (int64_t i = 0; i < int64_t(t.tokens) * share_; ++i) {
-      const int64_t last = t.first + i / share_ - begin;
-      const int64_t first = spec_.window ? std::max<int64_t>(0, last - *spec_.window + 1) : 0;
-      std::fill(scores + i * row, scores + i * row + first, hidden);
-      std::fill(scores + i * row + last + 1, scores + i * row + n, hidden);
+  void (*kernel(DType t) const)(const kernels::AttentionStep&) {
+    return t == DType::f32    ? kernels_.attend_f32
+           : t == DType::bf16 ? kernels_.attend_bf16
+           : t == DType::f16  ? kernels_.attend_f16
+                              : kernels_.attend_i8;
+  }
+  void merge(const Tile& t, const Part& part, const Part& into) const {
+    kernels_.attention_merge(part.view(), int32_t(t.end - t.begin), int32_t(dim_), into.view());
+  }
+  void scatter(const Tile& t, const AttentionPart& sum) const {
+    for (int64_t i = t.begin; i < t.end; ++i) {
+      const int64_t r = i - t.begin;
+      for (int64_t c = 0; c < spec_.head_dim; ++c) y_[offset(t, i) + c] = sum.out[r * dim_ + c] / sum.sum[r];
     }
   }
 
@@ -164,23 +229,59 @@ class AttentionJob {
   float* y_;
   int block_;
   const AttentionSpec& spec_;
-  int64_t share_;
+  int64_t share_, dim_;
 };
 
 std::vector<Tile> tiles_of(Batch batch, const AttentionSpec& spec) {
-  const int step = std::max(1, kTileRows / (spec.heads / spec.kv_heads));
+  const int64_t share = spec.heads / spec.kv_heads;
   std::vector<Tile> tiles;
   int64_t row = 0;
   for (const Sequence& s : batch) {
     for (int head = 0; head < spec.kv_heads; ++head)
-      for (int t = 0; t < s.tokens; t += step)
-        tiles.push_back(
-            {static_cast<const CpuKvCache*>(s.kv), row + t, int64_t(s.first) + t, std::min(step, s.tokens - t), head});
+      for (int64_t i = 0; i < s.tokens * share; i += kMaxAttentionRows) {
+        const int64_t end = std::min<int64_t>(i + kMaxAttentionRows, s.tokens * share);
+        const int64_t seen = spec.window ? std::max<int64_t>(0, s.first + i / share + 1 - *spec.window) : 0;
+        tiles.push_back({&s, row, head, i, end, seen / kKvPage, pages_for(s.first + (end - 1) / share + 1)});
+      }
     row += s.tokens;
   }
   // Long tiles first, so that no thread is left with the longest one at the end.
-  std::stable_sort(tiles.begin(), tiles.end(), [](const Tile& a, const Tile& b) { return a.first > b.first; });
+  std::stable_sort(tiles.begin(), tiles.end(), [](const Tile& a, const Tile& b) { return a.pages() > b.pages(); });
   return tiles;
+}
+
+/// The parts of a tile whose pages are taken by several threads; who finishes the last one merges them.
+struct SplitTile {
+  SplitTile(const AttentionJob& job, const Tile& t) : tile(t), left(int(t.pages())) {
+    for (int64_t p = 0; p < t.pages(); ++p) parts.push_back(job.part_of(t));
+  }
+  void run(const AttentionJob& job, int64_t page) {
+    job.one_page(tile, tile.page_begin + page, parts[size_t(page)]);
+    if (left.fetch_sub(1, std::memory_order_acq_rel) == 1) job.merge_all(tile, parts);
+  }
+  const Tile& tile;
+  std::vector<Part> parts;
+  std::atomic<int> left;
+};
+
+// A tile that is more than its share of the work, a quarter of a thread's, is split into pages (decoding, long
+// sequences beside short ones); there are fewer than 4 x threads of these. Both ways give the same bits.
+void run_tiles(ThreadPool& pool, const std::vector<Tile>& tiles, const AttentionJob& job) {
+  int64_t all = 0;
+  for (const Tile& t : tiles) all += t.pages();
+  std::vector<std::unique_ptr<SplitTile>> split;
+  std::vector<std::pair<SplitTile*, int64_t>> units;
+  for (const Tile& t : tiles) {
+    if (pool.size() == 1 || t.pages() * 4 * pool.size() <= all) break;  // the rest is no longer
+    split.push_back(std::make_unique<SplitTile>(job, t));
+    for (int64_t p = 0; p < t.pages(); ++p) units.emplace_back(split.back().get(), p);
+  }
+  pool.each(int64_t(units.size() + tiles.size() - split.size()), [&](int64_t i) {
+    if (size_t(i) < units.size())
+      units[size_t(i)].first->run(job, units[size_t(i)].second);
+    else
+      job.whole(tiles[size_t(i) - units.size() + split.size()]);
+  });
 }
 
 void store(ThreadPool& pool, const Tensor& k, const Tensor& v, Batch batch, int block, const AttentionSpec& spec) {
@@ -205,9 +306,7 @@ void store(ThreadPool& pool, const Tensor& k, const Tensor& v, Batch batch, int 
 void cpu_attention(ThreadPool& pool, const kernels::KernelSet& kernels, const Tensor& q, const Tensor& k,
                    const Tensor& v, Batch batch, int block, const AttentionSpec& spec, Tensor& y) {
   store(pool, k, v, batch, block, spec);
-  const std::vector<Tile> tiles = tiles_of(batch, spec);
-  const AttentionJob job(kernels, q, block, spec, y);
-  pool.each(int64_t(tiles.size()), [&](int64_t i) { job(tiles[size_t(i)]); });
+  run_tiles(pool, tiles_of(batch, spec), AttentionJob(kernels, q, block, spec, y));
 }
 
 }  // namespace awq

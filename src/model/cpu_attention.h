@@ -5,33 +5,31 @@
 
 namespace awq {
 
-/// Keys in panels of 16 positions [kv_heads][capacity / 16][head_dim][16] and values [kv_heads][capacity][head_dim]:
-/// both are what a gemm reads as its matrix b, so attention is two matrix products and a softmax.
+/// Pages of kKvPage positions: in each block one piece of memory a page, all kv heads after each other in the form of
+/// kernels::AttentionStep. A cache grows by whole pages, so growing never copies, the peak is what it holds, and only
+/// pages that are written to become resident.
 class CpuKvCache final : public KvCache {
  public:
   CpuKvCache(std::span<const BlockSpec> blocks, DType dtype);
   int64_t bytes() const override;
   std::unique_ptr<KvCache> clone() const override;
+  int64_t bytes_for(int64_t positions) const override;
   /// Makes room for `positions` and keeps what is there.
   void reserve(int block, int64_t positions);
-  /// k, v: kv_rows values of one position.
+  /// k, v: kv_rows values of one position. Different positions may be put by different threads.
   void put(int block, int64_t position, const float* k, const float* v);
   DType dtype() const { return dtype_; }
-  const void* keys(int block, int head, int64_t position) const {
-    return at(blocks_[size_t(block)], &PerBlock::k, head, position);
-  }  // position a multiple of 16
-  const void* values(int block, int head, int64_t position) const {
-    return at(blocks_[size_t(block)], &PerBlock::v, head, position);
+  const void* page(int block, int head, int64_t index) const {
+    const PerBlock& b = blocks_[size_t(block)];
+    return b.pages[size_t(index)].data() + head * head_bytes(b);
   }
 
  private:
   struct PerBlock {
-    int64_t heads = 0, head_dim = 0, capacity = 0;
-    Tensor k{}, v{};
+    int64_t heads = 0, head_dim = 0;
+    std::vector<Tensor> pages{};
   };
-  const std::byte* at(const PerBlock& b, Tensor PerBlock::*t, int64_t head, int64_t position) const {
-    return (b.*t).data() + size_t((head * b.capacity + position) * b.head_dim) * size_of(dtype_);
-  }
+  int64_t head_bytes(const PerBlock& b) const;
   DType dtype_;
   std::vector<PerBlock> blocks_;
 };

@@ -1,5 +1,5 @@
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "base/numeric.h"
 #include "base/parallel.h"
@@ -22,6 +22,13 @@ void copy_row(const Tensor& table, int64_t row, float scale, float* out) {
     for (int64_t i = 0; i < dim; ++i) out[i] = (half ? f16_to_f32(in[i]) : bf16_to_f32(in[i])) * scale;
   }
 }
+
+/// Cosines and sines [positions][frequencies] of a batch's angles.
+struct RopeTable {
+  std::vector<float> frequencies;
+  std::vector<int> positions;
+  std::vector<float> cosines, sines;
+};
 
 class CpuBackend final : public Backend {
  public:
@@ -57,19 +64,12 @@ class CpuBackend final : public Backend {
   }
 
   void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim) override {
-    const int64_t width = x.shape()[1];
-    const std::vector<int> at = positions(batch);
+    const int64_t width = x.shape()[1], half = int64_t(frequencies.size());
+    const RopeTable& table = rope_table(batch, frequencies);
     rows(x.shape()[0], width, [&](int64_t b, int64_t e) {
-      std::vector<float> cosines(frequencies.size()), sines(frequencies.size());
-      for (int64_t t = b; t < e; ++t) {
-        for (size_t i = 0; i < frequencies.size(); ++i) {
-          const float angle = float(at[size_t(t)]) * frequencies[i];
-          cosines[i] = std::cos(angle);
-          sines[i] = std::sin(angle);
-        }
-        kernels_.rope(x.as<float>().data() + t * width, cosines.data(), sines.data(), int32_t(width / head_dim),
-                      head_dim, int32_t(2 * frequencies.size()));
-      }
+      for (int64_t t = b; t < e; ++t)
+        kernels_.rope(x.as<float>().data() + t * width, table.cosines.data() + t * half, table.sines.data() + t * half,
+                      int32_t(width / head_dim), head_dim, int32_t(2 * half));
     });
   }
 
@@ -113,9 +113,38 @@ class CpuBackend final : public Backend {
     return at;
   }
 
+  // All blocks of a forward pass turn queries and keys by the same angles (by two sets of them in Gemma 3).
+  const RopeTable& rope_table(Batch batch, std::span<const float> frequencies) {
+    std::vector<int> at = positions(batch);
+    auto table = std::find_if(tables_.begin(), tables_.end(),
+                              [&](const RopeTable& t) { return std::ranges::equal(t.frequencies, frequencies); });
+    if (table != tables_.end() && table->positions == at) return *table;
+    if (table == tables_.end()) {
+      if (tables_.size() == kRopeTables) tables_.erase(tables_.begin());
+      table = tables_.insert(tables_.end(), RopeTable{{frequencies.begin(), frequencies.end()}, {}, {}, {}});
+    }
+    table->positions = std::move(at);
+    fill(*table);
+    return *table;
+  }
+  void fill(RopeTable& t) {
+    const size_t half = t.frequencies.size(), n = t.positions.size() * half;
+    t.cosines.resize(n);
+    t.sines.resize(n);
+    rows(int64_t(t.positions.size()), int64_t(half) * 16, [&](int64_t b, int64_t e) {  // a cosine costs about 16 values
+      for (size_t i = size_t(b) * half; i < size_t(e) * half; ++i) {
+        const float angle = float(t.positions[i / half]) * t.frequencies[i % half];
+        t.cosines[i] = std::cos(angle);
+        t.sines[i] = std::sin(angle);
+      }
+    });
+  }
+
+  static constexpr size_t kRopeTables = 4;
   const kernels::KernelSet& kernels_;
   ThreadPool& pool_;
   Activations activations_;
+  std::vector<RopeTable> tables_;
 };
 
 }  // namespace
@@ -131,6 +160,14 @@ Activations activations_of(std::string_view name) {
   if (name == "bf16") return Activations::bf16;
   if (name == "int8") return Activations::int8;
   fail("activations", "--activations: \"{}\" is not known; give int16, bf16 or int8", name);
+}
+
+DType kv_type(std::string_view name, DType otherwise) {
+  if (name.empty()) return otherwise;
+  for (const auto& [text, type] :
+       {std::pair("f32", DType::f32), {"f16", DType::f16}, {"bf16", DType::bf16}, {"int8", DType::i8}})
+    if (name == text) return type;
+  fail("kv cache", "--kv: \"{}\" is no type of a KV cache; choose f32, f16, bf16 or int8", name);
 }
 
 std::unique_ptr<Backend> cpu_backend(ThreadPool& pool, const kernels::KernelSet& kernels, Activations activations) {

@@ -82,9 +82,12 @@ TEST(LogitsCheck, FindsAWrongHead) {
 
 TEST(LogitsCheck, FindsAWrongAttention) {
   const KernelSet set = broken([](KernelSet& s) {
-    s.softmax = [](float* x, ptrdiff_t row, int32_t rows, int32_t n) {
-      portable().softmax(x, row, rows, std::max(1, n - 1));
-      for (int32_t r = 0; r < rows && n > 1; ++r) x[r * row + n - 1] = 0;
+    s.attend_bf16 = [](const kernels::AttentionStep& a) {  // blind to the last position, but where it is the only one
+      std::vector<int32_t> last(a.last, a.last + a.rows);
+      for (int32_t r = 0; r < a.rows; ++r) last[size_t(r)] -= last[size_t(r)] - a.first[r] > 1;
+      kernels::AttentionStep fewer = a;
+      fewer.last = last.data();
+      portable().attend_bf16(fewer);
     };
   });
   EXPECT_FALSE(check(set).agrees());

@@ -28,6 +28,9 @@ inline To convert16(From from, Convert convert) {
 inline simde__m512i emulated_cvtepu8_epi32(__m128i a) {
   return convert16<simde__m512i>(a, [](uint32_t v) { return v; });
 }
+inline simde__m512i emulated_cvtepi8_epi32(__m128i a) {
+  return convert16<simde__m512i>(a, [](uint32_t v) { return int32_t(int8_t(v)); });
+}
 inline simde__m512i emulated_cvtepu16_epi32(__m256i a) {
   return convert16<simde__m512i>(a, [](uint32_t v) { return v; });
 }
@@ -41,6 +44,7 @@ inline simde__m512 emulated_cvtph_ps(__m256i a) {
 }  // namespace
 
 #define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
+#define _mm512_cvtepi8_epi32 emulated_cvtepi8_epi32
 #define _mm512_cvtepu16_epi32 emulated_cvtepu16_epi32
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps
 #define _mm512_cvtph_ps emulated_cvtph_ps
