@@ -9,12 +9,13 @@
 namespace awq {
 
 /// A folder of config.json, safetensors and side files. A format derives from it, checks in its constructor that the
-/// files hold exactly the tensors it knows, and overrides `weight` where matrices are not plain tensors.
+/// files hold exactly the tensors it knows, and overrides `weight` and `pieces` where matrices are not plain tensors.
 class FolderCheckpoint : public Checkpoint {
  public:
   const nlohmann::json& config() const override { return config_; }
   const ModelSpec& spec() const override { return spec_; }
   Weight weight(int block, Param param) const override { return files_.tensor(name(block, param) + ".weight"); }
+  Pieces pieces(int block, Param param) const override;
   Tensor bias(int block, Param param) const override {
     return files_.tensor(name(block, param) + ".bias").to(DType::f32);
   }

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <system_error>
@@ -98,6 +99,21 @@ size_t read_some(int fd, std::span<char> buffer, const fs::path& path) {
   }
 }
 
+struct Unmap {
+  size_t size;
+  void operator()(const void* p) const { ::munmap(const_cast<void*>(p), size); }
+};
+
+/// Takes the pages of [begin, end) out of the mapping that `whole` is. A fault maps the pages around it as well, by
+/// default all of an aligned 64 kB; those that others still read are mapped again when they do.
+void forget(std::span<const std::byte> part, std::span<const std::byte> whole) {
+  constexpr size_t kAround = 64 << 10;  // an upper bound of the page size, too
+  const auto first = size_t(part.data() - whole.data());
+  const size_t begin = first / kAround * kAround;
+  const size_t end = std::min(whole.size(), (first + part.size() + kAround - 1) / kAround * kAround);
+  ::madvise(const_cast<std::byte*>(whole.data()) + begin, end - begin, MADV_DONTNEED);  // a failure costs memory only
+}
+
 }  // namespace
 
 MappedFile::MappedFile(const fs::path& path) : path_(path) {
@@ -111,8 +127,15 @@ MappedFile::MappedFile(const fs::path& path) : path_(path) {
   const auto size = size_t(info.st_size);
   void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
   if (address == MAP_FAILED) fail_system("open", path, errno);
-  owner_ = std::shared_ptr<const void>(address, [size](const void* p) { ::munmap(const_cast<void*>(p), size); });
+  owner_ = std::shared_ptr<const void>(address, Unmap{size});
   bytes_ = {static_cast<const std::byte*>(address), size};
+}
+
+std::shared_ptr<const void> read_once(std::span<const std::byte> part, std::shared_ptr<const void> owner) {
+  const auto* mapping = std::get_deleter<Unmap>(owner);
+  if (!mapping) return owner;
+  const std::span whole(static_cast<const std::byte*>(owner.get()), mapping->size);
+  return {part.data(), [part, whole, owner = std::move(owner)](const void*) { forget(part, whole); }};
 }
 
 std::string read_text(const fs::path& path, uint64_t limit) {

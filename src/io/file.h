@@ -23,6 +23,10 @@ class MappedFile {
   std::shared_ptr<const void> owner_;
 };
 
+/// An owner of `part` of a file that will be read once: `owner`, and when the last copy goes, the mapped pages leave
+/// this process (not the system's cache). Memory that no MappedFile has mapped is left alone.
+std::shared_ptr<const void> read_once(std::span<const std::byte> part, std::shared_ptr<const void> owner);
+
 /// A text file of at most `limit` bytes.
 std::string read_text(const std::filesystem::path& path, uint64_t limit = uint64_t(256) << 20);
 

@@ -347,23 +347,25 @@ const GgufTensor& Gguf::at(std::string_view name) const {
   fail("gguf", "{}: the tensor {} is missing; the file is incomplete or of another architecture", path_.string(), name);
 }
 
-Tensor Gguf::tensor(const GgufTensor& t) const { return read(t, 0, t.shape); }
+Tensor Gguf::tensor(const GgufTensor& t) const { return read(t, t.data, t.shape, owner_); }
 
 Tensor Gguf::rows(const GgufTensor& t, int64_t begin, int64_t end) const {
   const int64_t row = t.shape.elements() / t.shape[0];
   if (begin < 0 || begin > end || end > t.shape[0] || row % t.type->length)
     fail("gguf", "{}: rows {} to {} of {} {} {}", path_.string(), begin, end, t.name, t.type->name, t.shape.text());
-  return read(t, begin * (row / t.type->length), with_rows(t.shape, end - begin));
+  const int64_t row_bytes = row / t.type->length * t.type->bytes;
+  const auto part = t.data.subspan(size_t(begin * row_bytes), size_t((end - begin) * row_bytes));
+  return read(t, part, with_rows(t.shape, end - begin), read_once(part, owner_));
 }
 
-Tensor Gguf::read(const GgufTensor& t, int64_t first_block, const Shape& shape) const {
+Tensor Gguf::read(const GgufTensor& t, std::span<const std::byte> blocks, const Shape& shape,
+                  std::shared_ptr<const void> owner) const {
   if (!t.type->dequantize)
     fail("gguf", "{}: {} is stored as {}; this version reads {}", path_.string(), t.name, t.type->name,
          readable_ggml_types());
-  const std::byte* from = t.data.data() + first_block * t.type->bytes;
-  if (t.type->length == 1) return Tensor::wrap(from, shape, shared_dtype(t.type->name), owner_);
+  if (t.type->length == 1) return Tensor::wrap(blocks.data(), shape, shared_dtype(t.type->name), std::move(owner));
   Tensor out = Tensor::empty(shape, DType::f32);
-  t.type->dequantize(from, shape.elements() / t.type->length, out.as<float>().data());
+  t.type->dequantize(blocks.data(), shape.elements() / t.type->length, out.as<float>().data());
   return out;
 }
 

@@ -4,7 +4,7 @@
 #include <string_view>
 
 #include "model/spec.h"
-#include "quant/qmatrix.h"
+#include "quant/pieces.h"
 
 namespace awq {
 
@@ -48,7 +48,9 @@ class Backend {
   virtual Tensor empty(Shape shape) = 0;
 
   /// `bias` may be null; else f32 [rows].
-  virtual std::unique_ptr<Linear> linear(const Weight& w, const Tensor* bias) = 0;
+  virtual std::unique_ptr<Linear> linear(const Pieces& w, const Tensor* bias) = 0;
+  std::unique_ptr<Linear> linear(const Weight& w, const Tensor* bias) { return linear(pieces_of(w), bias); }
+  virtual int64_t linear_bytes(const Pieces& w) const = 0;  // of the result; reads none of them
   /// `dtype` is f32, or f16 for half of the memory: 11 significant bits of keys and values.
   virtual std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks, DType dtype = DType::f32) = 0;
 

@@ -6,16 +6,6 @@
 namespace awq {
 
 /// Matrices packed in the panels of kernels.h: f32, f16 or bf16 as given, or 4-bit codes.
-std::unique_ptr<Linear> cpu_linear(const Weight& w, const Tensor* bias, ThreadPool& pool, const kernels::KernelSet& k);
-
-/// The stream of kernels::PackedInt for a matrix of 4- or 8-bit codes; groups wider than kMaxActGroup are split, their
-/// scale and zero repeated. Scales stay 16-bit where the matrix has float16 ones.
-struct PackedMatrix {
-  Tensor stream;  // u8
-  int32_t rows = 0, cols = 0, group = 0, bits = 4;
-  bool half_scales = true;
-  kernels::PackedInt view() const { return {stream.as<uint8_t>().data(), rows, cols, group, bits, half_scales}; }
-};
-PackedMatrix pack_int(const QMatrix& q, ThreadPool& pool);
+std::unique_ptr<Linear> cpu_linear(const Pieces& w, const Tensor* bias, ThreadPool& pool, const kernels::KernelSet& k);
 
 }  // namespace awq
