@@ -19,24 +19,32 @@ V zip(V a, V b, std::integer_sequence<int, i...>) {
   return __builtin_shufflevector(a, b, ((second ? n / 2 : 0) + i / 2 + (i % 2 ? n : 0))...);
 }
 
-/// A square of n by n lanes. Zipping vector i with vector i + n / 2 rotates the bits of (row, column) by one place;
-/// log2(n) times exchange row and column.
+/// One step for a square of n vectors: zipping vector i with vector i + n / 2 rotates the bits of (row, column) by one
+/// place, so that log2(n) steps exchange row and column. Inlined, or the square would go through memory.
+template <class V, int n>
+[[gnu::always_inline]] inline void rotate(V (&v)[n]) {
+  constexpr std::make_integer_sequence<int, n> lanes;
+  V w[n];
+#pragma GCC unroll 8
+  for (int i = 0; i < n / 2; ++i) {
+    w[2 * i] = zip<false>(v[i], v[i + n / 2], lanes);
+    w[2 * i + 1] = zip<true>(v[i], v[i + n / 2], lanes);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < n; ++i) v[i] = w[i];
+}
+
 template <class T>
 void square(const T* from, ptrdiff_t from_row, T* to, ptrdiff_t to_row) {
-  using Vector = typename Lanes<T>::Vector;
   constexpr int n = Lanes<T>::kCount;
-  constexpr std::make_integer_sequence<int, n> lanes;
-  Vector v[n], w[n];
+  typename Lanes<T>::Vector v[n];
+#pragma GCC unroll 16
   for (int i = 0; i < n; ++i) std::memcpy(&v[i], from + i * from_row, 16);
-#pragma GCC unroll 4
-  for (int step = 1; step < n; step *= 2) {
-#pragma GCC unroll 8
-    for (int i = 0; i < n / 2; ++i) {
-      w[2 * i] = zip<false>(v[i], v[i + n / 2], lanes);
-      w[2 * i + 1] = zip<true>(v[i], v[i + n / 2], lanes);
-    }
-    std::memcpy(v, w, sizeof v);
-  }
+  rotate(v);
+  rotate(v);
+  if constexpr (n >= 8) rotate(v);
+  if constexpr (n >= 16) rotate(v);
+#pragma GCC unroll 16
   for (int i = 0; i < n; ++i) std::memcpy(to + i * to_row, &v[i], 16);
 }
 
@@ -46,8 +54,8 @@ template <class T>
 void transpose(const T* from, ptrdiff_t from_row, int64_t rows, int64_t cols, T* to, ptrdiff_t to_row) {
   constexpr int64_t n = Lanes<T>::kCount;
   const int64_t whole_rows = rows / n * n, whole_cols = cols / n * n;
-  for (int64_t c = 0; c < whole_cols; c += n)
-    for (int64_t r = 0; r < whole_rows; r += n) square(from + r * from_row + c, from_row, to + c * to_row + r, to_row);
+  for (int64_t r = 0; r < whole_rows; r += n)
+    for (int64_t c = 0; c < whole_cols; c += n) square(from + r * from_row + c, from_row, to + c * to_row + r, to_row);
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = r < whole_rows ? whole_cols : 0; c < cols; ++c) to[c * to_row + r] = from[r * from_row + c];
 }
