@@ -110,6 +110,11 @@ std::string FolderCheckpoint::name(int block, Param param) const {
   return under_head && files_.find(head + ".weight") ? head : own;
 }
 
+Weight FolderCheckpoint::weight(int block, Param param) const {
+  const std::string tensor = name(block, param) + ".weight";
+  return is_norm(param.role) ? vector(tensor) : files_.tensor(tensor);
+}
+
 Pieces FolderCheckpoint::pieces(int block, Param param) const {
   const std::string tensor = name(block, param) + ".weight";
   const SafetensorsEntry& e = files_.find(tensor)->entries().find(tensor)->second;

@@ -14,11 +14,9 @@ class FolderCheckpoint : public Checkpoint {
  public:
   const nlohmann::json& config() const override { return config_; }
   const ModelSpec& spec() const override { return spec_; }
-  Weight weight(int block, Param param) const override { return files_.tensor(name(block, param) + ".weight"); }
+  Weight weight(int block, Param param) const override;
   Pieces pieces(int block, Param param) const override;
-  Tensor bias(int block, Param param) const override {
-    return files_.tensor(name(block, param) + ".bias").to(DType::f32);
-  }
+  Tensor bias(int block, Param param) const override { return vector(name(block, param) + ".bias").to(DType::f32); }
   std::vector<TensorInfo> tensors() const override;
   /// Every regular file of the folder but config.json, the weights in whatever format and what describes them
   /// (*.index.json, quant_config.json): beside new weights they would be wrong. Pickles (.bin, .pt, .pth, .ckpt, .pkl)
@@ -34,6 +32,11 @@ class FolderCheckpoint : public Checkpoint {
   const std::filesystem::path& folder() const { return folder_; }
 
  private:
+  /// A fault maps up to 2 MB around it: what is small and converted at once must not keep them.
+  Tensor vector(const std::string& tensor) const {
+    return files_.rows(tensor, 0, files_.find(tensor)->entries().find(tensor)->second.shape[0]);
+  }
+
   std::filesystem::path folder_;
   nlohmann::json config_;
   ModelSpec spec_;
