@@ -99,43 +99,47 @@ size_t read_some(int fd, std::span<char> buffer, const fs::path& path) {
   }
 }
 
+/// What a mapping's owner ends with, and how read_part knows the file.
 struct Unmap {
+  std::shared_ptr<const Descriptor> file;
+  fs::path path;
   size_t size;
   void operator()(const void* p) const { ::munmap(const_cast<void*>(p), size); }
 };
 
-/// Takes the pages of [begin, end) out of the mapping that `whole` is. A fault maps the pages around it as well, by
-/// default all of an aligned 64 kB; those that others still read are mapped again when they do.
-void forget(std::span<const std::byte> part, std::span<const std::byte> whole) {
-  constexpr size_t kAround = 64 << 10;  // an upper bound of the page size, too
-  const auto first = size_t(part.data() - whole.data());
-  const size_t begin = first / kAround * kAround;
-  const size_t end = std::min(whole.size(), (first + part.size() + kAround - 1) / kAround * kAround);
-  ::madvise(const_cast<std::byte*>(whole.data()) + begin, end - begin, MADV_DONTNEED);  // a failure costs memory only
-}
-
 }  // namespace
 
 MappedFile::MappedFile(const fs::path& path) : path_(path) {
-  const Descriptor file(path, O_RDONLY | O_NONBLOCK);  // a named pipe must not hang us
+  const auto file = std::make_shared<const Descriptor>(path, O_RDONLY | O_NONBLOCK);  // a named pipe must not hang us
   struct stat info {};
-  if (file.get() < 0 || ::fstat(file.get(), &info) != 0) fail_system("open", path, errno);
+  if (file->get() < 0 || ::fstat(file->get(), &info) != 0) fail_system("open", path, errno);
   if (S_ISDIR(info.st_mode)) fail_system("open", path, EISDIR);
   if (!S_ISREG(info.st_mode)) fail("open", "{}: not a regular file; only those can be mapped", path.string());
   if (info.st_size == 0)
     fail("open", "{}: the file is empty; perhaps a download was cut off: fetch it again", path.string());
   const auto size = size_t(info.st_size);
-  void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file->get(), 0);
   if (address == MAP_FAILED) fail_system("open", path, errno);
-  owner_ = std::shared_ptr<const void>(address, Unmap{size});
+  owner_ = std::shared_ptr<const void>(address, Unmap{file, path, size});
   bytes_ = {static_cast<const std::byte*>(address), size};
 }
 
-std::shared_ptr<const void> read_once(std::span<const std::byte> part, std::shared_ptr<const void> owner) {
+void read_part(std::span<const std::byte> part, const std::shared_ptr<const void>& owner, std::byte* to) {
   const auto* mapping = std::get_deleter<Unmap>(owner);
-  if (!mapping) return owner;
-  const std::span whole(static_cast<const std::byte*>(owner.get()), mapping->size);
-  return {part.data(), [part, whole, owner = std::move(owner)](const void*) { forget(part, whole); }};
+  if (!mapping) {
+    std::copy(part.begin(), part.end(), to);
+    return;
+  }
+  auto offset = off_t(part.data() - static_cast<const std::byte*>(owner.get()));
+  for (size_t left = part.size(); left;) {
+    const ssize_t n = ::pread(mapping->file->get(), to, left, offset);
+    if (n < 0 && errno != EINTR) fail_system("read", mapping->path, errno);
+    if (n == 0) fail("read", "{}: the file has become shorter since it was opened", mapping->path.string());
+    if (n < 0) continue;
+    to += n;
+    offset += n;
+    left -= size_t(n);
+  }
 }
 
 std::string read_text(const fs::path& path, uint64_t limit) {

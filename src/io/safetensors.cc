@@ -175,12 +175,7 @@ MappedFile map_shard(const fs::path& folder, const std::string& shard, const std
   return MappedFile(folder / shard);
 }
 
-Tensor in_place_or_copy(const std::byte* data, const Shape& shape, DType t, std::shared_ptr<const void> owner) {
-  if (reinterpret_cast<uintptr_t>(data) % size_of(t) == 0) return Tensor::wrap(data, shape, t, std::move(owner));
-  Tensor copy = Tensor::empty(shape, t);
-  std::memcpy(copy.data(), data, copy.bytes());
-  return copy;
-}
+bool readable_in_place(const std::byte* data, DType t) { return reinterpret_cast<uintptr_t>(data) % size_of(t) == 0; }
 
 }  // namespace
 
@@ -202,13 +197,19 @@ const SafetensorsEntry& SafetensorsFile::readable(std::string_view name) const {
 
 Tensor SafetensorsFile::tensor(std::string_view name) const {
   const SafetensorsEntry& e = readable(name);
-  return in_place_or_copy(data_.data() + e.begin, e.shape, *e.dtype, owner_);
+  const std::byte* data = data_.data() + e.begin;
+  if (readable_in_place(data, *e.dtype)) return Tensor::wrap(data, e.shape, *e.dtype, owner_);
+  Tensor copy = Tensor::empty(e.shape, *e.dtype);
+  std::memcpy(copy.data(), data, copy.bytes());
+  return copy;
 }
 
 Tensor SafetensorsFile::rows(std::string_view name, int64_t begin, int64_t end) const {
   const SafetensorsEntry& e = readable(name);
   const Tensor part = Tensor::wrap(data_.data() + e.begin, e.shape, *e.dtype, nullptr).rows(begin, end);
-  return in_place_or_copy(part.data(), part.shape(), *e.dtype, read_once({part.data(), part.bytes()}, owner_));
+  Tensor copy = Tensor::empty(part.shape(), *e.dtype);
+  read_part({part.data(), part.bytes()}, owner_, copy.data());
+  return copy;
 }
 
 bool SafetensorsFolder::exists(const fs::path& folder) {
