@@ -154,9 +154,9 @@ std::string quantization_of(const Checkpoint& c) {
   const BlockSpec& b = c.spec().blocks.front();
   for (Param p : b.params())
     if (!is_norm(p.role)) {
-      const Weight w = c.weight(0, p);
-      if (const auto* q = std::get_if<QMatrix>(&w))
-        return fmt::format("{} bits, groups of {}", q->spec.bits, q->spec.group_size);
+      const Pieces w = c.pieces(0, p);
+      if (const auto* q = std::get_if<QuantSpec>(&w.type))
+        return fmt::format("{} bits, groups of {}", q->bits, q->group_size);
     }
   return "";
 }
@@ -199,6 +199,7 @@ InspectReport inspect(const std::filesystem::path& path) {
                   .bytes = bits.bytes,
                   .weights = bits.weights,
                   .bits_per_weight = bits.per_weight(),
+                  .memory = uint64_t(loaded_bytes(*Device(1, "").backend, *c)),
                   .tensors = {},
                   .side_files = {}};
   for (const TensorInfo& t : c->tensors()) r.tensors.push_back({t.name, t.type, t.shape.text(), t.bytes});

@@ -15,7 +15,8 @@ void print_json(const InspectReport& r) {
                            {"quantization", r.quantization},
                            {"bytes", r.bytes},
                            {"weights", r.weights},
-                           {"bits_per_weight", r.bits_per_weight}};
+                           {"bits_per_weight", r.bits_per_weight},
+                           {"memory", r.memory}};
   for (const TensorReport& t : r.tensors)
     j["tensors"].push_back({{"name", t.name}, {"type", t.type}, {"shape", t.shape}, {"bytes", t.bytes}});
   j["side_files"] = r.side_files;
@@ -27,6 +28,7 @@ void print_text(const InspectReport& r, bool tensors) {
              r.vocab, r.context);
   fmt::print("{:.1f} M weights in {}: {:.2f} bits a weight{}{}\n", double(r.weights) / 1e6, human_bytes(r.bytes),
              r.bits_per_weight, r.quantization.empty() ? "" : "; matrices of the blocks: ", r.quantization);
+  fmt::print("{} in memory when it runs, without embedding and KV cache\n", human_bytes(r.memory));
   fmt::print("with it: {}\n", r.side_files.empty() ? "nothing" : fmt::format("{}", fmt::join(r.side_files, ", ")));
   if (!tensors) return fmt::print("{} tensors (--tensors lists them)\n", r.tensors.size());
   for (const TensorReport& t : r.tensors) fmt::print("{:<60} {:>5} {:>16} {:>12}\n", t.name, t.type, t.shape, t.bytes);

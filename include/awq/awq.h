@@ -154,6 +154,7 @@ struct InspectReport {
   uint64_t bytes = 0;          // of all files that hold weights
   int64_t weights = 0;         // parameters
   double bits_per_weight = 0;  // all weights
+  uint64_t memory = 0;         // of the matrices when the model runs, without the embedding and the KV cache; bytes
   std::vector<TensorReport> tensors;
   std::vector<std::string> side_files;
 };

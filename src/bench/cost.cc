@@ -9,11 +9,16 @@ int64_t seen(const AttentionSpec& a, int64_t position) {
 
 }  // namespace
 
+int64_t stored_bytes(const Pieces& w) {
+  if (const auto* dtype = std::get_if<DType>(&w.type)) return w.shape.elements() * int64_t(size_of(*dtype));
+  const auto& spec = std::get<QuantSpec>(w.type);
+  const int64_t rows = w.shape[0], cols = w.shape[1], grid_bits = 8 * int64_t(size_of(spec.scale_dtype)) + spec.bits;
+  return (rows * (cols * spec.bits + cols / spec.group_size * grid_bits) + 7) / 8;
+}
+
 int64_t stored_bytes(const Weight& w) {
   if (const auto* t = std::get_if<Tensor>(&w)) return int64_t(t->bytes());
-  const auto& q = std::get<QMatrix>(w);
-  const int64_t grid_bits = 8 * int64_t(size_of(q.spec.scale_dtype)) + q.spec.bits;
-  return (q.rows() * (q.cols() * q.spec.bits + q.groups() * grid_bits) + 7) / 8;
+  return stored_bytes(pieces_of(w));
 }
 
 int64_t Cost::kv_bytes(int64_t position) const {
@@ -54,9 +59,24 @@ Cost CountedCheckpoint::cost(DType kv) const {
   return {.spec = spec(), .kv = kv, .weights = rest_ + (shared ? embed_ : head_), .embed_row = embed_ / spec().vocab};
 }
 
+void CountedCheckpoint::count(Param p, int64_t bytes) const {
+  if (p.role == Role::embed)
+    embed_ = bytes;  // asked for twice where it is the head too
+  else if (p.role == Role::head)
+    head_ = bytes;
+  else
+    rest_ += bytes;
+}
+
 Weight CountedCheckpoint::weight(int block, Param p) const {
   Weight w = model_.weight(block, p);
-  (p.role == Role::embed ? embed_ : p.role == Role::head ? head_ : rest_) += stored_bytes(w);
+  count(p, stored_bytes(w));
+  return w;
+}
+
+Pieces CountedCheckpoint::pieces(int block, Param p) const {
+  Pieces w = model_.pieces(block, p);
+  count(p, stored_bytes(w));
   return w;
 }
 

@@ -8,6 +8,7 @@ namespace awq {
 /// Bytes of a weight as checkpoints hold it: a QMatrix has its codes, and for each group a scale of its type and a zero
 /// point of as many bits as a code (4-bit groups of 128: 4.156 bits a weight). What a backend reads may be more.
 int64_t stored_bytes(const Weight& w);
+int64_t stored_bytes(const Pieces& w);
 
 /// What a model must read and compute to run, whatever the program that runs it.
 struct Cost {
@@ -48,9 +49,11 @@ class CountedCheckpoint final : public Checkpoint {
   std::vector<TensorInfo> tensors() const override { return model_.tensors(); }
   std::vector<SideFile> side_files() const override { return model_.side_files(); }
   Weight weight(int block, Param p) const override;
+  Pieces pieces(int block, Param p) const override;
   Tensor bias(int block, Param p) const override;
 
  private:
+  void count(Param p, int64_t bytes) const;
   const Checkpoint& model_;
   mutable int64_t rest_ = 0, embed_ = 0, head_ = 0;  // bytes
 };

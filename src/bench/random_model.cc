@@ -107,6 +107,7 @@ class FirstBlocks final : public Checkpoint {
   std::vector<TensorInfo> tensors() const override { return model_.tensors(); }
   std::vector<SideFile> side_files() const override { return model_.side_files(); }
   Weight weight(int block, Param p) const override { return model_.weight(block, p); }
+  Pieces pieces(int block, Param p) const override { return model_.pieces(block, p); }
   Tensor bias(int block, Param p) const override { return model_.bias(block, p); }
 
  private:

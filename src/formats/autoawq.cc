@@ -1,6 +1,7 @@
 // A Hugging Face folder whose matrices are in AutoAWQ's "GEMM" layout; see autoawq_pack.h.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "base/check.h"
 #include "formats/autoawq_pack.h"
@@ -74,11 +75,24 @@ class AutoAwqCheckpoint : public FolderCheckpoint {
     const std::string base = name(block, param);
     if (!quantized(param, base)) return FolderCheckpoint::weight(block, param);
     const bool zeros = files().find(base + ".qzeros");
-    QMatrix q = unpack_autoawq({files().tensor(base + ".qweight"), zeros ? files().tensor(base + ".qzeros") : Tensor(),
-                                files().tensor(base + ".scales")});
-    check_scales(q.scales, base + ".scales");
-    if (!options_.zero_point) check_eights(q.zeros, base + ".qzeros");
-    return q;
+    return checked({files().tensor(base + ".qweight"), zeros ? files().tensor(base + ".qzeros") : Tensor(),
+                    files().tensor(base + ".scales")},
+                   base, 0);
+  }
+
+  /// The file has column after column, so a piece is all rows of some columns: read in order, and few pages at a time.
+  Pieces pieces(int block, Param param) const override {
+    const std::string base = name(block, param);
+    if (!quantized(param, base)) return FolderCheckpoint::pieces(block, param);
+    const Shape shape = shape_of(spec(), block, param);
+    const int64_t group = options_.group_size == -1 ? shape[1] : options_.group_size;
+    const int64_t width =
+        group <= Pieces::kColumns ? Pieces::kColumns / group * group : std::gcd(group, Pieces::kColumns);
+    const QuantSpec quant{.bits = 4, .group_size = int(group), .scale_dtype = scale_type(base)};
+    return {shape, quant, (shape[1] + width - 1) / width, [=, this](int64_t i) {
+              const int64_t begin = i * width, end = std::min(shape[1], begin + width);
+              return Piece{0, begin, columns(base, begin, end, group)};
+            }};
   }
 
  private:
@@ -102,11 +116,32 @@ class AutoAwqCheckpoint : public FolderCheckpoint {
       check.require(base + ".qzeros", {shape[1] / group, shape[0] / 8}, {DType::i32});
   }
 
-  void check_scales(const Tensor& scales, const std::string& tensor) const {
+  DType scale_type(const std::string& base) const {
+    return *files().find(base + ".scales")->entries().find(base + ".scales")->second.dtype;
+  }
+
+  /// Columns [begin, end), whole groups or a part of one.
+  QMatrix columns(const std::string& base, int64_t begin, int64_t end, int64_t group) const {
+    const int64_t first = begin / group, last = (end - 1) / group + 1;
+    const bool zeros = files().find(base + ".qzeros");
+    return checked(
+        {files().rows(base + ".qweight", begin, end), zeros ? files().rows(base + ".qzeros", first, last) : Tensor(),
+         files().rows(base + ".scales", first, last)},
+        base, first);
+  }
+
+  QMatrix checked(const AutoAwqTensors& t, const std::string& base, int64_t first_group) const {
+    QMatrix q = unpack_autoawq(t);
+    check_scales(q.scales, base + ".scales", first_group);
+    if (!options_.zero_point) check_eights(q.zeros, base + ".qzeros");
+    return q;
+  }
+
+  void check_scales(const Tensor& scales, const std::string& tensor, int64_t first_group) const {
     if (const ptrdiff_t i = first_not_finite(scales); i >= 0)
       fail("open",
            "{}: tensor {}: the scale of row {}, group {} is {}; the file is damaged or the model was quantized badly",
-           files().find(tensor)->name(), tensor, i / scales.shape()[1], i % scales.shape()[1],
+           files().find(tensor)->name(), tensor, i / scales.shape()[1], first_group + i % scales.shape()[1],
            scales.as<float>()[size_t(i)]);
   }
 

@@ -110,6 +110,18 @@ std::string FolderCheckpoint::name(int block, Param param) const {
   return under_head && files_.find(head + ".weight") ? head : own;
 }
 
+Weight FolderCheckpoint::weight(int block, Param param) const {
+  const std::string tensor = name(block, param) + ".weight";
+  return is_norm(param.role) ? vector(tensor) : files_.tensor(tensor);
+}
+
+Pieces FolderCheckpoint::pieces(int block, Param param) const {
+  const std::string tensor = name(block, param) + ".weight";
+  const SafetensorsEntry& e = files_.find(tensor)->entries().find(tensor)->second;
+  return in_bands(e.shape, *e.dtype, e.shape[1] * int64_t(size_of(*e.dtype)), 1,
+                  [this, tensor](int64_t begin, int64_t end) { return files_.rows(tensor, begin, end); });
+}
+
 std::vector<TensorInfo> FolderCheckpoint::tensors() const {
   std::vector<TensorInfo> all;
   for (const SafetensorsFile& file : files_.files())

@@ -9,15 +9,14 @@
 namespace awq {
 
 /// A folder of config.json, safetensors and side files. A format derives from it, checks in its constructor that the
-/// files hold exactly the tensors it knows, and overrides `weight` where matrices are not plain tensors.
+/// files hold exactly the tensors it knows, and overrides `weight` and `pieces` where matrices are not plain tensors.
 class FolderCheckpoint : public Checkpoint {
  public:
   const nlohmann::json& config() const override { return config_; }
   const ModelSpec& spec() const override { return spec_; }
-  Weight weight(int block, Param param) const override { return files_.tensor(name(block, param) + ".weight"); }
-  Tensor bias(int block, Param param) const override {
-    return files_.tensor(name(block, param) + ".bias").to(DType::f32);
-  }
+  Weight weight(int block, Param param) const override;
+  Pieces pieces(int block, Param param) const override;
+  Tensor bias(int block, Param param) const override { return vector(name(block, param) + ".bias").to(DType::f32); }
   std::vector<TensorInfo> tensors() const override;
   /// Every regular file of the folder but config.json, the weights in whatever format and what describes them
   /// (*.index.json, quant_config.json): beside new weights they would be wrong. Pickles (.bin, .pt, .pth, .ckpt, .pkl)
@@ -33,6 +32,11 @@ class FolderCheckpoint : public Checkpoint {
   const std::filesystem::path& folder() const { return folder_; }
 
  private:
+  /// A fault maps up to 2 MB around it: what is small and converted at once must not keep them.
+  Tensor vector(const std::string& tensor) const {
+    return files_.rows(tensor, 0, files_.find(tensor)->entries().find(tensor)->second.shape[0]);
+  }
+
   std::filesystem::path folder_;
   nlohmann::json config_;
   ModelSpec spec_;

@@ -81,6 +81,14 @@ class GgufCheckpoint final : public Checkpoint {
     const float offset = spec_.final_norm.gain_offset;
     return is_norm(p.role) && offset != 0 ? without_offset(t, offset) : ordered(t, block, p);
   }
+  Pieces pieces(int block, Param p) const override {
+    const GgufTensor& t = file_.at(gguf_name(block, p) + ".weight");
+    const DType dtype = file_.rows(t, 0, 0).dtype();
+    // What is put in another order stays within heads.
+    const int64_t step = reordered(p) ? spec_.blocks.at(size_t(block)).attention.head_dim : 1;
+    return in_bands(t.shape, dtype, t.shape[1] * int64_t(size_of(dtype)), step,
+                    [=, this, &t](int64_t begin, int64_t end) { return ordered(file_.rows(t, begin, end), block, p); });
+  }
   Tensor bias(int block, Param p) const override {
     return ordered(file_.tensor(gguf_name(block, p) + ".bias").to(DType::f32), block, p);
   }
@@ -96,10 +104,10 @@ class GgufCheckpoint final : public Checkpoint {
   }
 
  private:
+  bool reordered(Param p) const { return pairs_ && (p.role == Role::q || p.role == Role::k); }
   Tensor ordered(const Tensor& t, int block, Param p) const {
-    if (!pairs_ || (p.role != Role::q && p.role != Role::k)) return t;
-    const AttentionSpec& a = spec_.blocks.at(size_t(block)).attention;
-    return halves_from_pairs(t, p.role == Role::q ? a.heads : a.kv_heads);
+    if (!reordered(p)) return t;
+    return halves_from_pairs(t, int(t.shape()[0] / spec_.blocks.at(size_t(block)).attention.head_dim));
   }
   std::map<std::string, Shape> expected_tensors() const;
   void check_tensors() const;

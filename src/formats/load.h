@@ -9,12 +9,15 @@ namespace awq {
 /// "model.layers.3.self_attn.q_proj.weight": how errors and reports name a parameter.
 std::string parameter_name(const ModelSpec& spec, int block, Param p);
 
-/// One block as stored: quantized where the checkpoint is.
-BlockWeights load_block(const Checkpoint& model, int block);
 /// One block in f32, in memory of its own, checked for NaN and Inf. Throws Error if it is quantized already.
 BlockWeights load_float_block(const Checkpoint& model, int block);
 
-/// Everything on the device, ready to run. `on_block` is called after each block with how many are done.
-Model load_model(Backend& dev, const Checkpoint& model, const std::function<void(int done, int total)>& on_block = {});
+/// Everything on the device, ready to run. Parameter by parameter, and of each only a piece a thread is in memory
+/// beside what the device keeps. The embedding stays in the file where its type can be read there. `on_parameter` is
+/// called after each with how many are done; it may throw.
+Model load_model(Backend& dev, const Checkpoint& model,
+                 const std::function<void(int done, int total)>& on_parameter = {});
+/// What the matrices of `load_model` will take on the device, head included, in bytes: from shapes and types alone.
+int64_t loaded_bytes(const Backend& dev, const Checkpoint& model);
 
 }  // namespace awq

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <system_error>
@@ -98,21 +99,47 @@ size_t read_some(int fd, std::span<char> buffer, const fs::path& path) {
   }
 }
 
+/// What a mapping's owner ends with, and how read_part knows the file.
+struct Unmap {
+  std::shared_ptr<const Descriptor> file;
+  fs::path path;
+  size_t size;
+  void operator()(const void* p) const { ::munmap(const_cast<void*>(p), size); }
+};
+
 }  // namespace
 
 MappedFile::MappedFile(const fs::path& path) : path_(path) {
-  const Descriptor file(path, O_RDONLY | O_NONBLOCK);  // a named pipe must not hang us
+  const auto file = std::make_shared<const Descriptor>(path, O_RDONLY | O_NONBLOCK);  // a named pipe must not hang us
   struct stat info {};
-  if (file.get() < 0 || ::fstat(file.get(), &info) != 0) fail_system("open", path, errno);
+  if (file->get() < 0 || ::fstat(file->get(), &info) != 0) fail_system("open", path, errno);
   if (S_ISDIR(info.st_mode)) fail_system("open", path, EISDIR);
   if (!S_ISREG(info.st_mode)) fail("open", "{}: not a regular file; only those can be mapped", path.string());
   if (info.st_size == 0)
     fail("open", "{}: the file is empty; perhaps a download was cut off: fetch it again", path.string());
   const auto size = size_t(info.st_size);
-  void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file->get(), 0);
   if (address == MAP_FAILED) fail_system("open", path, errno);
-  owner_ = std::shared_ptr<const void>(address, [size](const void* p) { ::munmap(const_cast<void*>(p), size); });
+  owner_ = std::shared_ptr<const void>(address, Unmap{file, path, size});
   bytes_ = {static_cast<const std::byte*>(address), size};
+}
+
+void read_part(std::span<const std::byte> part, const std::shared_ptr<const void>& owner, std::byte* to) {
+  const auto* mapping = std::get_deleter<Unmap>(owner);
+  if (!mapping) {
+    std::copy(part.begin(), part.end(), to);
+    return;
+  }
+  auto offset = off_t(part.data() - static_cast<const std::byte*>(owner.get()));
+  for (size_t left = part.size(); left;) {
+    const ssize_t n = ::pread(mapping->file->get(), to, left, offset);
+    if (n < 0 && errno != EINTR) fail_system("read", mapping->path, errno);
+    if (n == 0) fail("read", "{}: the file has become shorter since it was opened", mapping->path.string());
+    if (n < 0) continue;
+    to += n;
+    offset += n;
+    left -= size_t(n);
+  }
 }
 
 std::string read_text(const fs::path& path, uint64_t limit) {

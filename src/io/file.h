@@ -9,7 +9,7 @@
 
 namespace awq {
 
-/// A whole file, read-only in memory. The mapping lives as long as a copy of the owner does.
+/// A whole file, read-only in memory. The mapping, and the open file, live as long as a copy of the owner does.
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path);  // throws Error: missing, unreadable, a directory, empty
@@ -22,6 +22,10 @@ class MappedFile {
   std::span<const std::byte> bytes_;
   std::shared_ptr<const void> owner_;
 };
+
+/// Copies `part` of what `owner` keeps, read from the file where a MappedFile has mapped it: a mapped page would stay
+/// in the process' memory, with up to 2 MB around it. Throws Error where the file cannot be read any more.
+void read_part(std::span<const std::byte> part, const std::shared_ptr<const void>& owner, std::byte* to);
 
 /// A text file of at most `limit` bytes.
 std::string read_text(const std::filesystem::path& path, uint64_t limit = uint64_t(256) << 20);

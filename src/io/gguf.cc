@@ -244,6 +244,12 @@ Shape with_rows(const Shape& s, int64_t rows) {
   return Shape(std::span<const int64_t>(dims.data(), size_t(s.rank())));
 }
 
+Tensor dequantized(const GgufTensor& t, const std::byte* blocks, const Shape& shape) {
+  Tensor out = Tensor::empty(shape, DType::f32);
+  t.type->dequantize(blocks, shape.elements() / t.type->length, out.as<float>().data());
+  return out;
+}
+
 DType shared_dtype(std::string_view name) {
   return name == "F32" ? DType::f32 : name == "F16" ? DType::f16 : DType::bf16;
 }
@@ -347,24 +353,31 @@ const GgufTensor& Gguf::at(std::string_view name) const {
   fail("gguf", "{}: the tensor {} is missing; the file is incomplete or of another architecture", path_.string(), name);
 }
 
-Tensor Gguf::tensor(const GgufTensor& t) const { return read(t, 0, t.shape); }
-
-Tensor Gguf::rows(const GgufTensor& t, int64_t begin, int64_t end) const {
-  const int64_t row = t.shape.elements() / t.shape[0];
-  if (begin < 0 || begin > end || end > t.shape[0] || row % t.type->length)
-    fail("gguf", "{}: rows {} to {} of {} {} {}", path_.string(), begin, end, t.name, t.type->name, t.shape.text());
-  return read(t, begin * (row / t.type->length), with_rows(t.shape, end - begin));
-}
-
-Tensor Gguf::read(const GgufTensor& t, int64_t first_block, const Shape& shape) const {
+void Gguf::require_readable(const GgufTensor& t) const {
   if (!t.type->dequantize)
     fail("gguf", "{}: {} is stored as {}; this version reads {}", path_.string(), t.name, t.type->name,
          readable_ggml_types());
-  const std::byte* from = t.data.data() + first_block * t.type->bytes;
-  if (t.type->length == 1) return Tensor::wrap(from, shape, shared_dtype(t.type->name), owner_);
-  Tensor out = Tensor::empty(shape, DType::f32);
-  t.type->dequantize(from, shape.elements() / t.type->length, out.as<float>().data());
-  return out;
+}
+
+Tensor Gguf::tensor(const GgufTensor& t) const {
+  require_readable(t);
+  if (t.type->length == 1) return Tensor::wrap(t.data.data(), t.shape, shared_dtype(t.type->name), owner_);
+  return dequantized(t, t.data.data(), t.shape);
+}
+
+Tensor Gguf::rows(const GgufTensor& t, int64_t begin, int64_t end) const {
+  require_readable(t);
+  const int64_t row = t.shape.elements() / t.shape[0];
+  if (begin < 0 || begin > end || end > t.shape[0] || row % t.type->length)
+    fail("gguf", "{}: rows {} to {} of {} {} {}", path_.string(), begin, end, t.name, t.type->name, t.shape.text());
+  const int64_t row_bytes = row / t.type->length * t.type->bytes;
+  const auto part = t.data.subspan(size_t(begin * row_bytes), size_t((end - begin) * row_bytes));
+  const Shape shape = with_rows(t.shape, end - begin);
+  const bool plain = t.type->length == 1;
+  Tensor copy =
+      plain ? Tensor::empty(shape, shared_dtype(t.type->name)) : Tensor::empty({int64_t(part.size())}, DType::u8);
+  read_part(part, owner_, copy.data());
+  return plain ? copy : dequantized(t, copy.data(), shape);
 }
 
 }  // namespace awq

@@ -59,13 +59,14 @@ class Gguf {
   /// F32, F16 and BF16 share the map; block types are de-quantized to f32. Throws Error for types without
   /// `dequantize`.
   Tensor tensor(const GgufTensor& t) const;
-  /// The same for a range of the outermost dimension, whose entries must be whole blocks.
+  /// The same for a range of the outermost dimension, whose entries must be whole blocks, in memory of its own; see
+  /// read_part.
   Tensor rows(const GgufTensor& t, int64_t begin, int64_t end) const;
   Tensor tensor(std::string_view name) const { return tensor(at(name)); }
 
  private:
   const GgufValue& value(std::string_view key) const;
-  Tensor read(const GgufTensor& t, int64_t first_block, const Shape& shape) const;
+  void require_readable(const GgufTensor& t) const;
 
   std::filesystem::path path_;
   std::shared_ptr<const void> owner_;

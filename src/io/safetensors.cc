@@ -186,17 +186,29 @@ SafetensorsFile::SafetensorsFile(std::span<const std::byte> bytes, std::shared_p
   entries_ = read_header(text_of(bytes.subspan(kLengthBytes, length)), data_.size(), name_);
 }
 
-Tensor SafetensorsFile::tensor(std::string_view name) const {
+const SafetensorsEntry& SafetensorsFile::readable(std::string_view name) const {
   const auto it = entries_.find(name);
   if (it == entries_.end()) fail("open", "{}: there is no tensor {}", name_, name);
-  const SafetensorsEntry& e = it->second;
-  if (!e.dtype)
+  if (!it->second.dtype)
     fail("open", "{}: tensor {} is {}, which is not supported; convert it to F32, F16 or BF16", name_, name,
-         shown(e.type));
+         shown(it->second.type));
+  return it->second;
+}
+
+Tensor SafetensorsFile::tensor(std::string_view name) const {
+  const SafetensorsEntry& e = readable(name);
   const std::byte* data = data_.data() + e.begin;
   if (readable_in_place(data, *e.dtype)) return Tensor::wrap(data, e.shape, *e.dtype, owner_);
   Tensor copy = Tensor::empty(e.shape, *e.dtype);
   std::memcpy(copy.data(), data, copy.bytes());
+  return copy;
+}
+
+Tensor SafetensorsFile::rows(std::string_view name, int64_t begin, int64_t end) const {
+  const SafetensorsEntry& e = readable(name);
+  const Tensor part = Tensor::wrap(data_.data() + e.begin, e.shape, *e.dtype, nullptr).rows(begin, end);
+  Tensor copy = Tensor::empty(part.shape(), *e.dtype);
+  read_part({part.data(), part.bytes()}, owner_, copy.data());
   return copy;
 }
 
@@ -238,10 +250,10 @@ const SafetensorsFile* SafetensorsFolder::find(std::string_view name) const {
   return it == where_.end() ? nullptr : &files_[it->second];
 }
 
-Tensor SafetensorsFolder::tensor(std::string_view name) const {
+const SafetensorsFile& SafetensorsFolder::file_of(std::string_view name) const {
   const SafetensorsFile* file = find(name);
   if (!file) fail("open", "{}: there is no tensor {}", folder_, name);
-  return file->tensor(name);
+  return *file;
 }
 
 SafetensorsWriter::SafetensorsWriter(const fs::path& path, uint64_t header_room)

@@ -38,8 +38,12 @@ class SafetensorsFile {
   /// Shares the mapping, or copies where the file has the tensor at an address that its type cannot be read from.
   /// Throws Error if it is absent or of a type that we cannot read.
   Tensor tensor(std::string_view name) const;
+  /// A copy of rows [begin, end) of the outermost dimension, see read_part.
+  Tensor rows(std::string_view name, int64_t begin, int64_t end) const;
 
  private:
+  const SafetensorsEntry& readable(std::string_view name) const;
+
   std::string name_;
   std::shared_ptr<const void> owner_;
   std::span<const std::byte> data_;
@@ -55,9 +59,11 @@ class SafetensorsFolder {
   const std::vector<SafetensorsFile>& files() const { return files_; }
   /// The file that holds the tensor; null where none does.
   const SafetensorsFile* find(std::string_view name) const;
-  Tensor tensor(std::string_view name) const;  // throws Error like SafetensorsFile::tensor
+  Tensor tensor(std::string_view name) const { return file_of(name).tensor(name); }
+  Tensor rows(std::string_view name, int64_t begin, int64_t end) const { return file_of(name).rows(name, begin, end); }
 
  private:
+  const SafetensorsFile& file_of(std::string_view name) const;  // throws Error where none has it
   void check_index(const std::map<std::string, std::string>& weight_map, const std::string& index) const;
 
   std::string folder_;

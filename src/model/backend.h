@@ -4,7 +4,7 @@
 #include <string_view>
 
 #include "model/spec.h"
-#include "quant/qmatrix.h"
+#include "quant/pieces.h"
 
 namespace awq {
 
@@ -55,7 +55,9 @@ class Backend {
   virtual Tensor empty(Shape shape) = 0;
 
   /// `bias` may be null; else f32 [rows].
-  virtual std::unique_ptr<Linear> linear(const Weight& w, const Tensor* bias) = 0;
+  virtual std::unique_ptr<Linear> linear(const Pieces& w, const Tensor* bias) = 0;
+  std::unique_ptr<Linear> linear(const Weight& w, const Tensor* bias) { return linear(pieces_of(w), bias); }
+  virtual int64_t linear_bytes(const Pieces& w) const = 0;  // of the result; reads none of them
   /// y[i] = f[i](x): layers of this backend that share an input, so that it is prepared once.
   virtual void apply(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y) = 0;
   /// `dtype` is what keys and values are stored in: f32, f16, bf16, or i8 with one scale a head and position.

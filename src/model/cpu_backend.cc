@@ -7,6 +7,7 @@
 #include "model/backend.h"
 #include "model/cpu_attention.h"
 #include "model/cpu_linear.h"
+#include "model/cpu_pack.h"
 
 namespace awq {
 namespace {
@@ -38,9 +39,10 @@ class CpuBackend final : public Backend {
   std::string_view kernels() const override { return kernels_.name; }
   int threads() const override { return pool_.size(); }
   Tensor empty(Shape shape) override { return Tensor::empty(shape, DType::f32); }
-  std::unique_ptr<Linear> linear(const Weight& w, const Tensor* bias) override {
+  std::unique_ptr<Linear> linear(const Pieces& w, const Tensor* bias) override {
     return cpu_linear(w, bias, {pool_, kernels_, activations_});
   }
+  int64_t linear_bytes(const Pieces& w) const override { return packed_bytes(w); }
   void apply(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y) override { cpu_linears(f, x, y); }
   std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks, DType dtype) override {
     return std::make_unique<CpuKvCache>(blocks, dtype);

@@ -7,6 +7,7 @@
 #include "formats/autoawq_pack.h"
 #include "formats/folder.h"
 #include "formats/folder_fixture.h"
+#include "formats/pieces_fixture.h"
 
 namespace awq {
 namespace {
@@ -102,9 +103,9 @@ Json awq_config() {
 }
 
 /// The float fixture with every matrix of its blocks quantized.
-TensorMap awq_tensors(int group, DType scales = DType::f16) {
-  const ModelSpec spec = spec_of(tiny_config());
-  TensorMap tensors = float_tensors(tiny_config(), DType::f16);
+TensorMap awq_tensors(int group, DType scales = DType::f16, const Json& config = tiny_config()) {
+  const ModelSpec spec = spec_of(config);
+  TensorMap tensors = float_tensors(config, DType::f16);
   for (const auto& [block, param] : params_of(spec)) {
     if (!is_matrix(param)) continue;
     const std::string base = base_name(spec, block, param);
@@ -149,6 +150,24 @@ TEST_F(AutoAwqTest, OneGroupARow) {
   const auto model = Checkpoint::open(make("m", config, awq_tensors(-1)));
   EXPECT_EQ(std::get<QMatrix>(model->weight(0, {Role::down})).spec.group_size, 64);
   EXPECT_EQ(std::get<QMatrix>(model->weight(0, {Role::up})).spec.group_size, 32);
+}
+
+// 384 columns of down are three pieces of 128, whether of 8 groups each or of a third of one; groups of 96 are taken
+// one by one.
+TEST_F(AutoAwqTest, PiecesAreTheMatrix) {
+  Json config = awq_config();
+  config["intermediate_size"] = 384;
+  for (int group : {16, -1}) {
+    config["quantization_config"]["group_size"] = group;
+    const auto name = "m" + std::to_string(group);
+    EXPECT_EQ(
+        expect_pieces_are_the_weights(*Checkpoint::open(make(name, config, awq_tensors(group, DType::f16, config)))),
+        3);
+  }
+  config["hidden_size"] = 96;
+  config["quantization_config"]["group_size"] = 96;
+  EXPECT_EQ(expect_pieces_are_the_weights(*Checkpoint::open(make("m96", config, awq_tensors(96, DType::f32, config)))),
+            4);
 }
 
 TEST_F(AutoAwqTest, LayersLeftFloatAreFound) {
@@ -243,6 +262,21 @@ TEST_F(AutoAwqTest, ScaleThatIsNoNumberIsNamed) {
             "[open] D/m/model.safetensors: tensor model.layers.1.mlp.up_proj.scales: the scale of row 3, group 1 is "
             "nan; the file is damaged or "
             "the model was quantized badly");
+}
+
+TEST_F(AutoAwqTest, ScaleThatIsNoNumberIsNamedInThePieceThatHasIt) {
+  Json config = awq_config();
+  config["intermediate_size"] = 384;
+  TensorMap t = awq_tensors(16, DType::f32, config);
+  // [24 groups, 32 rows]; group 17 is the second of the third piece.
+  t.at("model.layers.0.mlp.down_proj.scales").as<float>()[17 * 32 + 3] = std::numeric_limits<float>::infinity();
+  const auto model = Checkpoint::open(make("m", config, t));
+  const Pieces pieces = model->pieces(0, {Role::down});
+  ASSERT_EQ(pieces.count, 3);
+  EXPECT_EQ(message([&] { pieces.read(1); }), "no error");
+  EXPECT_TRUE(message([&] { pieces.read(2); })
+                  .starts_with("[open] D/m/model.safetensors: tensor model.layers.0.mlp.down_proj.scales: the scale of "
+                               "row 3, group 17 is inf; "));
 }
 
 /// Everything of `source`, matrices of blocks quantized, up of block 1 left alone if `skip`.

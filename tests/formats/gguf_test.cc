@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "formats/gguf_config.h"
+#include "formats/pieces_fixture.h"
 #include "io/gguf_builder.h"
 
 namespace awq {
@@ -50,6 +51,7 @@ TEST_P(GgufFamily, GivesWeightsAsHuggingFaceHasThem) {
   EXPECT_EQ(spec.vocab, 11);
   EXPECT_EQ(spec.max_context, 128);
   expect_formula(std::get<Tensor>(model->weight(-1, {Role::embed})), 0, "embed");
+  expect_pieces_are_the_weights(*model);
   expect_formula(std::get<Tensor>(model->weight(-1, {Role::final_norm})), 0, "final_norm");
   EXPECT_EQ(spec.tied_embeddings, std::string(GetParam()) != "llama");
   if (!spec.tied_embeddings) expect_formula(std::get<Tensor>(model->weight(-1, {Role::head})), 1, "head");
@@ -303,6 +305,7 @@ std::unique_ptr<Checkpoint> real_model(const char* variable) {
 TEST(GgufRealModel, SmolLM2) {
   const auto model = real_model("AWQ_SMOLLM2_GGUF");
   if (!model) GTEST_SKIP() << "set AWQ_SMOLLM2_GGUF to SmolLM2-135M-Instruct.Q4_1.gguf";
+  EXPECT_GT(expect_pieces_are_the_weights(*model), 100);  // heads of q and k in bands, the embedding in many
   EXPECT_EQ(model->config(),
             json::parse(R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 576,
     "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64,

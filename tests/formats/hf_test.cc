@@ -3,6 +3,7 @@
 #include "base/numeric.h"
 #include "formats/folder.h"
 #include "formats/folder_fixture.h"
+#include "formats/pieces_fixture.h"
 
 namespace awq {
 namespace {
@@ -11,6 +12,15 @@ namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 class HfTest : public FolderTest {};
+
+// An embedding of 1.3 MB is three bands of rows; all are read again after their pages were given back.
+TEST_F(HfTest, PiecesAreTheMatrix) {
+  Json config = tiny_config();
+  config["vocab_size"] = 20001;
+  const auto model = Checkpoint::open(make("m", config, float_tensors(config, DType::bf16)));
+  EXPECT_EQ(expect_pieces_are_the_weights(*model), 3);
+  EXPECT_EQ(expect_pieces_are_the_weights(*model), 3);
+}
 
 TEST_F(HfTest, EveryParameterIsTheTensorOfItsName) {
   for (DType dtype : {DType::f32, DType::f16, DType::bf16}) {

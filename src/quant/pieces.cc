@@ -1,0 +1,32 @@
+#include "quant/pieces.h"
+
+#include <numeric>
+
+namespace awq {
+namespace {
+
+// A band stays in the second-level cache beside what it is converted to.
+constexpr int64_t kBandBytes = 512 << 10;
+
+}  // namespace
+
+Pieces in_bands(Shape shape, std::variant<DType, QuantSpec> type, int64_t row_bytes, int64_t step,
+                std::function<Weight(int64_t begin, int64_t end)> rows) {
+  const int64_t unit = std::lcm(step, Pieces::kRows), total = shape[0];
+  const int64_t band = std::max<int64_t>(1, kBandBytes / (std::max<int64_t>(row_bytes, 1) * unit)) * unit;
+  return {shape, type, (total + band - 1) / band, [=, rows = std::move(rows)](int64_t i) {
+            return Piece{i * band, 0, rows(i * band, std::min(total, (i + 1) * band))};
+          }};
+}
+
+Pieces pieces_of(const Weight& w) {
+  if (const auto* t = std::get_if<Tensor>(&w))
+    return in_bands(t->shape(), t->dtype(), t->shape()[1] * int64_t(size_of(t->dtype())), 1,
+                    [t = *t](int64_t begin, int64_t end) { return t.rows(begin, end); });
+  const auto& q = std::get<QMatrix>(w);
+  return in_bands(q.codes.shape(), q.spec, q.cols(), 1, [q](int64_t begin, int64_t end) {
+    return QMatrix{q.spec, q.codes.rows(begin, end), q.scales.rows(begin, end), q.zeros.rows(begin, end)};
+  });
+}
+
+}  // namespace awq

@@ -1,0 +1,32 @@
+#pragma once
+#include <functional>
+
+#include "quant/qmatrix.h"
+
+namespace awq {
+
+/// Rows row .. row + n and columns col .. col + m of a matrix, [n, m].
+struct Piece {
+  int64_t row = 0, col = 0;
+  Weight weight;
+};
+
+/// A [rows, cols] matrix as a file offers it to who converts it: in pieces that are read when asked for, in the order
+/// that suits the file, so that no whole matrix is ever in memory in the hub's layout. Nothing is read to make one.
+/// Pieces cover the matrix without overlap and begin at multiples of kRows. A quantized piece consists of whole groups,
+/// or of an equal part of one where a group has more than kColumns; its own spec.group_size then says how many columns.
+struct Pieces {
+  static constexpr int64_t kRows = 64, kColumns = 128;
+  Shape shape;
+  std::variant<DType, QuantSpec> type;
+  int64_t count = 0;
+  std::function<Piece(int64_t i)> read;  // from several threads; throws Error
+};
+
+/// Bands of rows, each a multiple of `step` or the last: `rows(begin, end)` gives one, of about `row_bytes` a row.
+Pieces in_bands(Shape shape, std::variant<DType, QuantSpec> type, int64_t row_bytes, int64_t step,
+                std::function<Weight(int64_t begin, int64_t end)> rows);
+/// A matrix that is in memory already; shares its data.
+Pieces pieces_of(const Weight& w);
+
+}  // namespace awq
