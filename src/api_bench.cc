@@ -231,9 +231,9 @@ class Bench {
   }
 
   static std::string quantization_of(const Checkpoint& c) {
-    const Weight w = c.weight(0, {Role::down});
-    const auto* q = std::get_if<QMatrix>(&w);
-    return q ? fmt::format("{} bits, groups of {}", q->spec.bits, q->spec.group_size) : "";
+    const Pieces w = c.pieces(0, {Role::down});
+    const auto* q = std::get_if<QuantSpec>(&w.type);
+    return q ? fmt::format("{} bits, groups of {}", q->bits, q->group_size) : "";
   }
 
   const BenchOptions& o_;

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <fstream>
 #include <regex>
 
@@ -54,6 +55,19 @@ TEST_F(FileTest, MappingOutlivesTheObjectWithItsOwner) {
     bytes = file.bytes();
   }
   EXPECT_EQ(text_of(bytes), "hello");
+}
+
+TEST_F(FileTest, PartsAreReadFromTheFileOrFromMemory) {
+  const MappedFile file(make("a", "hello"));
+  std::array<std::byte, 3> got{};
+  read_part(file.bytes().subspan(1, 3), file.owner(), got.data());
+  EXPECT_EQ(std::string_view(reinterpret_cast<const char*>(got.data()), 3), "ell");
+  const auto owner = std::make_shared<const std::string>("world");
+  read_part(std::as_bytes(std::span(*owner)).subspan(2), owner, got.data());
+  EXPECT_EQ(std::string_view(reinterpret_cast<const char*>(got.data()), 3), "rld");
+  fs::resize_file(file.path(), 2);
+  EXPECT_EQ(message([&] { read_part(file.bytes().subspan(1, 3), file.owner(), got.data()); }),
+            "[read] D/a: the file has become shorter since it was opened");
 }
 
 TEST_F(FileTest, MappingRefusesWhatIsNoFile) {
