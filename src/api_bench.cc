@@ -230,12 +230,6 @@ class Bench {
     }
   }
 
-  static std::string quantization_of(const Checkpoint& c) {
-    const Pieces w = c.pieces(0, {Role::down});
-    const auto* q = std::get_if<QuantSpec>(&w.type);
-    return q ? fmt::format("{} bits, groups of {}", q->bits, q->group_size) : "";
-  }
-
   const BenchOptions& o_;
   const OnProgress& progress_;
   Device device_;

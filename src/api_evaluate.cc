@@ -150,17 +150,6 @@ class Evaluation {
   std::vector<Subject> subjects_;
 };
 
-std::string quantization_of(const Checkpoint& c) {
-  const BlockSpec& b = c.spec().blocks.front();
-  for (Param p : b.params())
-    if (!is_norm(p.role)) {
-      const Pieces w = c.pieces(0, p);
-      if (const auto* q = std::get_if<QuantSpec>(&w.type))
-        return fmt::format("{} bits, groups of {}", q->bits, q->group_size);
-    }
-  return "";
-}
-
 }  // namespace
 
 EvaluateReport evaluate(const std::filesystem::path& model, std::string_view text, const EvaluateOptions& options,

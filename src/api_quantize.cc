@@ -221,6 +221,9 @@ QuantizeReport quantize(const std::filesystem::path& model, const std::filesyste
     fail("quantize",
          "a KV cache of type \"{}\" was asked for, but calibration keeps keys and values in f32; leave it out",
          options.device.kv);
+  if (!options.device.activations.empty())
+    fail("quantize", "activations of type \"{}\" were asked for, but the float model is run as it is; leave it out",
+         options.device.activations);
   return Job(model, out, options, progress).run();
 }
 

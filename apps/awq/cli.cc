@@ -87,14 +87,14 @@ void add_device_options(CLI::App& app, DeviceOptions& device) {
                    ? std::string()
                    : fmt::format("\"{}\" is no number of threads; give 1 to {}, or leave it out", text, max_threads());
       });
-  app.add_option("--activations", device.activations,
-                 "For 4-bit products: int16 (default, exact to 2^-16), int8 (faster, less exact), bf16 (to compare)");
   app.add_option("--isa", device.isa, "Kernel set by name; default: the best this CPU has, or AWQ_ISA");
 }
 
-void add_kv_option(CLI::App& app, DeviceOptions& device, const char* standard) {
+void add_run_options(CLI::App& app, DeviceOptions& device, const char* standard_kv) {
+  app.add_option("--activations", device.activations,
+                 "For 4-bit products: int16 (default, exact to 2^-16), int8 (faster, less exact), bf16 (to compare)");
   app.add_option("--kv", device.kv,
-                 fmt::format("Keys and values are kept in f32, f16, bf16 or int8; default: {}", standard));
+                 fmt::format("Keys and values are kept in f32, f16, bf16 or int8; default: {}", standard_kv));
 }
 
 std::string read_file(const std::string& path) {

@@ -131,6 +131,7 @@ void add_bench(CLI::App& app) {
   c->add_option("--seed", o->bench.seed, "Of random weights, and of the tokens")->capture_default_str();
   c->add_flag("--json", o->json, "Print everything as JSON");
   add_device_options(*c, o->bench.device);
+  add_run_options(*c, o->bench.device, "bf16");
   c->footer("Example:\n  awq bench --shape llama-3.2-1b --prefill 512,2048 --batch 1,8");
   c->callback([o] {
     if (o->model.empty() && o->shape.empty()) throw CLI::RequiredError("MODEL or --shape");

@@ -112,7 +112,7 @@ void add_common(CLI::App& c, EvalFlags& o) {
       ->check(CLI::Range(0, 1 << 30));
   c.add_flag("--json", o.json, "Print the result as JSON");
   add_device_options(c, o.evaluate.device);
-  add_kv_option(c, o.evaluate.device, "f32, which the original always has");
+  add_run_options(c, o.evaluate.device, "f32, which the original always has");
 }
 
 }  // namespace

@@ -154,7 +154,7 @@ void add_generate(CLI::App& app) {
   c->add_flag("--json", o->json, "Print one JSON object instead of streaming text");
   add_sampling(*c, o->sampling);
   add_device_options(*c, o->device);
-  add_kv_option(*c, o->device, "bf16");
+  add_run_options(*c, o->device, "bf16");
   c->footer("Example:\n  awq generate smollm2-awq --chat -p \"Why is the sky blue?\" -n 100");
   c->callback([o] {
     if (o->prompt.empty() && o->prompt_file.empty()) throw CLI::RequiredError("--prompt or --file");
@@ -169,7 +169,7 @@ void add_chat(CLI::App& app) {
   c->add_option("--system", o->system, "System message");
   add_sampling(*c, o->sampling);
   add_device_options(*c, o->device);
-  add_kv_option(*c, o->device, "bf16");
+  add_run_options(*c, o->device, "bf16");
   c->footer("Example:\n  awq chat smollm2-awq --temperature 0.7");
   c->callback([o] { run_chat(*o); });
 }

@@ -41,7 +41,8 @@ class Checkpoint {
   /// A float matrix or norm (f32, f16 or bf16; block formats are de-quantized to f32), or a quantized matrix.
   /// block is -1 for embed, final_norm and head. With tied embeddings head is not asked for.
   virtual Weight weight(int block, Param param) const = 0;
-  /// The same matrix in pieces, each in memory of its own; for as long as the checkpoint lives.
+  /// The same matrix in pieces, each in memory of its own; for as long as the checkpoint lives. Without an override
+  /// they are parts of the whole matrix, which is read at once.
   virtual Pieces pieces(int block, Param param) const { return pieces_of(weight(block, param)); }
   /// The bias [rows] as f32, for parameters whose spec has one.
   virtual Tensor bias(int block, Param param) const = 0;

@@ -92,6 +92,12 @@ Model load_model(Backend& dev, const Checkpoint& model, const std::function<void
   return m;
 }
 
+std::string quantization_of(const Checkpoint& model) {
+  const Pieces w = model.pieces(0, {Role::down});
+  const auto* q = std::get_if<QuantSpec>(&w.type);
+  return q ? fmt::format("{} bits, groups of {}", q->bits, q->group_size) : "";
+}
+
 int64_t loaded_bytes(const Backend& dev, const Checkpoint& model) {
   int64_t bytes = dev.linear_bytes(head_of(model));
   for (const auto& [block, p] : params_of(model.spec()))

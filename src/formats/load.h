@@ -19,5 +19,7 @@ Model load_model(Backend& dev, const Checkpoint& model,
                  const std::function<void(int done, int total)>& on_parameter = {});
 /// What the matrices of `load_model` will take on the device, head included, in bytes: from shapes and types alone.
 int64_t loaded_bytes(const Backend& dev, const Checkpoint& model);
+/// "4 bits, groups of 128": how the matrices of the first block are stored; empty for a float model.
+std::string quantization_of(const Checkpoint& model);
 
 }  // namespace awq

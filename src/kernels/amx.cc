@@ -10,11 +10,10 @@ enum : int32_t {
   kTileRows = 16,
   kTileK = 64,
   kTileBytes = kTileRows * kTileK,
-  kAmxTokens = 5,    // below that AVX-512 is as fast as memory
-  kAmxBlockK = 256,  // columns: 64 tokens' bytes and two panels fit the first-level cache
-  kAmxBlockM = 256,  // tokens for which a panel is unpacked once
-  kChunkTokens = 32,
-  kChunkPanels = 32,  // 128 kB of unpacked codes, and 512 kB of y, in the second-level cache
+  kAmxBlockK = 256,   // columns, and
+  kChunkTokens = 32,  // tokens that pass over a pair of panels: 16 and 8 kB, with sums and outputs in the first cache
+  kAmxBlockM = 256,   // tokens for which a panel is unpacked once
+  kChunkPanels = 32,  // 128 kB of unpacked codes and 512 kB of outputs: the second-level cache
 };
 
 struct TileConfig {
@@ -39,7 +38,7 @@ template <class Code>
 struct Unit;
 template <>
 struct Unit<int16_t> {
-  enum : int32_t { kTokens = 16 };
+  enum : int32_t { kTokens = 16, kLeast = 4 };
   /// 64 columns of a token, whose bytes have their place in the first and in the second tile.
   static void put(const int16_t* codes, int32_t, uint8_t* high) {
     alignas(64) static constexpr struct Order {
@@ -64,7 +63,7 @@ struct Unit<int16_t> {
 };
 template <>
 struct Unit<int8_t> {
-  enum : int32_t { kTokens = 32 };
+  enum : int32_t { kTokens = 32, kLeast = 4 };
   static void put(const int8_t* codes, int32_t half, uint8_t* first) {
     __builtin_memcpy(first + half * kTileBytes, codes, kTileK);
   }
@@ -85,11 +84,15 @@ ptrdiff_t group_at(const ActInt<Code>& x, int32_t token, int32_t group) {
   return (ptrdiff_t(token / kUnit) * (x.cols / x.group) + group) * kUnit + token % kUnit;
 }
 
-bool in_tiles(int32_t tokens, int32_t group) { return tokens >= kAmxTokens && group % kTileK == 0; }
+/// Fewer than kLeast tokens are faster without tiles.
+template <class Code>
+bool in_tiles(const ActInt<Code>& x) {
+  return x.tokens >= Unit<Code>::kLeast && x.group % kTileK == 0;
+}
 
 template <class Code>
 void amx_quantize(const float* x, const ActInt<Code>& to, int32_t begin, int32_t end) {
-  if (!in_tiles(to.tokens, to.group)) return quantize_act(x, to, begin, end);
+  if (!in_tiles(to)) return quantize_act(x, to, begin, end);
   const int32_t groups = to.cols / to.group, units = Unit<Code>::kTokens;
   Code codes[kMaxActGroup];
   for (int32_t t = begin; t < end; ++t)
@@ -275,7 +278,7 @@ void amx_many(const PackedInt& w, const ActInt<Code>& x, float* y, ptrdiff_t y_r
 template <class Code>
 void amx_product(const PackedInt& w, const ActInt<Code>& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
                  int32_t panel_end) {
-  if (in_tiles(x.tokens, x.group)) return amx_many(w, x, y, y_row, panel_begin, panel_end);
+  if (in_tiles(x)) return amx_many(w, x, y, y_row, panel_begin, panel_end);
   if constexpr (sizeof(Code) == 2)
     matmul_i16<Avx512>(w, x, y, y_row, panel_begin, panel_end);
   else
@@ -285,29 +288,14 @@ void amx_product(const PackedInt& w, const ActInt<Code>& x, float* y, ptrdiff_t 
 }  // namespace
 
 extern const KernelSet amx;
-const KernelSet amx = {
-    .name = "amx",
-    .needs = 1 | 2 | 16,  // kAvx2, kAvx512Vnni, kAmxInt8
-    .gemm_f32 = gemm<Avx512, float>,
-    .gemm_bf16 = gemm<Avx512, Bf16>,
-    .gemm_f16 = gemm<Avx512, F16>,
-    .token_block = 32,
-    .quantize_i16 = amx_quantize<int16_t>,
-    .quantize_i8 = amx_quantize<int8_t>,
-    .matmul_i16 = amx_product<int16_t>,
-    .matmul_i8 = amx_product<int8_t>,
-    .rms_norm = rms_norm,
-    .softmax = softmax,
-    .silu_mul = silu_mul,
-    .gelu_tanh_mul = gelu_tanh_mul,
-    .add = add,
-    .rope = rope,
-    .log_sum_exp = log_sum_exp,
-    .attend_f32 = attend<Avx512, float>,
-    .attend_bf16 = attend<Avx512, Bf16>,
-    .attend_f16 = attend<Avx512, F16>,
-    .attend_i8 = attend<Avx512, int8_t>,
-    .attention_merge = attention_merge,
-};
+constinit const KernelSet amx = [] {
+  KernelSet set = vector_set<Avx512>("amx", 1 | 2 | 16);  // kAvx2, kAvx512Vnni, kAmxInt8
+  set.token_block = Unit<int8_t>::kTokens;                // two units of 16-bit codes
+  set.quantize_i16 = amx_quantize<int16_t>;
+  set.quantize_i8 = amx_quantize<int8_t>;
+  set.matmul_i16 = amx_product<int16_t>;
+  set.matmul_i8 = amx_product<int8_t>;
+  return set;
+}();
 
 }  // namespace awq::kernels

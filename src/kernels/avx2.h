@@ -2,8 +2,7 @@
 // AVX2, FMA, F16C: 8 floats or int32 to a vector, two to a panel, 16 registers.
 #include <immintrin.h>
 
-#include "kernels/attention.h"
-#include "kernels/tiles_int.h"
+#include "kernels/vector_set.h"
 
 namespace awq::kernels {
 namespace {

@@ -2,8 +2,7 @@
 // AVX-512 with VNNI: a panel's 16 floats or int32 to a vector, 32 registers.
 #include <immintrin.h>
 
-#include "kernels/attention.h"
-#include "kernels/tiles_int.h"
+#include "kernels/vector_set.h"
 
 namespace awq::kernels {
 namespace {

@@ -20,29 +20,6 @@ struct AvxVnni : Avx2 {
 }  // namespace
 
 extern const KernelSet avxvnni;
-const KernelSet avxvnni = {
-    .name = "avxvnni",
-    .needs = 1 | 8,  // kAvx2, kAvxVnni
-    .gemm_f32 = gemm<AvxVnni, float>,
-    .gemm_bf16 = gemm<AvxVnni, Bf16>,
-    .gemm_f16 = gemm<AvxVnni, F16>,
-    .token_block = 1,
-    .quantize_i16 = quantize_i16,
-    .quantize_i8 = quantize_i8,
-    .matmul_i16 = matmul_i16<AvxVnni>,
-    .matmul_i8 = matmul_i8<AvxVnni>,
-    .rms_norm = rms_norm,
-    .softmax = softmax,
-    .silu_mul = silu_mul,
-    .gelu_tanh_mul = gelu_tanh_mul,
-    .add = add,
-    .rope = rope,
-    .log_sum_exp = log_sum_exp,
-    .attend_f32 = attend<AvxVnni, float>,
-    .attend_bf16 = attend<AvxVnni, Bf16>,
-    .attend_f16 = attend<AvxVnni, F16>,
-    .attend_i8 = attend<AvxVnni, int8_t>,
-    .attention_merge = attention_merge,
-};
+constinit const KernelSet avxvnni = vector_set<AvxVnni>("avxvnni", 1 | 8);  // kAvx2, kAvxVnni
 
 }  // namespace awq::kernels

@@ -192,12 +192,6 @@ inline void quantize_act(const float* x, const ActInt<Code>& to, int32_t begin, 
   for (ptrdiff_t g = begin * groups; g < end * groups; ++g)
     to.sums[g] = quantize_group(x + g * to.group, to.group, to.codes + g * to.group, to.scales + g);
 }
-inline void quantize_i16(const float* x, const ActI16& to, int32_t begin, int32_t end) {
-  quantize_act(x, to, begin, end);
-}
-inline void quantize_i8(const float* x, const ActI8& to, int32_t begin, int32_t end) {
-  quantize_act(x, to, begin, end);
-}
 
 }  // namespace
 }  // namespace awq::kernels

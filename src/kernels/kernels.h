@@ -39,8 +39,8 @@ struct Gemm {
 ///                                         columns as a pair of int16 or four as int8 (0 2 1 3) for dot products.
 ///   float16 or float scales[16]           as half_scales says
 ///   uint8  zeros[16]
-/// Rows past the end of the last panel have scale 0. A group of a
-/// panel is bits * group * 2 + 48 bytes, or 80 with float scales.
+/// Rows past the end of the last panel have scale 0. A group of a panel is bits * group * 2 + 48 bytes, or 80 with
+/// float scales.
 struct PackedInt {
   const uint8_t* stream;
   int32_t rows, cols, group;
@@ -50,8 +50,8 @@ struct PackedInt {
 
 /// Activations as integers, x = codes * scale: codes of [tokens][cols] and [tokens][cols / group] scales and sums of
 /// codes (what the zero point multiplies). Integer dot products are exact, so every set gives the same sums. 16 bits
-/// keep the values to 2^-16 of the largest in the group, which is finer than bfloat16 or float16; 8 bits to 2^-8. How
-/// codes lie is the affair of the set that wrote them; there is room for a multiple of KernelSet::token_block tokens.
+/// keep the values to 2^-16 of the largest in the group, which is finer than bfloat16 or float16; 8 bits to 2^-8. In
+/// which order all three lie is the affair of the set that wrote them, and may depend on `tokens`.
 template <class Code>
 struct ActInt {
   Code* codes;
@@ -99,7 +99,7 @@ struct KernelSet {
   void (*gemm_f32)(const Gemm& g);
   void (*gemm_bf16)(const Gemm& g);
   void (*gemm_f16)(const Gemm& g);
-  int32_t token_block;
+  int32_t token_block;  // ActInt has room for a multiple of so many tokens
   /// Tokens [begin, end) of x [to.tokens][to.cols]; begin and end are multiples of token_block, or to.tokens.
   /// scale = max|x| / L of the group with L = 32767 or 127, codes = round to nearest even of x * (L / max|x|), at most
   /// L in magnitude; a group of zeros, or of values all below 2^-112, has scale 0.

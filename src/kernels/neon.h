@@ -2,8 +2,7 @@
 // AArch64 with dot product: 4 floats or int32 to a vector, four to a panel, 32 registers.
 #include <arm_neon.h>
 
-#include "kernels/attention.h"
-#include "kernels/tiles_int.h"
+#include "kernels/vector_set.h"
 
 namespace awq::kernels {
 namespace {

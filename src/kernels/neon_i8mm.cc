@@ -24,29 +24,6 @@ struct NeonI8mm : Neon {
 }  // namespace
 
 extern const KernelSet neon_i8mm;
-const KernelSet neon_i8mm = {
-    .name = "neon_i8mm",
-    .needs = 256 | 512,  // kNeonDot, kI8mm
-    .gemm_f32 = gemm<NeonI8mm, float>,
-    .gemm_bf16 = gemm<NeonI8mm, Bf16>,
-    .gemm_f16 = gemm<NeonI8mm, F16>,
-    .token_block = 1,
-    .quantize_i16 = quantize_i16,
-    .quantize_i8 = quantize_i8,
-    .matmul_i16 = matmul_i16<NeonI8mm>,
-    .matmul_i8 = matmul_i8<NeonI8mm>,
-    .rms_norm = rms_norm,
-    .softmax = softmax,
-    .silu_mul = silu_mul,
-    .gelu_tanh_mul = gelu_tanh_mul,
-    .add = add,
-    .rope = rope,
-    .log_sum_exp = log_sum_exp,
-    .attend_f32 = attend<NeonI8mm, float>,
-    .attend_bf16 = attend<NeonI8mm, Bf16>,
-    .attend_f16 = attend<NeonI8mm, F16>,
-    .attend_i8 = attend<NeonI8mm, int8_t>,
-    .attention_merge = attention_merge,
-};
+constinit const KernelSet neon_i8mm = vector_set<NeonI8mm>("neon_i8mm", 256 | 512);  // kNeonDot, kI8mm
 
 }  // namespace awq::kernels

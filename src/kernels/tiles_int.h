@@ -55,7 +55,7 @@ inline int32_t word_at(const void* p) {
 
 /// How a word of the stream meets activations: in pieces of 4 bytes of codes, each 2 columns of 16 bits or 4 of 8.
 template <class V, class Code, int Bits>
-struct Pieces {
+struct WordPieces {
   static constexpr int kColumns = 32 / Bits, kBytes = kColumns * int(sizeof(Code)), kPieces = kBytes / 4;
   template <int P>
   static AWQ_INLINE typename V::I piece(typename V::I words) {
@@ -72,7 +72,7 @@ struct Pieces {
 /// sums[r][v] = sum of code * x over a group of a panel, for R tokens.
 template <class V, class Code, int Bits, int R>
 AWQ_INLINE void few_dot(const IntGroup& w, const Code* x, ptrdiff_t x_row, typename V::I (&sums)[R][V::kVecs]) {
-  using W = Pieces<V, Code, Bits>;
+  using W = WordPieces<V, Code, Bits>;
   constexpr int kV = V::kVecs, kC = R <= 2 ? V::kChains : R <= 4 ? (V::kChains + 1) / 2 : 1;
   typename V::I acc[kC][R][kV];
   AWQ_UNROLL for (int i = 0; i < kC * R * kV; ++i) acc[i / (R * kV)][i / kV % R][i % kV] = V::zero_i();
@@ -156,7 +156,7 @@ void int_few(const PackedInt& w, const ActInt<Code>& x, float* y, ptrdiff_t y_ro
 /// the next one together: [columns / 8][16][2].
 template <class V, class Code, int Bits>
 AWQ_INLINE void unpack(const IntGroup& w, int32_t* out) {
-  using W = Pieces<V, Code, Bits>;
+  using W = WordPieces<V, Code, Bits>;
   constexpr int kV = V::kVecs, kLane = kPanel / kV;
   AWQ_UNROLL for (int v = 0; v < kV; ++v) {
     const typename V::I zero = V::load_bytes(w.zeros() + v * kLane), pair = V::or_i(zero, V::template shl<16>(zero)),

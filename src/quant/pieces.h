@@ -12,7 +12,8 @@ struct Piece {
 };
 
 /// A [rows, cols] matrix as a file offers it to who converts it: in pieces that are read when asked for, in the order
-/// that suits the file, so that no whole matrix is ever in memory in the hub's layout. Nothing is read to make one.
+/// that suits the file, so that no whole matrix is ever in memory in the hub's layout. Formats read
+/// nothing to make one.
 /// Pieces cover the matrix without overlap and begin at multiples of kRows. A quantized piece consists of whole groups,
 /// or of an equal part of one where a group has more than kColumns; its own spec.group_size then says how many columns.
 struct Pieces {

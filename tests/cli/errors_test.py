@@ -164,6 +164,7 @@ case("text shorter than a window", ["eval", good, "--text", work / "short.txt", 
 case("line of a text without text", ["eval", good, "--text", work / "notext.jsonl", "--window", "32"])
 case("chat without a template", ["chat", good])
 case("unknown kernels", ["generate", good, "-p", "x", "--isa", "mmx"])
+case("unknown type of activations", ["generate", good, "-p", "x", "--activations", "int4"])
 case("unknown type of the KV cache", ["generate", good, "-p", "x", "--kv", "int4"])
 
 bench = ["bench", good, "--decode", "4", "--context", "4", "--prefill", "8"]
