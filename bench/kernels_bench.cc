@@ -243,7 +243,7 @@ void measure(benchmark::State& state, const KernelSet& set, const Ceilings& top,
 void add_cases(const KernelSet& set, const Ceilings& top) {
   for (const char* kind : {"gemm_f32", "gemm_bf16", "matmul_i16", "matmul_i8"})
     for (const Shape s : {Shape{512, 2048}, {2048, 2048}, {8192, 2048}, {2048, 8192}})
-      for (const int tokens : {1, 2, 4, 8, 16, 64, 512}) {
+      for (const int tokens : {1, 2, 4, 8, 16, 32, 64, 128, 512}) {
         const std::string name = std::string(kind) + "/" + std::to_string(s.rows) + "x" + std::to_string(s.cols) +
                                  "/tokens:" + std::to_string(tokens);
         benchmark::RegisterBenchmark(

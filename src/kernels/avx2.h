@@ -19,6 +19,7 @@ struct Avx2 {
   static constexpr int kIntBlockBytes = 512;
   static constexpr int kChains = 1;  // the sum's latency is 1 cycle
   static constexpr int kIntFew = 16;
+  static constexpr int kFewSums = 8;
   static constexpr int kFewTokens = 4;
   static constexpr ByteDot kByteDot = ByteDot::kUnsigned;
 

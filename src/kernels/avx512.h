@@ -19,6 +19,7 @@ struct Avx512 {
   static constexpr int kIntBlockBytes = 1024;
   static constexpr int kChains = 4;  // vpdpwssd: latency 4 or 5, two a cycle
   static constexpr int kIntFew = 8;
+  static constexpr int kFewSums = 16;
   static constexpr int kFewTokens = 8;
   static constexpr ByteDot kByteDot = ByteDot::kUnsigned;
 

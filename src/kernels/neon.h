@@ -19,6 +19,7 @@ struct Neon {
   static constexpr int kIntBlockBytes = 1024;
   static constexpr int kChains = 2;  // 8 sums in flight for one token; not timed, as are the numbers of tokens here
   static constexpr int kIntFew = 8;
+  static constexpr int kFewSums = 16;
   static constexpr int kFewTokens = 4;
   static constexpr ByteDot kByteDot = ByteDot::kSigned;
 
