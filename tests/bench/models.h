@@ -25,7 +25,7 @@ struct Loaded {
   explicit Loaded(const kernels::KernelSet& set, const nlohmann::json& config = tiny_config(), int threads = 2)
       : pool(threads),
         backend(cpu_backend(pool, set)),
-        checkpoint(random_model(config, 32, 1, pool)),
+        checkpoint(random_model(config, 32, {}, 1, pool)),
         model(load_model(*backend, *checkpoint)) {}
   ThreadPool pool;
   std::unique_ptr<Backend> backend;
