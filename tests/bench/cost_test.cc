@@ -99,6 +99,24 @@ TEST(Cost, CountsEverythingThatIsLoadedButTheTable) {
   }
 }
 
+// A group of 32 of 8 bits: 32 bytes of codes, 2 of its scale, 1 for its zero point.
+TEST(Cost, AQuantizedHeadIsReadInsteadOfATiedTable) {
+  ThreadPool pool(2);
+  const auto cpu = cpu_backend(pool, kernels::select());
+  const auto weights = [&](const std::optional<QuantSpec>& head) {
+    nlohmann::json config = tiny_config();
+    config["tie_word_embeddings"] = true;
+    const auto model = random_model(config, 32, head, 0, pool);
+    const CountedCheckpoint counted(*model);
+    load_model(*cpu, counted);
+    EXPECT_EQ(counted.cost(DType::f16).embed_row, 256);
+    return counted.cost(DType::f16).weights;
+  };
+  const int64_t rest = weights({}) - 300 * 128 * 2, groups = 300 * 128 / 32;
+  EXPECT_EQ(weights(QuantSpec{.bits = 8, .group_size = 32}), rest + groups * 35);
+  EXPECT_EQ(weights(QuantSpec{.bits = 4, .group_size = 32}), rest + groups * 37 / 2);
+}
+
 TEST(Cost, CountsBiases) {
   nlohmann::json config = tiny_config();
   config["attention_bias"] = true;

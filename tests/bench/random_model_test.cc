@@ -55,6 +55,13 @@ TEST(RandomModel, WeightsHaveTheVarianceOfOneOverColumns) {
   const Tensor w = dequantize(std::get<QMatrix>(m->weight(0, {Role::gate})));
   EXPECT_NEAR(variance(w.as<float>()) * 128, 1, 0.04);
   EXPECT_NEAR(variance(std::get<Tensor>(m->weight(-1, {Role::head})).to(DType::f32).as<float>()) * 128, 1, 0.04);
+  for (const int bits : {4, 8}) {
+    const auto q = random_model(tiny_config(), 32, QuantSpec{.bits = bits, .group_size = 64}, 3, pool);
+    const auto head = std::get<QMatrix>(q->weight(-1, {Role::head}));
+    EXPECT_EQ(head.spec, (QuantSpec{.bits = bits, .group_size = 64}));
+    EXPECT_NEAR(variance(dequantize(head).as<float>()) * 128, 1, 0.04) << bits;
+    EXPECT_TRUE(same(q->weight(0, {Role::gate}), m->weight(0, {Role::gate})));
+  }
 }
 
 // Logits of variance 1, whatever the depth: 64 tokens of 300 logits, which are correlated through 64 states.
