@@ -96,10 +96,9 @@ double bits_per_weight(const ModelSpec& m, const QuantSpec& quant, const std::op
 std::string head_warning(const QuantSpec& head) {
   if (head.bits == 4)
     return "transformers ignores a quantized head in this format without a word and runs with random values, AutoAWQ "
-           "and vLLM do not load the file; without --quantize-head all of them do";
-  return "only awq.cpp reads this head: no other program has 8 bits for it in this format, and some ignore it without "
-         "a "
-         "word and run with random values; without --quantize-head all of them load the file";
+           "and vLLM do not load the folder; without --quantize-head all of them do";
+  return "only awq.cpp reads this head: no other program has 8 bits for it in this format, and transformers ignores it "
+         "without a word and runs with random values; without --quantize-head other programs load the folder";
 }
 
 std::string module_name(const ModelSpec& m, int block, Param p) { return find_architecture(m.arch).source(block, p); }
