@@ -87,9 +87,11 @@ void add_quantize(CLI::App& app) {
   c->add_option("--method", o->quantize.method, names)->capture_default_str();
   c->add_option("--group-size", o->quantize.group_size,
                 "Weights that share a scale; default: 128, or 64 or 32 where a width needs it");
-  c->add_option("--quantize-head", o->quantize.quantize_head,
-                "The head (lm_head) too, rounded to 4 or 8 bits; default: it stays in 16. Faster and smaller, but for "
-                "this program: transformers ignores such a head without a word, AutoAWQ and vLLM fail to load it");
+  c->add_option(
+       "--quantize-head", o->quantize.quantize_head,
+       "The head (lm_head) too, rounded to 4 or 8 bits: less to read for a token. Default: it stays in 16, for "
+       "transformers ignores such a head without a word, and AutoAWQ and vLLM do not load it")
+      ->type_name("BITS");
   c->add_option("--calib", o->quantize.calibration,
                 "Calibration text, .txt or .jsonl (\"text\" or \"messages\"); default: the model writes its own");
   c->add_option("--samples", o->quantize.samples, "Calibration sequences; default: 16");
