@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "api_group_size.h"
+#include "api_head.h"
 #include "awq/awq.h"
 #include "base/cpu.h"
 #include "bench/cost.h"
@@ -131,6 +132,7 @@ class Bench {
     report_.weight_bytes = cost_.weights;
     report_.packed_bytes = model_.bytes_per_token();
     report_.quantization = quantization_of(checkpoint);
+    report_.head = head_type(checkpoint);
   }
 
   void check(const Checkpoint& checkpoint) {
@@ -254,7 +256,8 @@ BenchReport bench_shape(std::string_view shape, const BenchOptions& options, con
   Bench b(options, progress);
   const ModelSpec spec = find_architecture(config.at("architectures").at(0).get<std::string>()).parse(config);
   const int group = choose_group(spec, options.group_size, "bench").size;
-  return b.run(*random_model(config, group, options.seed, b.pool()), std::string(shape));
+  const auto head = choose_head(spec, options.quantize_head, group, "bench");
+  return b.run(*random_model(config, group, head, options.seed, b.pool()), std::string(shape));
 }
 
 }  // namespace awq

@@ -185,6 +185,7 @@ InspectReport inspect(const std::filesystem::path& path) {
                   .vocab = m.vocab,
                   .context = m.max_context,
                   .quantization = quantization_of(*c),
+                  .head = head_type(*c),
                   .bytes = bits.bytes,
                   .weights = bits.weights,
                   .bits_per_weight = bits.per_weight(),

@@ -5,6 +5,7 @@
 
 #include "api_calibration.h"
 #include "api_group_size.h"
+#include "api_head.h"
 #include "quantizer/quantize.h"
 
 namespace awq {
@@ -27,18 +28,26 @@ int64_t float_weights(const BlockSpec& b) {
   return n;
 }
 
+double matrix_weights(const BlockSpec& b) {
+  double n = 0;
+  for (Param p : b.params()) n += double(b.shape(p).first) * double(b.shape(p).second);  // a norm has 0 columns
+  return n;
+}
+
 // Hidden states; a block three times (as read, on the device, a candidate); statistics; for self-calibration the whole
-// model and the keys and values of one batch.
+// model and the keys and values of one batch. A quantized head takes two bytes a weight at most, codes and packed, when
+// no block is there.
 int64_t memory_needed(const ModelSpec& m, const QuantizeOptions& o, bool self) {
   const BlockSpec& b = m.blocks.front();
   const int64_t widest = std::max(b.mlp.hidden, b.attention.q_rows());
   const int64_t solving = int64_t(o.samples) * o.sample_tokens * m.dim * 4 + 3 * float_weights(b) * 4 +
                           3 * widest * widest * 4 + 2048 * widest * 4 * 6;
-  if (!self) return solving;
+  const int64_t head = o.quantize_head ? int64_t(m.vocab) * m.dim * 2 : 0;
+  if (!self) return std::max(solving, head);
   const int64_t kv =
       int64_t(std::min(o.samples, 32)) * o.sample_tokens * int64_t(m.blocks.size()) * 2 * b.attention.kv_rows() * 2;
   const int64_t writing = (float_weights(b) * int64_t(m.blocks.size()) + int64_t(m.vocab) * m.dim * 2) * 4 + kv;
-  return std::max(solving, writing);
+  return std::max({solving, writing, head});
 }
 
 void require_memory(const ModelSpec& m, const QuantizeOptions& o, bool self) {
@@ -62,10 +71,34 @@ void require_room(const std::filesystem::path& out, uint64_t bytes) {
          out.string(), double(bytes) / 1e6, double(space.available) / 1e6);
 }
 
-uint64_t output_bytes(const ModelSpec& m, int group) {
-  double bits = double(m.vocab) * m.dim * 16 * (m.tied_embeddings ? 1 : 2);
-  for (const BlockSpec& b : m.blocks) bits += double(float_weights(b)) * (4 + 20.0 / group);
+/// Of a weight: its code, and its part of a scale of 16 bits and of a zero point as wide as a code.
+double bits_of(const QuantSpec& q) { return q.bits + (16.0 + q.bits) / q.group_size; }
+
+uint64_t output_bytes(const ModelSpec& m, const QuantSpec& quant, const std::optional<QuantSpec>& head) {
+  const double table = double(m.vocab) * m.dim, head_bits = head ? bits_of(*head) : m.tied_embeddings ? 0 : 16;
+  double bits = table * (16 + head_bits);
+  for (const BlockSpec& b : m.blocks) bits += double(float_weights(b)) * bits_of(quant);
   return uint64_t(bits / 8);
+}
+
+/// Mean over the quantized matrices.
+double bits_per_weight(const ModelSpec& m, const QuantSpec& quant, const std::optional<QuantSpec>& head) {
+  const double head_weights = head ? double(m.vocab) * m.dim : 0;
+  double weights = head_weights, bits = head ? head_weights * bits_of(*head) : 0;
+  for (const BlockSpec& b : m.blocks) {
+    weights += matrix_weights(b);
+    bits += matrix_weights(b) * bits_of(quant);
+  }
+  return bits / weights;
+}
+
+// Seen with transformers 5.24, autoawq 0.2.9 and vLLM 0.32: docs/formats.md.
+std::string head_warning(const QuantSpec& head) {
+  if (head.bits == 4)
+    return "transformers ignores a quantized head in this format without a word and runs with random values, AutoAWQ "
+           "and vLLM do not load the folder; without --quantize-head all of them do";
+  return "only awq.cpp reads this head: no other program has 8 bits for it in this format, and transformers ignores it "
+         "without a word and runs with random values; without --quantize-head other programs load the folder";
 }
 
 std::string module_name(const ModelSpec& m, int block, Param p) { return find_architecture(m.arch).source(block, p); }
@@ -95,6 +128,7 @@ nlohmann::ordered_json report_json(const QuantizeReport& r, const QuantizeOption
   j["method"] = o.method;
   j["group_size"] = r.group_size;
   if (!r.group_size_reason.empty()) j["group_size_reason"] = r.group_size_reason;
+  if (o.quantize_head) j["head"] = {{"bits", o.quantize_head}, {"method", "rtn"}};
   j["seed"] = o.seed;
   j["kernels"] = kernels;
   j["calibration"] = {{"source", r.calibration.source},
@@ -148,14 +182,25 @@ class Job {
     const GroupChoice group = choose_group(spec, options_.group_size, "quantize");
     report_.group_size = group.size;
     report_.group_size_reason = group.reason;
-    if (method_->needs_calibration()) require_memory(spec, options_, options_.calibration.empty());
-    require_room(out_, output_bytes(spec, group.size));
     const QuantSpec quant{.bits = 4, .group_size = group.size, .scale_dtype = DType::f16};
-    const std::unique_ptr<CheckpointSink> sink = create_sink(quant);
+    const std::optional<QuantSpec> head = choose_head(spec, options_.quantize_head, group.size, "quantize");
+    if (head) report_.warnings.push_back(head_warning(*head));
+    report_.bits_per_weight = bits_per_weight(spec, quant, head);
+    if (method_->needs_calibration()) require_memory(spec, options_, options_.calibration.empty());
+    require_room(out_, output_bytes(spec, quant, head));
+    const std::unique_ptr<CheckpointSink> sink = create_sink(quant, head.has_value());
     CalibrationSet calibration = method_->needs_calibration() ? calibration_set() : CalibrationSet{};
     report_.calibration = calibration.report;
-    for (const BlockResult& b : quantize_blocks(
-             {*source_, *sink, *method_, quant, calibration.sequences, {}, *device_.backend, host(), flow_progress()}))
+    for (const BlockResult& b : quantize_blocks({*source_,
+                                                 *sink,
+                                                 *method_,
+                                                 quant,
+                                                 head,
+                                                 calibration.sequences,
+                                                 {},
+                                                 *device_.backend,
+                                                 host(),
+                                                 flow_progress()}))
       add_block(spec, b, report_);
     report_.left_out = source_->left_out();
     for (const SideFile& f : source_->side_files()) sink->put_side_file(f);
@@ -169,9 +214,12 @@ class Job {
  private:
   Host host() { return {device_.pool, device_.kernels}; }
 
-  std::unique_ptr<CheckpointSink> create_sink(const QuantSpec& quant) {
+  std::unique_ptr<CheckpointSink> create_sink(const QuantSpec& quant, bool own_head) {
+    nlohmann::json config = source_->config();
+    ModelSpec spec = source_->spec();
+    if (own_head) config["tie_word_embeddings"] = spec.tied_embeddings = false;
     for (const Format& f : formats())
-      if (f.name == "autoawq") return f.create(out_, source_->config(), source_->spec(), quant);
+      if (f.name == "autoawq") return f.create(out_, config, spec, quant);
     fail("quantize", "this build cannot write the autoawq format");
   }
 
@@ -192,8 +240,6 @@ class Job {
   void measure() {
     for (const TensorInfo& t : source_->tensors()) report_.bytes_in += t.bytes;
     for (const TensorInfo& t : Checkpoint::open(out_)->tensors()) report_.bytes_out += t.bytes;
-    // Code, 16-bit scale and 4-bit zero point: the bits of the quantized matrices themselves.
-    report_.bits_per_weight = 4 + 20.0 / report_.group_size;
   }
 
   QuantizeOptions options_;

@@ -39,6 +39,7 @@ nlohmann::ordered_json to_json(const BenchResult& r) {
 void print_json(const BenchReport& r) {
   nlohmann::ordered_json j{{"model", r.model},
                            {"quantization", r.quantization},
+                           {"head", r.head},
                            {"blocks", r.blocks},
                            {"context", r.context},
                            {"weights", r.weights},
@@ -76,8 +77,8 @@ void print_row(const BenchResult& r) {
 }
 
 void print_text(const BenchReport& r) {
-  fmt::print("{}: {:.1f} M weights, {}, {} blocks; {} read for a token, {} of matrices as packed\n", r.model,
-             1e-6 * double(r.weights), r.quantization.empty() ? "float" : r.quantization, r.blocks,
+  fmt::print("{}: {:.1f} M weights, {}, {} blocks, head {}; {} read for a token, {} of matrices as packed\n", r.model,
+             1e-6 * double(r.weights), r.quantization.empty() ? "float" : r.quantization, r.blocks, r.head,
              human_bytes(uint64_t(r.weight_bytes)), human_bytes(uint64_t(r.packed_bytes)));
   fmt::print("{}, {}, {} thread{}: read {:.1f} GB/s (best {:.1f})", r.cpu, r.kernels, r.threads,
              r.threads == 1 ? "" : "s", r.read_median, r.read_best);
@@ -110,10 +111,10 @@ void add_bench(CLI::App& app) {
   CLI::App* c =
       app.add_subcommand("bench", "Speed, as shares of the memory and the multipliers measured in the same run");
   auto* model = c->add_option("MODEL", o->model, "Folder or .gguf file, float or 4-bit");
-  c->add_option(
-       "--shape", o->shape,
-       fmt::format("Instead of a model: random weights of a published shape, {}", fmt::join(bench_shapes(), ", ")))
-      ->excludes(model);
+  auto* shape = c->add_option("--shape", o->shape,
+                              fmt::format("Instead of a model: random weights of a published shape, {}",
+                                          fmt::join(bench_shapes(), ", ")))
+                    ->excludes(model);
   c->add_option("--prefill", o->bench.prefill, "Tokens of a prompt; several, separated by commas")
       ->delimiter(',')
       ->capture_default_str();
@@ -128,6 +129,8 @@ void add_bench(CLI::App& app) {
       ->capture_default_str();
   c->add_option("--group-size,--group", o->bench.group_size,
                 "With --shape: weights that share a scale; default: 128, or 64 or 32 where a width needs it");
+  c->add_option("--quantize-head", o->bench.quantize_head, "With --shape: 4 or 8 bits for the head; default: bf16")
+      ->needs(shape);
   c->add_option("--seed", o->bench.seed, "Of random weights, and of the tokens")->capture_default_str();
   c->add_flag("--json", o->json, "Print everything as JSON");
   add_device_options(*c, o->bench.device);

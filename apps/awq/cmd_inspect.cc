@@ -13,6 +13,7 @@ void print_json(const InspectReport& r) {
                            {"vocab", r.vocab},
                            {"context", r.context},
                            {"quantization", r.quantization},
+                           {"head", r.head},
                            {"bytes", r.bytes},
                            {"weights", r.weights},
                            {"bits_per_weight", r.bits_per_weight},
@@ -26,8 +27,9 @@ void print_json(const InspectReport& r) {
 void print_text(const InspectReport& r, bool tensors) {
   fmt::print("{} ({}), {} blocks, width {}, vocabulary {}, context {}\n", r.architecture, r.format, r.blocks, r.dim,
              r.vocab, r.context);
-  fmt::print("{:.1f} M weights in {}: {:.2f} bits a weight{}{}\n", double(r.weights) / 1e6, human_bytes(r.bytes),
-             r.bits_per_weight, r.quantization.empty() ? "" : "; matrices of the blocks: ", r.quantization);
+  fmt::print("{:.1f} M weights in {}: {:.2f} bits a weight{}{}, head: {}\n", double(r.weights) / 1e6,
+             human_bytes(r.bytes), r.bits_per_weight,
+             r.quantization.empty() ? "" : "; matrices of the blocks: ", r.quantization, r.head);
   fmt::print("{} in memory when it runs, without embedding and KV cache\n", human_bytes(r.memory));
   fmt::print("with it: {}\n", r.side_files.empty() ? "nothing" : fmt::format("{}", fmt::join(r.side_files, ", ")));
   if (!tensors) return fmt::print("{} tensors (--tensors lists them)\n", r.tensors.size());

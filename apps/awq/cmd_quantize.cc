@@ -27,6 +27,7 @@ void print_json(const QuantizeReport& r, const QuantizeFlags& o) {
   fmt::print("{}\n", nlohmann::ordered_json{{"output", o.out},
                                             {"method", o.quantize.method},
                                             {"group_size", r.group_size},
+                                            {"head_bits", o.quantize.quantize_head},
                                             {"bytes_in", r.bytes_in},
                                             {"bytes_out", r.bytes_out},
                                             {"seconds", r.seconds},
@@ -34,13 +35,16 @@ void print_json(const QuantizeReport& r, const QuantizeFlags& o) {
                                             {"mean_relative_error", mean(r, &LayerReport::error)},
                                             {"mean_relative_error_of_rounding", mean(r, &LayerReport::rounding_error)},
                                             {"left_out", r.left_out},
+                                            {"warnings", r.warnings},
                                             {"worst_fold_error", r.worst_fold_error}}
                          .dump(1));
 }
 
 void print_text(const QuantizeReport& r, const QuantizeFlags& o) {
-  fmt::print("{}: {} -> {}, 4 bits in groups of {}, {}\n", o.out, human_bytes(r.bytes_in), human_bytes(r.bytes_out),
-             r.group_size, minutes(r.seconds));
+  fmt::print("{}: {} -> {}, 4 bits in groups of {}{}, {}\n", o.out, human_bytes(r.bytes_in), human_bytes(r.bytes_out),
+             r.group_size,
+             o.quantize.quantize_head ? fmt::format(", the head in {} bits", o.quantize.quantize_head) : "",
+             minutes(r.seconds));
   if (!r.group_size_reason.empty()) fmt::print("  groups of {} because {}\n", r.group_size, r.group_size_reason);
   if (!r.calibration.source.empty())
     fmt::print(
@@ -63,6 +67,7 @@ void run(QuantizeFlags& o) {
     ProgressLine line;
     report = quantize(o.model, o.out, o.quantize, std::ref(line));
   }
+  for (const std::string& w : report.warnings) fmt::print(stderr, "warning: {}\n", w);
   if (o.json)
     print_json(report, o);
   else
@@ -82,6 +87,11 @@ void add_quantize(CLI::App& app) {
   c->add_option("--method", o->quantize.method, names)->capture_default_str();
   c->add_option("--group-size", o->quantize.group_size,
                 "Weights that share a scale; default: 128, or 64 or 32 where a width needs it");
+  c->add_option(
+       "--quantize-head", o->quantize.quantize_head,
+       "The head (lm_head) too, rounded to 4 or 8 bits: less to read for a token. Default: it stays in 16, for "
+       "transformers ignores such a head without a word, and AutoAWQ and vLLM do not load it")
+      ->type_name("BITS");
   c->add_option("--calib", o->quantize.calibration,
                 "Calibration text, .txt or .jsonl (\"text\" or \"messages\"); default: the model writes its own");
   c->add_option("--samples", o->quantize.samples, "Calibration sequences; default: 16");

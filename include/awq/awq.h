@@ -34,8 +34,8 @@ struct DeviceOptions {
   int threads = 0;    // 0: one per physical core; at most max_threads()
   std::string isa{};  // kernel set by name; empty: the best this CPU has, or AWQ_ISA
   /// What activations become for products with 4-bit weights: "int16" (empty means it too; finer than 16-bit floats),
-  /// "int8" (faster, coarser) or "bf16" (rounded to bfloat16 first, as on hardware that has no more). `quantize`
-  /// refuses it: it runs the float model.
+  /// "int8" (faster, coarser; an 8-bit head keeps int16) or "bf16" (rounded to bfloat16 first, as on hardware that has
+  /// no more). `quantize` refuses it: it runs the float model.
   std::string activations{};
   /// What keys and values are kept in: "f32", "f16", "bf16" or "int8"; empty: bf16 to generate, f32 to evaluate.
   /// `quantize` refuses it: calibration is in f32.
@@ -50,6 +50,9 @@ int max_threads();  // CPUs that this process may use, hyper-threads counted
 struct QuantizeOptions {
   std::string method = "awq";  // see quantize_methods()
   int group_size = 0;          // 0: 128, or the largest of 64 and 32 that divides every width of the model
+  /// 4 or 8: the head too, rounded to nearest, as a matrix of its own where it is tied to the embedding, which stays
+  /// float. 0: it stays float, which every other program needs.
+  int quantize_head = 0;
   /// Calibration text: .txt, or .jsonl with "text" or chat "messages" a line. Empty: the model writes its own.
   std::filesystem::path calibration{};
   int samples = 0;           // sequences; 0: the recipe's default
@@ -87,6 +90,7 @@ struct QuantizeReport {
   double worst_fold_error = 0;  // relative change of a float block by folding its scales
   int group_size = 0;
   std::string group_size_reason;      // why it is not 128, where it is not
+  std::vector<std::string> warnings;  // what the user should know of the result before using it elsewhere
   std::vector<std::string> left_out;  // files and folders beside the model that were not copied: other weights
   uint64_t bytes_in = 0, bytes_out = 0;
   double bits_per_weight = 0;  // of the quantized matrices, scales and zero points included
@@ -151,7 +155,8 @@ struct TensorReport {
 struct InspectReport {
   std::string format, architecture;
   int blocks = 0, dim = 0, vocab = 0, context = 0;
-  std::string quantization;    // "4 bits, groups of 64"; empty for a float model
+  std::string quantization;    // of the blocks' matrices: "4 bits, groups of 64"; empty for a float model
+  std::string head;            // "BF16", or as above
   uint64_t bytes = 0;          // of all files that hold weights
   int64_t weights = 0;         // parameters
   double bits_per_weight = 0;  // all weights
@@ -170,8 +175,9 @@ struct BenchOptions {
   std::vector<int> batch{1, 8};   // sequences decoded together, one token each a step
   int decode = 64;                // steps
   int repeat = 3;
-  int group_size = 0;  // of random weights; 0: as for quantize
-  uint64_t seed = 0;   // of random weights, and of the tokens
+  int group_size = 0;     // of random weights; 0: as for quantize
+  int quantize_head = 0;  // of random weights: 4 or 8 bits; 0: bf16
+  uint64_t seed = 0;      // of random weights, and of the tokens
   DeviceOptions device{};
 };
 struct Spread {
@@ -209,6 +215,7 @@ struct BenchCheck {
 struct BenchReport {
   std::string model, cpu, kernels;
   std::string quantization;  // of the blocks' matrices: "4 bits, groups of 128"; empty for a float model
+  std::string head;          // "BF16", or as above
   int threads = 0, blocks = 0, context = 0, repeat = 0;
   int64_t weights = 0;       // parameters
   int64_t weight_bytes = 0;  // read for a decoded token, as the model stores them

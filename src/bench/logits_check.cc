@@ -78,18 +78,21 @@ double step(DType type) {
   }
 }
 
+double step_of(const Linear& f, int columns) {
+  return step(f.arithmetic()) * (f.arithmetic() == DType::f32 ? std::sqrt(double(columns)) : 1);
+}
+
 // Two correct backends round activations from values that differ a little, so they may choose neighbours: the most that
 // an activation can differ by is one step, d. Where products are in f32, sums of `columns` terms round differently
 // instead, by about sqrt(columns) 2^-24. Rounding keys and values to their steps s makes neighbours of a share d / s of
-// them, in the root mean square sqrt(d s). A block does either at four places; their effects are independent, so they
-// add as squares: 2 sqrt(blocks). Four times that covers activations that are smaller than the largest of their group,
-// and logits being judged by the largest difference of all.
+// them, in the root mean square sqrt(d s). A block does either at four places, the head rounds its input once more;
+// their effects are independent, so they add as squares: sqrt(4 blocks + 1). Four times that covers activations that
+// are smaller than the largest of their group, and logits being judged by the largest difference of all.
 double bound_of(const Model& m) {
   const Block& b = m.blocks.front();
-  const DType type = b[Role::down].arithmetic();
-  const double columns = double(std::max(b.spec.dim, b.spec.mlp.hidden));
-  const double d = step(type) * (type == DType::f32 ? std::sqrt(columns) : 1);
-  return 8 * std::sqrt(double(m.blocks.size())) * std::max(d, std::sqrt(d * step(kCacheType)));
+  const double d = step_of(b[Role::down], std::max(b.spec.dim, b.spec.mlp.hidden)), head = step_of(*m.head, b.spec.dim);
+  const double block = 4 * std::pow(std::max(d, std::sqrt(d * step(kCacheType))), 2);
+  return 4 * std::sqrt(double(m.blocks.size()) * block + head * head);
 }
 
 }  // namespace

@@ -17,12 +17,16 @@ uint64_t mixed(uint64_t x) {
 
 class RandomModel final : public Checkpoint {
  public:
-  RandomModel(const nlohmann::json& config, int group, uint64_t seed, ThreadPool& pool)
+  RandomModel(const nlohmann::json& config, int group, const std::optional<QuantSpec>& head, uint64_t seed,
+              ThreadPool& pool)
       : config_(config),
         spec_(find_architecture(config.at("architectures").at(0).get<std::string>()).parse(config)),
-        group_(group),
+        quant_{.bits = 4, .group_size = group, .scale_dtype = DType::f16},
+        head_(head),
         seed_(seed),
-        pool_(pool) {}
+        pool_(pool) {
+    if (head_) config_["tie_word_embeddings"] = spec_.tied_embeddings = false;
+  }
   std::string_view format() const override { return "random"; }
   const nlohmann::json& config() const override { return config_; }
   const ModelSpec& spec() const override { return spec_; }
@@ -30,10 +34,11 @@ class RandomModel final : public Checkpoint {
   std::vector<SideFile> side_files() const override { return {}; }
 
   Weight weight(int block, Param p) const override {
+    if (p.role == Role::head && head_) return matrix(key(block, p), {spec_.vocab, spec_.dim}, *head_);
     if (p.role == Role::embed || p.role == Role::head) return table(key(block, p));
     if (is_norm(p.role)) return gains(block, p);
     const auto [rows, cols] = spec_.blocks.at(size_t(block)).shape(p);
-    return matrix(key(block, p), rows, cols);
+    return matrix(key(block, p), {rows, cols}, quant_);
   }
   Tensor bias(int block, Param p) const override {
     return Tensor::zeros({spec_.blocks.at(size_t(block)).shape(p).first}, DType::f32);
@@ -66,24 +71,21 @@ class RandomModel final : public Checkpoint {
     return t;
   }
 
-  // Codes are uniform, zero points 7 or 8 (the middle on average), scales within a quarter of what gives variance
-  // 1 / cols: code - zero has variance 21.5.
-  QMatrix matrix(uint64_t key, int64_t rows, int64_t cols) const {
-    const int64_t groups = rows * cols / group_;
-    QMatrix q{.spec = {.bits = 4, .group_size = group_, .scale_dtype = DType::f16},
-              .codes = Tensor::empty({rows, cols}, DType::u8),
-              .scales = Tensor::empty({rows, cols / group_}, DType::f32),
-              .zeros = Tensor::empty({rows, cols / group_}, DType::u8)};
-    const float scale = 1 / std::sqrt(21.5f * float(cols));
-    pool_.run(groups, 1, [&](int64_t begin, int64_t end) {
+  // Codes are uniform, zero points just below or above the middle, scales within a quarter of what gives variance
+  // 1 / cols: code - zero has variance (levels (levels + 2) + 3) / 12, 21.5 for 4 bits.
+  QMatrix matrix(uint64_t key, Shape shape, const QuantSpec& spec) const {
+    QMatrix q = QMatrix::empty(shape, spec);
+    const int levels = spec.levels(), group = spec.group_size, some = 64 / spec.bits;
+    const float scale = 1 / std::sqrt(float(levels * (levels + 2) + 3) / 12 * float(q.cols()));
+    pool_.run(q.rows() * q.groups(), 1, [&](int64_t begin, int64_t end) {
       for (int64_t g = begin; g < end; ++g) {
         const uint64_t r = mixed(~key + uint64_t(g));
-        q.zeros.as<uint8_t>()[size_t(g)] = uint8_t(7 + (r & 1));
+        q.zeros.as<uint8_t>()[size_t(g)] = uint8_t(levels / 2 + int(r & 1));
         q.scales.as<float>()[size_t(g)] = f16_to_f32(f32_to_f16(scale * (0.75f + float(r >> 48) * 0x1p-17f)));
-        uint8_t* codes = q.codes.as<uint8_t>().data() + g * group_;
-        for (int64_t i = 0; i < group_; i += 16)
-          for (uint64_t j = 0, word = mixed(key + uint64_t(g * group_ + i)); j < 16; ++j, word >>= 4)
-            codes[i + int64_t(j)] = uint8_t(word & 15);
+        uint8_t* codes = q.codes.as<uint8_t>().data() + g * group;
+        for (int64_t i = 0; i < group; i += some)
+          for (uint64_t j = 0, word = mixed(key + uint64_t(g * group + i)); j < uint64_t(some); ++j, word >>= spec.bits)
+            codes[i + int64_t(j)] = uint8_t(word & uint64_t(levels));
       }
     });
     return q;
@@ -91,7 +93,8 @@ class RandomModel final : public Checkpoint {
 
   nlohmann::json config_;
   ModelSpec spec_;
-  int group_;
+  QuantSpec quant_;
+  std::optional<QuantSpec> head_;
   uint64_t seed_;
   ThreadPool& pool_;
 };
@@ -117,8 +120,9 @@ class FirstBlocks final : public Checkpoint {
 
 }  // namespace
 
-std::unique_ptr<Checkpoint> random_model(const nlohmann::json& config, int group, uint64_t seed, ThreadPool& pool) {
-  return std::make_unique<RandomModel>(config, group, seed, pool);
+std::unique_ptr<Checkpoint> random_model(const nlohmann::json& config, int group, const std::optional<QuantSpec>& head,
+                                         uint64_t seed, ThreadPool& pool) {
+  return std::make_unique<RandomModel>(config, group, head, seed, pool);
 }
 
 std::unique_ptr<Checkpoint> first_blocks(const Checkpoint& model, int blocks) {

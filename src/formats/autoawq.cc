@@ -20,6 +20,7 @@ using Json = nlohmann::json;
 struct Options {
   int group_size = 0;  // -1: one group a row
   bool zero_point = true;
+  int head_bits = 0;  // 0: float
 };
 
 [[noreturn]] void bad(const fs::path& folder, std::string_view key, std::string_view expected, const Json& got) {
@@ -30,6 +31,14 @@ struct Options {
 std::string lower(std::string text) {
   for (char& c : text) c = c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c;
   return text;
+}
+
+/// "lm_head" is GPTQModel's key. No other program knows another width for the head than that of the blocks.
+int read_head_bits(const Json& quantization, const fs::path& folder) {
+  const Json head = quantization.value("lm_head", Json(false));
+  if (head == Json::object({{"bits", 8}})) return 8;
+  if (!head.is_boolean()) bad(folder, "lm_head", "true (4 bits), false or {\"bits\": 8}", head);
+  return head.get<bool>() ? 4 : 0;
 }
 
 Options read_options(const Json& config, const fs::path& folder) {
@@ -43,7 +52,7 @@ Options read_options(const Json& config, const fs::path& folder) {
   if (!group.is_number_integer() || (group != -1 && (group < 1 || group > INT32_MAX)))
     bad(folder, "group_size", "a positive number or -1", group);
   if (!zero.is_boolean()) bad(folder, "zero_point", "true or false", zero);
-  return {group.get<int>(), zero.get<bool>()};
+  return {group.get<int>(), zero.get<bool>(), read_head_bits(q, folder)};
 }
 
 /// Index of the first NaN or infinity in f32 data; -1 if there is none.
@@ -57,12 +66,13 @@ class AutoAwqCheckpoint : public FolderCheckpoint {
  public:
   explicit AutoAwqCheckpoint(const fs::path& folder)
       : FolderCheckpoint(folder, read_config(folder)), options_(read_options(config(), folder)) {
+    check_head();
     TensorCheck check(folder, spec(), files());
     for (const auto& [block, param] : params_of(spec())) {
       const std::string base = name(block, param);
       const Shape shape = shape_of(spec(), block, param);
-      if (quantized(param, base))
-        require_packed(check, base, shape);
+      if (const int bits = bits_of(param, base))
+        require_packed(check, base, shape, bits);
       else
         check.require(base + ".weight", shape);
       if (has_bias(spec(), block, param)) check.require(base + ".bias", {shape[0]});
@@ -73,7 +83,7 @@ class AutoAwqCheckpoint : public FolderCheckpoint {
 
   Weight weight(int block, Param param) const override {
     const std::string base = name(block, param);
-    if (!quantized(param, base)) return FolderCheckpoint::weight(block, param);
+    if (!bits_of(param, base)) return FolderCheckpoint::weight(block, param);
     const bool zeros = files().find(base + ".qzeros");
     return checked({files().tensor(base + ".qweight"), zeros ? files().tensor(base + ".qzeros") : Tensor(),
                     files().tensor(base + ".scales")},
@@ -83,12 +93,13 @@ class AutoAwqCheckpoint : public FolderCheckpoint {
   /// The file has column after column, so a piece is all rows of some columns: read in order, and few pages at a time.
   Pieces pieces(int block, Param param) const override {
     const std::string base = name(block, param);
-    if (!quantized(param, base)) return FolderCheckpoint::pieces(block, param);
+    const int bits = bits_of(param, base);
+    if (!bits) return FolderCheckpoint::pieces(block, param);
     const Shape shape = shape_of(spec(), block, param);
     const int64_t group = options_.group_size == -1 ? shape[1] : options_.group_size;
     const int64_t width =
         group <= Pieces::kColumns ? Pieces::kColumns / group * group : std::gcd(group, Pieces::kColumns);
-    const QuantSpec quant{.bits = 4, .group_size = int(group), .scale_dtype = scale_type(base)};
+    const QuantSpec quant{.bits = bits, .group_size = int(group), .scale_dtype = scale_type(base)};
     return {shape, quant, (shape[1] + width - 1) / width, [=, this](int64_t i) {
               const int64_t begin = i * width, end = std::min(shape[1], begin + width);
               return Piece{0, begin, columns(base, begin, end, group)};
@@ -96,24 +107,34 @@ class AutoAwqCheckpoint : public FolderCheckpoint {
   }
 
  private:
-  /// What modules_to_not_convert names is what has no such tensor.
-  bool quantized(Param param, const std::string& base) const {
-    return !is_norm(param.role) && param.role != Role::embed && files().find(base + ".qweight");
+  /// 0: float. What modules_to_not_convert names is what has no such tensor.
+  int bits_of(Param param, const std::string& base) const {
+    if (param.role == Role::head) return options_.head_bits;
+    return !is_norm(param.role) && param.role != Role::embed && files().find(base + ".qweight") ? 4 : 0;
   }
 
-  void require_packed(TensorCheck& check, const std::string& base, const Shape& shape) const {
-    if (shape[0] % 8)
-      fail("open", "{}: {} has {} rows by config.json, which this format's words of eight rows cannot hold",
-           folder().string(), base, shape[0]);
+  void check_head() const {
+    const std::string tensor = base_name(spec(), -1, {Role::head}) + ".qweight";
+    if (options_.head_bits && spec().tied_embeddings)
+      bad(folder(), "lm_head", "false, as \"tie_word_embeddings\" is true", config()["quantization_config"]["lm_head"]);
+    if (!options_.head_bits && files().find(tensor))
+      bad(folder(), "lm_head", "true (4 bits) or {\"bits\": 8}, as there is a tensor " + tensor, false);
+  }
+
+  void require_packed(TensorCheck& check, const std::string& base, const Shape& shape, int bits) const {
+    const int64_t rows = rows_of_word(bits);
+    if (shape[0] % rows)
+      fail("open", "{}: {} has {} rows by config.json, which this format's words of {} rows cannot hold",
+           folder().string(), base, shape[0], rows);
     const int64_t group = options_.group_size == -1 ? shape[1] : options_.group_size;
     if (shape[1] % group)
       fail("open",
            "{}: groups of {} columns do not divide the {} of {}; config.json and the tensors are not of the same model",
            folder().string(), group, shape[1], base);
-    check.require(base + ".qweight", {shape[1], shape[0] / 8}, {DType::i32});
+    check.require(base + ".qweight", {shape[1], shape[0] / rows}, {DType::i32});
     check.require(base + ".scales", {shape[1] / group, shape[0]});
     if (options_.zero_point || files().find(base + ".qzeros"))
-      check.require(base + ".qzeros", {shape[1] / group, shape[0] / 8}, {DType::i32});
+      check.require(base + ".qzeros", {shape[1] / group, shape[0] / rows}, {DType::i32});
   }
 
   DType scale_type(const std::string& base) const {
@@ -133,7 +154,7 @@ class AutoAwqCheckpoint : public FolderCheckpoint {
   QMatrix checked(const AutoAwqTensors& t, const std::string& base, int64_t first_group) const {
     QMatrix q = unpack_autoawq(t);
     check_scales(q.scales, base + ".scales", first_group);
-    if (!options_.zero_point) check_eights(q.zeros, base + ".qzeros");
+    if (!options_.zero_point) check_middle(q, base + ".qzeros");
     return q;
   }
 
@@ -145,13 +166,14 @@ class AutoAwqCheckpoint : public FolderCheckpoint {
            scales.as<float>()[size_t(i)]);
   }
 
-  void check_eights(const Tensor& zeros, const std::string& tensor) const {
-    for (uint8_t z : zeros.as<uint8_t>())
-      if (z != 8)
+  void check_middle(const QMatrix& q, const std::string& tensor) const {
+    const int middle = 1 << (q.spec.bits - 1);
+    for (uint8_t z : q.zeros.as<uint8_t>())
+      if (z != middle)
         fail("open",
-             "{}: tensor {} holds {}, but config.json's \"zero_point\": false makes every zero point 8; programs "
+             "{}: tensor {} holds {}, but config.json's \"zero_point\": false makes every zero point {}; programs "
              "disagree on such a file",
-             files().find(tensor)->name(), tensor, z);
+             files().find(tensor)->name(), tensor, z, middle);
   }
 
   Options options_;
@@ -171,16 +193,18 @@ class AutoAwqSink : public FolderSink {
   }
 
   void write_packed(const std::string& name, Param param, const QMatrix& q) {
-    if (param.role == Role::embed || param.role == Role::head)
-      fail("write",
-           "{}: most programs ignore a quantized one in this format and run with random values; leave it in 16 bits",
-           name);
+    if (param.role == Role::embed)
+      fail("write", "{}: this format has no quantized embedding; leave it in 16 bits", name);
+    if (param.role == Role::head)
+      head_bits_ = q.spec.bits;
+    else if (q.spec.bits != 4)
+      fail("write", "{}: the AutoAWQ format holds 4 bits a weight, not {}", name, q.spec.bits);
     const int64_t group = quant_.group_size == -1 ? q.cols() : quant_.group_size;
     if (q.spec.group_size != group)
       fail("write", "{}: its groups have {} columns, but the file's have {}", name, q.spec.group_size, group);
-    if (q.rows() % 8)
-      fail("write", "{}: {} rows; this format packs eight together, so their number must be a multiple of 8", name,
-           q.rows());
+    if (const int rows = rows_of_word(q.spec.bits); q.rows() % rows)
+      fail("write", "{}: {} rows; this format packs {} together, so their number must be a multiple of that", name,
+           q.rows(), rows);
     const AutoAwqTensors t = pack_autoawq(q);
     write_tensor(name + ".qweight", t.qweight);
     write_tensor(name + ".qzeros", t.qzeros);
@@ -203,11 +227,15 @@ class AutoAwqSink : public FolderSink {
         {"zero_point", true},
         {"version", "gemm"},
         {"modules_to_not_convert", not_converted_.empty() ? Json() : Json(not_converted_)}};
+    if (head_bits_)
+      config["quantization_config"]["lm_head"] =
+          head_bits_ == 4 ? Json(true) : Json::object({{"bits", head_bits_}});  // read_head_bits
     config["torch_dtype"] = "float16";
     if (config.contains("dtype")) config["dtype"] = "float16";  // how newer files spell it
   }
 
   QuantSpec quant_;
+  int head_bits_ = 0;
   std::vector<std::string> not_converted_;
 };
 

@@ -7,14 +7,24 @@
 namespace awq {
 namespace {
 
-void require_finite(const Tensor& t, const std::string& name) {
+/// `first` is the place of the first element in the parameter.
+void require_finite(const Tensor& t, const std::string& name, int64_t first = 0) {
   const auto v = t.as<float>();
   for (size_t i = 0; i < v.size(); ++i)
     if (!std::isfinite(v[i]))
       fail("quantize",
            "{}: element {} is {}; the source model is damaged (or overflowed when it was converted to 16 bits). "
            "Download or convert it again",
-           name, i, v[i]);
+           name, first + int64_t(i), v[i]);
+}
+
+/// In f32, in memory of its own.
+Tensor checked_float(const Weight& w, const std::string& name, int64_t first = 0) {
+  const auto* t = std::get_if<Tensor>(&w);
+  if (!t) fail("quantize", "{} is quantized already. Start from the float model that it was made of", name);
+  Tensor f = t->dtype() == DType::f32 ? t->clone() : t->to(DType::f32);
+  require_finite(f, name, first);
+  return f;
 }
 
 /// One block as stored.
@@ -42,9 +52,9 @@ void load_parameter(Backend& dev, const Checkpoint& model, int block, Param p, B
   to.linear[p] = dev.linear(model.pieces(block, p), bias ? &bias : nullptr);
 }
 
-Pieces head_of(const Checkpoint& model) {
-  return model.pieces(-1, {model.spec().tied_embeddings ? Role::embed : Role::head});
-}
+Pieces head_of(const Checkpoint& model) { return model.pieces(-1, head_param(model.spec())); }
+
+std::string text_of(const QuantSpec& q) { return fmt::format("{} bits, groups of {}", q.bits, q.group_size); }
 
 }  // namespace
 
@@ -54,17 +64,22 @@ std::string parameter_name(const ModelSpec& spec, int block, Param p) {
 
 BlockWeights load_float_block(const Checkpoint& model, int block) {
   BlockWeights w = load_block(model, block);
-  for (auto& [p, weight] : w.at) {
-    const std::string name = parameter_name(model.spec(), block, p);
-    auto* t = std::get_if<Tensor>(&weight);
-    if (!t) fail("quantize", "{} is quantized already. Start from the float model that it was made of", name);
-    *t = t->dtype() == DType::f32 ? t->clone() : t->to(DType::f32);
-    require_finite(*t, name);
-  }
+  for (auto& [p, weight] : w.at) weight = checked_float(weight, parameter_name(model.spec(), block, p));
   for (auto& [p, bias] : w.bias) {
     bias = bias.clone();
     require_finite(bias, parameter_name(model.spec(), block, p) + " (bias)");
   }
+  return w;
+}
+
+Pieces load_float_pieces(const Checkpoint& model, int block, Param p) {
+  Pieces w = model.pieces(block, p);
+  w.read = [read = w.read, cols = w.shape[1], name = parameter_name(model.spec(), block, p)](int64_t i) {
+    Piece band = read(i);
+    band.weight = checked_float(band.weight, name, band.row * cols);
+    return band;
+  };
+  w.type = DType::f32;
   return w;
 }
 
@@ -95,7 +110,13 @@ Model load_model(Backend& dev, const Checkpoint& model, const std::function<void
 std::string quantization_of(const Checkpoint& model) {
   const Pieces w = model.pieces(0, {Role::down});
   const auto* q = std::get_if<QuantSpec>(&w.type);
-  return q ? fmt::format("{} bits, groups of {}", q->bits, q->group_size) : "";
+  return q ? text_of(*q) : "";
+}
+
+std::string head_type(const Checkpoint& model) {
+  const Pieces w = head_of(model);
+  const auto* q = std::get_if<QuantSpec>(&w.type);
+  return q ? text_of(*q) : std::string(name_of(std::get<DType>(w.type)));
 }
 
 int64_t loaded_bytes(const Backend& dev, const Checkpoint& model) {

@@ -12,6 +12,9 @@ std::string parameter_name(const ModelSpec& spec, int block, Param p);
 /// One block in f32, in memory of its own, checked for NaN and Inf. Throws Error if it is quantized already.
 BlockWeights load_float_block(const Checkpoint& model, int block);
 
+/// A float matrix in bands of f32 that are checked alike as they are read. Reading throws Error too.
+Pieces load_float_pieces(const Checkpoint& model, int block, Param p);
+
 /// Everything on the device, ready to run. Parameter by parameter, and of each only a piece a thread is in memory
 /// beside what the device keeps. The embedding stays in the file where its type can be read there. `on_parameter` is
 /// called after each with how many are done; it may throw.
@@ -21,5 +24,7 @@ Model load_model(Backend& dev, const Checkpoint& model,
 int64_t loaded_bytes(const Backend& dev, const Checkpoint& model);
 /// "4 bits, groups of 128": how the matrices of the first block are stored; empty for a float model.
 std::string quantization_of(const Checkpoint& model);
+/// "8 bits, groups of 128" or "BF16": how the head is stored.
+std::string head_type(const Checkpoint& model);
 
 }  // namespace awq

@@ -18,6 +18,8 @@ Shape shape_of(const ModelSpec& spec, int block, Param param) {
   return is_norm(param.role) ? Shape{rows} : Shape{rows, cols};
 }
 
+Param head_param(const ModelSpec& spec) { return {spec.tied_embeddings ? Role::embed : Role::head}; }
+
 bool has_bias(const ModelSpec& spec, int block, Param param) {
   return block >= 0 && spec.blocks.at(size_t(block)).has_bias(param);
 }

@@ -11,6 +11,8 @@ namespace awq {
 /// Every parameter in the order of files: embed, the blocks, final_norm, and head unless it is tied.
 std::vector<std::pair<int, Param>> params_of(const ModelSpec& spec);
 Shape shape_of(const ModelSpec& spec, int block, Param param);
+/// The parameter whose values the head has: the embedding where it is tied to it.
+Param head_param(const ModelSpec& spec);
 bool has_bias(const ModelSpec& spec, int block, Param param);
 /// The parameter's name in a Hugging Face folder, less ".weight" or ".bias": "model.layers.3.mlp.up_proj".
 std::string base_name(const ModelSpec& spec, int block, Param param);

@@ -2,11 +2,17 @@
 
 #include <numeric>
 
+#include "base/parallel.h"
+
 namespace awq {
 namespace {
 
 // A band stays in the second-level cache beside what it is converted to.
 constexpr int64_t kBandBytes = 512 << 10;
+
+void put_rows(const Tensor& band, int64_t row, Tensor& whole) {
+  std::copy_n(band.data(), band.bytes(), whole.rows(row, row + band.shape()[0]).data());
+}
 
 }  // namespace
 
@@ -27,6 +33,18 @@ Pieces pieces_of(const Weight& w) {
   return in_bands(q.codes.shape(), q.spec, q.cols(), 1, [q](int64_t begin, int64_t end) {
     return QMatrix{q.spec, q.codes.rows(begin, end), q.scales.rows(begin, end), q.zeros.rows(begin, end)};
   });
+}
+
+QMatrix quantize(const Pieces& w, const QuantSpec& spec, ThreadPool& pool) {
+  QMatrix q = QMatrix::empty(w.shape, spec);
+  pool.each(w.count, [&](int64_t i) {
+    const Piece band = w.read(i);
+    const QMatrix part = quantize(std::get<Tensor>(band.weight), spec);
+    put_rows(part.codes, band.row, q.codes);
+    put_rows(part.scales, band.row, q.scales);
+    put_rows(part.zeros, band.row, q.zeros);
+  });
+  return q;
 }
 
 }  // namespace awq

@@ -5,6 +5,8 @@
 
 namespace awq {
 
+class ThreadPool;
+
 /// Rows row .. row + n and columns col .. col + m of a matrix, [n, m].
 struct Piece {
   int64_t row = 0, col = 0;
@@ -29,5 +31,8 @@ Pieces in_bands(Shape shape, std::variant<DType, QuantSpec> type, int64_t row_by
                 std::function<Weight(int64_t begin, int64_t end)> rows);
 /// A matrix that is in memory already; shares its data.
 Pieces pieces_of(const Weight& w);
+/// Round-to-nearest of a matrix whose pieces are bands of f32, one a thread at a time. Throws Error as quantize() of a
+/// Tensor does, and what reading throws.
+QMatrix quantize(const Pieces& w, const QuantSpec& spec, ThreadPool& pool);
 
 }  // namespace awq

@@ -51,13 +51,18 @@ void round_to(std::span<const float> w, Grid g, int levels, float* out) {
   for (size_t i = 0; i < w.size(); ++i) out[i] = level_of(w[i], g, levels) * g.scale;
 }
 
-QMatrix quantize(const Tensor& w, const QuantSpec& spec, std::span<const Range> ranges) {
-  const int64_t rows = w.shape()[0], cols = w.shape()[1], g = spec.group_size;
+QMatrix QMatrix::empty(Shape shape, const QuantSpec& spec) {
+  const int64_t cols = shape[1], g = spec.group_size;
   if (g < 1 || cols % g) fail("quantize", "a group of {} columns does not divide a matrix of {} columns", g, cols);
-  QMatrix q{spec, Tensor::empty({rows, cols}, DType::u8), Tensor::empty({rows, cols / g}, DType::f32),
-            Tensor::empty({rows, cols / g}, DType::u8)};
+  const Shape grids = {shape[0], cols / g};
+  return {spec, Tensor::empty(shape, DType::u8), Tensor::empty(grids, DType::f32), Tensor::empty(grids, DType::u8)};
+}
+
+QMatrix quantize(const Tensor& w, const QuantSpec& spec, std::span<const Range> ranges) {
+  QMatrix q = QMatrix::empty(w.shape(), spec);
+  const int64_t g = spec.group_size;
   const auto in = w.as<float>();
-  for (int64_t i = 0; i < rows * cols / g; ++i) {
+  for (int64_t i = 0; i < q.rows() * q.groups(); ++i) {
     const auto group = in.subspan(size_t(i * g), size_t(g));
     const Range r = ranges.empty() ? range_of(group) : ranges[size_t(i)];
     const Grid grid = grid_of(r, spec);

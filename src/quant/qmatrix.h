@@ -26,6 +26,8 @@ struct QMatrix {
   Tensor codes;   // u8 [rows, cols]
   Tensor scales;  // f32 [rows, groups], holding values that spec.scale_dtype represents
   Tensor zeros;   // u8 [rows, groups]
+  /// With room for a [rows, cols] matrix. Throws Error if group_size does not divide cols.
+  static QMatrix empty(Shape shape, const QuantSpec& spec);
   int64_t rows() const { return codes.shape()[0]; }
   int64_t cols() const { return codes.shape()[1]; }
   int64_t groups() const { return cols() / spec.group_size; }

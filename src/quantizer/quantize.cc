@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "formats/load.h"
+#include "formats/params.h"
 
 namespace awq {
 namespace {
@@ -111,7 +112,10 @@ Tensor stored(const Tensor& t) { return t.dtype() == DType::f32 ? t.to(DType::f1
 void put_outer(const QuantizeFlow& f) {
   const ModelSpec& m = f.source.spec();
   f.sink.put(-1, {Role::final_norm}, f.source.weight(-1, {Role::final_norm}));
-  if (!m.tied_embeddings) f.sink.put(-1, {Role::head}, stored(std::get<Tensor>(f.source.weight(-1, {Role::head}))));
+  if (f.head)
+    f.sink.put(-1, {Role::head}, quantize(load_float_pieces(f.source, -1, head_param(m)), *f.head, f.host.pool));
+  else if (!m.tied_embeddings)
+    f.sink.put(-1, {Role::head}, stored(std::get<Tensor>(f.source.weight(-1, {Role::head}))));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #pragma once
 #include <functional>
+#include <optional>
 
 #include "formats/format.h"
 #include "quantizer/method.h"
@@ -24,6 +25,9 @@ struct QuantizeFlow {
   CheckpointSink& sink;
   const Method& method;
   QuantSpec spec;
+  /// The head's, rounded to nearest into a matrix of its own even where it is tied; none: as the source has it. Its
+  /// norm is not rescaled.
+  std::optional<QuantSpec> head;
   /// Calibration sequences, all of the same length. Not looked at by a method that needs none.
   std::span<const std::vector<int32_t>> sequences;
   CalibrationOptions calibration;

@@ -14,8 +14,8 @@ using kernels::kPanel;
 
 const KernelSet& portable() { return *kernels::compiled().back(); }
 
-LogitsCheck check(const KernelSet& set, int threads = 2) {
-  Loaded l(set, tiny_config(), threads);
+LogitsCheck check(const KernelSet& set, int threads = 2, const std::optional<QuantSpec>& head = {}) {
+  Loaded l(set, tiny_config(), threads, head);
   const auto reference = cpu_backend(l.pool, portable());
   return check_logits(*l.backend, l.model, *reference, *l.checkpoint, 5);
 }
@@ -36,6 +36,13 @@ TEST_P(LogitsOf, EveryRightSetAgrees) {
   EXPECT_NE(c.hash, c.reference_hash);
   EXPECT_GT(c.difference, c.bound / 1000) << "the bound says nothing";
   EXPECT_EQ(c.hash, check(kernels::select()).hash) << "sets that fuse agree to the bit";
+}
+TEST_P(LogitsOf, EveryRightSetAgreesWithAQuantizedHead) {
+  for (const int bits : {4, 8}) {
+    const LogitsCheck c = check(*set().set, 2, QuantSpec{.bits = bits, .group_size = 32});
+    EXPECT_TRUE(c.agrees()) << c.difference;
+    EXPECT_EQ(c.difference > 0, set().fused());
+  }
 }
 INSTANTIATE_TEST_SUITE_P(Sets, LogitsOf, testing::ValuesIn(kernels::sets()),
                          [](const auto& one) { return one.param.name; });
@@ -78,6 +85,17 @@ TEST(LogitsCheck, FindsAWrongHead) {
     };
   });
   EXPECT_FALSE(check(set).agrees());
+}
+
+TEST(LogitsCheck, FindsAWrongQuantizedHead) {
+  const KernelSet set = broken([](KernelSet& s) {
+    s.matmul_i16 = [](const kernels::PackedInt& w, const kernels::ActI16& x, float* y, ptrdiff_t row, int32_t b,
+                      int32_t e) {
+      portable().matmul_i16(w, x, y, row, b, e);
+      if (w.bits == 8 && b == 0) y[0] *= 0.9f;  // only the head has 8 bits
+    };
+  });
+  EXPECT_FALSE(check(set, 2, QuantSpec{.bits = 8, .group_size = 32}).agrees());
 }
 
 TEST(LogitsCheck, FindsAWrongAttention) {

@@ -22,10 +22,11 @@ inline nlohmann::json tiny_config(int blocks = 3) {
 
 /// A random model on some kernels, and those of its own that the check compares with.
 struct Loaded {
-  explicit Loaded(const kernels::KernelSet& set, const nlohmann::json& config = tiny_config(), int threads = 2)
+  explicit Loaded(const kernels::KernelSet& set, const nlohmann::json& config = tiny_config(), int threads = 2,
+                  const std::optional<QuantSpec>& head = {})
       : pool(threads),
         backend(cpu_backend(pool, set)),
-        checkpoint(random_model(config, 32, 1, pool)),
+        checkpoint(random_model(config, 32, head, 1, pool)),
         model(load_model(*backend, *checkpoint)) {}
   ThreadPool pool;
   std::unique_ptr<Backend> backend;

@@ -16,7 +16,7 @@ import unittest
 import tiny
 
 AWQ, GOLDEN = (pathlib.Path(a).resolve() for a in sys.argv[1:3])
-TOP = {"model", "quantization", "blocks", "context", "weights", "weight_bytes", "packed_bytes", "cpu", "kernels", "threads",
+TOP = {"model", "quantization", "head", "blocks", "context", "weights", "weight_bytes", "packed_bytes", "cpu", "kernels", "threads",
        "repeat", "read", "peaks", "check", "results", "load_seconds", "seconds"}
 RESULT = {"kind", "batch", "first", "tokens", "tokens_per_second", "bytes_per_token", "gigabytes_per_second", "share_of_read",
           "gflops", "attention_gflops", "peak", "share_of_peak"}
@@ -68,13 +68,21 @@ class Bench(unittest.TestCase):
         quantized, shape = self.bench(self.work / "q", *few), self.bench("--shape", "smollm2-135m", *few)
         self.check_numbers(quantized)
         self.check_numbers(shape)
-        self.assertEqual(quantized["quantization"], "4 bits, groups of 32")
+        self.assertEqual((quantized["quantization"], quantized["head"], shape["head"]), ("4 bits, groups of 32", "BF16", "BF16"))
         self.assertEqual((shape["quantization"], shape["weights"], shape["blocks"]), ("4 bits, groups of 64", 134515008, 30))
         # 106,168,320 weights of the blocks in groups of 64: 34.5 bytes; 61 norms of f32; the head in bf16. A step of two
         # sequences at positions 0 and 1: an embedding each, and 30 blocks of 192 keys and values of 2 bytes for each position.
         weights = 106168320 // 64 * 34.5 + 61 * 576 * 4 + 49152 * 576 * 2
         self.assertEqual(shape["weight_bytes"], weights)
         self.assertEqual(shape["results"][1]["bytes_per_token"], weights / 2 + 576 * 2 + 30 * 2 * 192 * 2 * 1.5)
+
+    def test_quantized_head_is_counted(self):
+        few = ("--prefill", 8, "--context", 0, "--batch", 1, "--decode", 1, "--repeat", 1)
+        report = self.bench("--shape", "smollm2-135m", "--quantize-head", 8, *few)
+        self.check_numbers(report)
+        self.assertEqual((report["head"], report["weights"]), ("8 bits, groups of 64", 134515008 + 49152 * 576))
+        # 64 weights of the blocks are 34.5 bytes, and 67 of the head.
+        self.assertEqual(report["weight_bytes"], 106168320 // 64 * 34.5 + 61 * 576 * 4 + 49152 * 576 // 64 * 67)
 
     def test_hash_depends_on_seed_and_kernels_only(self):
         few = (self.model, "--prefill", 4, "--context", 0, "--batch", 1, "--decode", 1, "--repeat", 1)

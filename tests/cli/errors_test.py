@@ -69,6 +69,20 @@ def grow(folder, tensor):
     write_tensors(folder / "model.safetensors", header, data[:begin] + huge[4 - size:] * ((end - begin) // size) + data[end:])
 
 
+def cut_vocabulary(folder, size):
+    header, data = read_tensors(folder / "model.safetensors")
+    kept = b""
+    for name, entry in sorted((h for h in header.items() if h[0] != "__metadata__"), key=lambda h: h[1]["data_offsets"]):
+        part = data[slice(*entry["data_offsets"])]
+        if name in ("lm_head.weight", "model.embed_tokens.weight"):
+            part = part[:len(part) // entry["shape"][0] * size]
+            entry["shape"][0] = size
+        entry["data_offsets"] = [len(kept), len(kept) + len(part)]
+        kept += part
+    write_tensors(folder / "model.safetensors", header, kept)
+    change_config(folder, vocab_size=size)
+
+
 def limit_file_size():
     resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 
@@ -159,6 +173,17 @@ case("calibration file of another kind", quantize(good, calibration="good"))
 case("not enough memory", quantize(good, samples=2000000000))
 case("more tokens than the context", quantize(good, tokens=100000))
 subprocess.run([AWQ, "quantize", good, "-o", work / "quantized", "--method", "rtn"], check=True, stdout=subprocess.DEVNULL)
+case("head of other bits", quantize(good, "--quantize-head", "5"))
+m = model("vocabulary")
+cut_vocabulary(m, 124)
+case("head of a vocabulary that words cannot hold", quantize(m, "--quantize-head", "4"))
+m = model("nan-head")
+poison(m, "lm_head.weight", float("nan"))
+case("NaN in the head", quantize(m, "--quantize-head", "8"))
+subprocess.run([AWQ, "quantize", good, "-o", work / "head", "--method", "rtn", "--quantize-head", "8"], check=True, capture_output=True)
+quantization = json.loads((work / "head/config.json").read_text())["quantization_config"]
+change_config(work / "head", quantization_config=quantization | {"lm_head": {"bits": 3}})
+case("head of unknown bits in the config", ["inspect", work / "head"])
 case("quantized already", quantize(work / "quantized"))
 case("text shorter than a window", ["eval", good, "--text", work / "short.txt", "--window", "128"])
 case("line of a text without text", ["eval", good, "--text", work / "notext.jsonl", "--window", "32"])
@@ -172,6 +197,7 @@ case("more threads than CPUs", ["generate", good, "-p", "x", "--threads", "9999"
 case("bench: more threads than CPUs", [*bench, "--threads", "9999"])
 case("bench: unknown shape", ["bench", "--shape", "llama-9"])
 case("bench: group does not divide", ["bench", "--shape", "smollm2-135m", "--group-size", "128"])
+case("bench: head of other bits", ["bench", "--shape", "smollm2-135m", "--quantize-head", "16"])
 case("bench: prompt of no tokens", [*bench, "--prefill", "0"])
 case("bench: prompt beyond the context", [*bench, "--prefill", "8,257"])
 case("bench: no steps", ["bench", good, "--decode", "0"])
@@ -190,6 +216,7 @@ case("usage: bad number", ["generate", good, "-p", "x", "-n", "many"])
 case("usage: no threads", ["generate", good, "-p", "x", "--threads", "0"])
 case("usage: threads in words", ["bench", good, "--threads", "two"])
 case("usage: bench of nothing", ["bench"])
+case("usage: bench of a model with another head", ["bench", good, "--quantize-head", "4"])
 case("usage: bench of a model and a shape", ["bench", good, "--shape", "smollm2-135m"])
 
 

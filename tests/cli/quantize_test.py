@@ -11,6 +11,7 @@ import json
 import pathlib
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,30 @@ def run(*arguments):
 
 def digest(folder):
     return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.iterdir()}
+
+
+def tensors_of(folder):
+    """{name: (type, shape, bytes)}"""
+    data = (folder / "model.safetensors").read_bytes()
+    n = 8 + struct.unpack("<Q", data[:8])[0]
+    return {name: (e["dtype"], e["shape"], data[n + e["data_offsets"][0]:n + e["data_offsets"][1]])
+            for name, e in json.loads(data[8:n]).items() if name != "__metadata__"}
+
+
+def floats(tensor):
+    dtype, _, data = tensor
+    if dtype == "BF16":
+        return [struct.unpack("<f", b"\0\0" + data[i:i + 2])[0] for i in range(0, len(data), 2)]
+    return struct.unpack(f"<{len(data) // {'F32': 4, 'F16': 2}[dtype]}{'f' if dtype == 'F32' else 'e'}", data)
+
+
+def unpacked(data, bits):
+    """Codes in the order of rows, of words whose even rows come first."""
+    rows, codes = 32 // bits, []
+    for (word,) in struct.iter_unpack("<I", data):
+        by_place = [word >> bits * i & 2 ** bits - 1 for i in range(rows)]
+        codes += [by_place[r // 2 + (r % 2) * rows // 2] for r in range(rows)]
+    return codes
 
 
 class Quantize(unittest.TestCase):
@@ -66,6 +91,62 @@ class Quantize(unittest.TestCase):
                 # which is 2 to 3 in these random models: KL of some tenths. Weights in a wrong order give 3 and more.
                 self.assertLess(seen["kl"], 1)
                 self.assertGreater(seen["kl"], 1e-7)  # and it is not the original
+
+    def test_quantized_head(self):
+        for family, tied in (("llama", False), ("llama3", True), ("gemma3", True)):
+            model = tiny.make(GOLDEN, family, self.work / family)
+            plain = self.work / (family + "-0")
+            self.quantize(model, plain)
+            before, kl = tensors_of(plain), {}
+            if tied:  # as written: the embedding, in 16 bits
+                source = tensors_of(model)["model.embed_tokens.weight"]
+                self.assertNotIn("lm_head.weight", before)
+            else:
+                source = tensors_of(model)["lm_head.weight"]
+                del before["lm_head.weight"]
+            for bits in (4, 8):
+                with self.subTest(family=family, bits=bits):
+                    out = self.work / f"{family}-{bits}"
+                    self.quantize(model, out, "--quantize-head", bits)
+                    after = tensors_of(out)
+                    head = {part: after.pop("lm_head." + part) for part in ("qweight", "qzeros", "scales")}
+                    self.assertEqual(after, before)
+                    self.check_head(head, floats(source), bits)
+                    config, unchanged = (json.loads((f / "config.json").read_text()) for f in (out, plain))
+                    self.assertEqual(config["quantization_config"].pop("lm_head"), True if bits == 4 else {"bits": 8})
+                    self.assertIs(config.pop("tie_word_embeddings"), False)
+                    unchanged.pop("tie_word_embeddings", None)
+                    self.assertEqual(config, unchanged)
+                    self.assertEqual(json.loads((out / "awq-report.json").read_text())["head"], {"bits": bits, "method": "rtn"})
+                    self.assertEqual(json.loads(run("inspect", out, "--json"))["head"], f"{bits} bits, groups of 32")
+                    self.assertEqual(len(json.loads(run("generate", out, "-p", "Line", "-n", 4, "--json"))["tokens"]), 4)
+                    kl[bits] = json.loads(run("eval", out, "--against", plain, "--text", self.calib, "--window", 64, "--json"))["kl"]
+            # KL grows as the square of the error, whose steps are (255 / 15)^2 = 289 times; rounding scales adds to those of 8 bits.
+            self.assertLess(kl[8], kl[4] / 100)
+
+    def check_head(self, head, source, bits):
+        """Decodes the layout as documented and compares with the float head: half a step, and at the ends of a group's range
+        up to half a step more for the zero point and levels * 2^-11 for the scale's rounding."""
+        (_, (cols, words), qweight), (_, (groups, _), qzeros), (dtype, (_, rows), _) = (head[p] for p in ("qweight", "qzeros", "scales"))
+        self.assertEqual((dtype, words * 32 // bits, rows * cols), ("F16", rows, len(source)))
+        codes, zeros, scales = unpacked(qweight, bits), unpacked(qzeros, bits), floats(head["scales"])
+        levels, errors = 2 ** bits - 1, []
+        for k in range(cols):
+            for n in range(rows):
+                g = k * groups // cols
+                code, scale = codes[k * rows + n], scales[g * rows + n]
+                error = abs((code - zeros[g * rows + n]) * scale - source[n * cols + k]) / scale
+                self.assertLessEqual(error, 1.001 + levels / 2048 if code in (0, levels) else 0.5001)
+                errors.append(error)
+        self.assertGreater(sum(errors) / len(errors), 0.2)  # uniform: a quarter of a step
+
+    def test_warning_says_who_reads_the_head(self):
+        model = tiny.make(GOLDEN, "llama", self.work / "m")
+        for bits, text in ((4, "transformers ignores a quantized head"), (8, "only awq.cpp reads this head")):
+            command = [AWQ, "quantize", model, "-o", self.work / f"q{bits}", "--method", "rtn", "--json", "--quantize-head", str(bits)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            self.assertIn("warning: " + text, done.stderr)
+            self.assertEqual(len(json.loads(done.stdout)["warnings"]), 1)
 
     def test_same_bytes_for_any_number_of_threads(self):
         model = tiny.make(GOLDEN, "gemma3", self.work / "m")

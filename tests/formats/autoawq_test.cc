@@ -20,8 +20,9 @@ QMatrix random_matrix(int64_t rows, int64_t cols, QuantSpec spec, uint32_t seed)
   const int64_t groups = cols / spec.group_size;
   QMatrix q{spec, Tensor::empty({rows, cols}, DType::u8), Tensor::empty({rows, groups}, DType::f32),
             Tensor::empty({rows, groups}, DType::u8)};
-  for (uint8_t& c : q.codes.as<uint8_t>()) c = random() % 16;
-  for (uint8_t& z : q.zeros.as<uint8_t>()) z = random() % 16;
+  const uint32_t levels = 1u << spec.bits;
+  for (uint8_t& c : q.codes.as<uint8_t>()) c = uint8_t(random() % levels);
+  for (uint8_t& z : q.zeros.as<uint8_t>()) z = uint8_t(random() % levels);
   for (float& s : q.scales.as<float>()) s = float(1 + random() % 127) / 4096.f;  // 7 bits: exact in every type
   return q;
 }
@@ -39,29 +40,39 @@ TEST(AutoAwqPack, WordOfCodesZeroToSeven) {
   EXPECT_EQ(pack_autoawq(q).qweight.as<int32_t>()[0], 0x75316420);
 }
 
-TEST(AutoAwqPack, IsTheInverseOfUnpack) {
-  // 136 columns: two whole tiles and a part of one.
-  for (DType scales : {DType::f16, DType::bf16, DType::f32}) {
-    const QMatrix q = random_matrix(24, 136, {.group_size = 34, .scale_dtype = scales}, 2);
-    const AutoAwqTensors t = pack_autoawq(q);
-    EXPECT_EQ(t.qweight.shape(), Shape({136, 3}));
-    EXPECT_EQ(t.qzeros.shape(), Shape({4, 3}));
-    EXPECT_EQ(t.scales.shape(), Shape({4, 24}));
-    EXPECT_EQ(t.scales.dtype(), scales);
-    expect_same(unpack_autoawq(t), q);
-  }
+TEST(AutoAwqPack, WordOfBytesZeroToThree) {
+  QMatrix q = random_matrix(4, 1, {.bits = 8, .group_size = 1}, 1);
+  for (uint8_t i = 0; i < 4; ++i) q.codes.as<uint8_t>()[i] = uint8_t(0xf0 + i);
+  EXPECT_EQ(uint32_t(pack_autoawq(q).qweight.as<int32_t>()[0]), 0xf3f1f2f0u);
 }
 
-TEST(AutoAwqPack, AbsentZerosAreEight) {
-  const QMatrix q = random_matrix(8, 32, {.group_size = 32}, 3);
-  AutoAwqTensors t = pack_autoawq(q);
-  t.qzeros = Tensor();
-  const QMatrix back = unpack_autoawq(t);
-  for (uint8_t z : back.zeros.as<uint8_t>()) EXPECT_EQ(z, 8);
+TEST(AutoAwqPack, IsTheInverseOfUnpack) {
+  // 136 columns: two whole tiles and a part of one. 280 rows: more than what is unpacked at a time.
+  for (int bits : {4, 8})
+    for (DType scales : {DType::f16, DType::bf16, DType::f32}) {
+      const QMatrix q = random_matrix(280, 136, {.bits = bits, .group_size = 34, .scale_dtype = scales}, 2);
+      const AutoAwqTensors t = pack_autoawq(q);
+      EXPECT_EQ(t.qweight.shape(), Shape({136, 280 * bits / 32}));
+      EXPECT_EQ(t.qzeros.shape(), Shape({4, 280 * bits / 32}));
+      EXPECT_EQ(t.scales.shape(), Shape({4, 280}));
+      EXPECT_EQ(t.scales.dtype(), scales);
+      expect_same(unpack_autoawq(t), q);
+    }
+}
+
+TEST(AutoAwqPack, AbsentZerosAreTheMiddle) {
+  for (int bits : {4, 8}) {
+    AutoAwqTensors t = pack_autoawq(random_matrix(8, 32, {.bits = bits, .group_size = 32}, 3));
+    t.qzeros = Tensor();
+    const QMatrix back = unpack_autoawq(t);
+    for (uint8_t z : back.zeros.as<uint8_t>()) EXPECT_EQ(z, bits == 4 ? 8 : 128);
+  }
 }
 
 TEST(AutoAwqPack, RefusesWhatTheFormatCannotHold) {
   EXPECT_THROW(pack_autoawq(random_matrix(12, 32, {.group_size = 32}, 4)), Error);
+  EXPECT_THROW(pack_autoawq(random_matrix(14, 32, {.bits = 8, .group_size = 32}, 4)), Error);
+  EXPECT_NO_THROW(pack_autoawq(random_matrix(12, 32, {.bits = 8, .group_size = 32}, 4)));
   EXPECT_THROW(pack_autoawq(random_matrix(8, 32, {.bits = 3, .group_size = 32}, 4)), Error);
 }
 
@@ -212,6 +223,13 @@ TEST_F(AutoAwqTest, UnknownOptionsAreErrors) {
   EXPECT_EQ(error_with("null", "group_size", nullptr),
             text("null", "\"group_size\" should be a positive number or -1, but is null"));
   EXPECT_EQ(error_with("point", "zero_point", 1), text("point", "\"zero_point\" should be true or false, but is 1"));
+  const std::string head = "\"lm_head\" should be true (4 bits), false or {\"bits\": 8}, but is ";
+  EXPECT_EQ(error_with("head5", "lm_head", {{"bits", 5}}), text("head5", head + "{\"bits\":5}"));
+  EXPECT_EQ(error_with("head4", "lm_head", {{"bits", 4}}), text("head4", head + "{\"bits\":4}"));
+  EXPECT_EQ(error_with("more", "lm_head", {{"bits", 8}, {"group_size", 32}}),
+            text("more", head + "{\"bits\":8,\"group_size\":32}"));
+  EXPECT_EQ(error_with("number", "lm_head", 8), text("number", head + "8"));
+  EXPECT_EQ(error_with("false", "lm_head", false), "no error");
   EXPECT_EQ(error_with("group", "group_size", 24),
             "[open] D/group: groups of 24 columns do not divide the 32 of model.layers.0.self_attn.q_proj; config.json "
             "and the tensors are "
@@ -320,6 +338,69 @@ TEST_F(AutoAwqTest, WrittenFolderIsTheSameModel) {
     EXPECT_EQ(read_text(root_ / "out" / file), read_text(root_ / "again" / file));
 }
 
+/// A folder whose head is `head`, for a source whose embedding is its head: a sink writes what it is given.
+fs::path write_with_head(const fs::path& to, const Checkpoint& source, const QMatrix& head) {
+  const QuantSpec quant{.group_size = 16};
+  Json config = source.config();
+  config["tie_word_embeddings"] = false;
+  const auto sink = create_autoawq(to, config, spec_of(config), quant);
+  put_all(*sink, source, quant);
+  sink->put(-1, {Role::head}, head);
+  sink->finish();
+  return to;
+}
+
+TEST_F(AutoAwqTest, QuantizedHeadComesBackExactly) {
+  Json config = tiny_config();
+  config["vocab_size"] = 136;
+  config["tie_word_embeddings"] = true;
+  const auto source = Checkpoint::open(make("m", config, float_tensors(config, DType::f16)));
+  for (int bits : {4, 8}) {
+    const QMatrix head = random_matrix(136, 32, {.bits = bits, .group_size = 16}, 8);
+    const auto back = Checkpoint::open(write_with_head(root_ / std::to_string(bits), *source, head));
+    expect_same(std::get<QMatrix>(back->weight(-1, {Role::head})), head);
+    expect_pieces_are_the_weights(*back);
+    EXPECT_EQ(back->config()["quantization_config"]["lm_head"], bits == 4 ? Json(true) : Json({{"bits", 8}}));
+    EXPECT_EQ(back->config()["quantization_config"]["bits"], 4);
+    EXPECT_EQ(back->config()["quantization_config"]["modules_to_not_convert"], nullptr);
+    EXPECT_TRUE(
+        same(std::get<Tensor>(back->weight(-1, {Role::embed})), std::get<Tensor>(source->weight(-1, {Role::embed}))));
+    std::map<std::string, std::string> types;
+    for (const TensorInfo& t : back->tensors()) types[t.name] = t.type + " " + t.shape.text();
+    EXPECT_EQ(types.at("lm_head.qweight"), bits == 4 ? "I32 [32, 17]" : "I32 [32, 34]");
+    EXPECT_EQ(types.at("lm_head.qzeros"), bits == 4 ? "I32 [2, 17]" : "I32 [2, 34]");
+    EXPECT_EQ(types.at("lm_head.scales"), "F16 [2, 136]");
+    EXPECT_FALSE(types.contains("lm_head.weight"));
+  }
+}
+
+TEST_F(AutoAwqTest, HeadMustBeWhatTheConfigSays) {
+  TensorMap t = awq_tensors(16);
+  const AutoAwqTensors head = pack_autoawq(random_matrix(24, 32, {.group_size = 16}, 8));
+  t.erase("lm_head.weight");
+  t["lm_head.qweight"] = head.qweight;
+  t["lm_head.qzeros"] = head.qzeros;
+  t["lm_head.scales"] = head.scales;
+  Json config = awq_config();
+  EXPECT_EQ(open_error(make("unsaid", config, t)),
+            "[open] D/unsaid/config.json: quantization_config's \"lm_head\" should be true (4 bits) or {\"bits\": 8}, "
+            "as there is a tensor lm_head.qweight, but is false");
+  config["quantization_config"]["lm_head"] = true;
+  EXPECT_EQ(open_error(make("said", config, t)), "no error");
+  EXPECT_EQ(open_error(make("absent", config, awq_tensors(16))),
+            "[open] D/absent: tensor lm_head.qweight is missing; is the folder complete, and of the model that its "
+            "config.json describes?");
+  config["tie_word_embeddings"] = true;
+  EXPECT_EQ(open_error(make("tied", config, t)),
+            "[open] D/tied/config.json: quantization_config's \"lm_head\" should be false, as \"tie_word_embeddings\" "
+            "is true, but is true");
+  config["tie_word_embeddings"] = false;
+  config["quantization_config"]["lm_head"] = {{"bits", 8}};
+  EXPECT_EQ(open_error(make("bytes", config, t)),
+            "[open] D/bytes/model.safetensors: tensor lm_head.qweight has shape [32, 3], but config.json makes it "
+            "[32, 6]; are they of the same model?");
+}
+
 TEST_F(AutoAwqTest, TypesAndNamesInTheFile) {
   const QuantSpec quant{.group_size = 16};
   const auto source = Checkpoint::open(make("m", tiny_config(), float_tensors(tiny_config(), DType::f32)));
@@ -378,13 +459,14 @@ TEST_F(AutoAwqTest, SinkRefusesWhatLoadersCannotRead) {
   const ModelSpec spec = spec_of(config);
   const auto sink = create_autoawq(root_ / "out", config, spec, {.group_size = 16});
   EXPECT_EQ(message([&] { sink->put(0, {Role::up}, random_matrix(68, 32, {.group_size = 16}, 1)); }),
-            "[write] model.layers.0.mlp.up_proj: 68 rows; this format packs eight together, so their number must be a "
-            "multiple of 8");
+            "[write] model.layers.0.mlp.up_proj: 68 rows; this format packs 8 together, so their number must be a "
+            "multiple of that");
   EXPECT_EQ(message([&] { sink->put(0, {Role::q}, random_matrix(32, 32, {.group_size = 32}, 1)); }),
             "[write] model.layers.0.self_attn.q_proj: its groups have 32 columns, but the file's have 16");
-  EXPECT_EQ(message([&] { sink->put(-1, {Role::head}, random_matrix(24, 32, {.group_size = 16}, 1)); }),
-            "[write] lm_head: most programs ignore a quantized one in this format and run with random values; leave it "
-            "in 16 bits");
+  EXPECT_EQ(message([&] { sink->put(-1, {Role::embed}, random_matrix(24, 32, {.group_size = 16}, 1)); }),
+            "[write] model.embed_tokens: this format has no quantized embedding; leave it in 16 bits");
+  EXPECT_EQ(message([&] { sink->put(0, {Role::q}, random_matrix(32, 32, {.bits = 8, .group_size = 16}, 1)); }),
+            "[write] model.layers.0.self_attn.q_proj: the AutoAWQ format holds 4 bits a weight, not 8");
   Tensor bias = Tensor::zeros({32}, DType::f32);
   bias.as<float>()[5] = 70000.f;
   EXPECT_EQ(message([&] { sink->put_bias(0, {Role::q}, bias); }),

@@ -54,15 +54,16 @@ Tensor random_matrix(int64_t rows, int64_t cols, float spread, float shift, uint
 // A level is at most half a step away inside the range; rounding the scale to 11 bits moves the range's far end by at
 // most levels * scale * 2^-11, and the zero point to a whole number by at most half a step more.
 TEST(Quantize, ErrorIsAtMostOneStepEverywhereAndHalfAStepAwayFromTheEnds) {
-  for (float shift : {0.f, 0.5f, -3.f}) {
+  for (const auto& [bits, shift] : {std::pair(4, 0.f), {4, 0.5f}, {4, -3.f}, {8, 0.f}, {8, 0.5f}, {8, -3.f}}) {
     const Tensor w = random_matrix(7, 256, 0.5f, shift, 3);
-    const QMatrix q = quantize(w, {.bits = 4, .group_size = 64});
+    const QMatrix q = quantize(w, {.bits = bits, .group_size = 64});
+    const int levels = q.spec.levels();
     const Tensor d = dequantize(q);
     for (int64_t i = 0; i < w.shape().elements(); ++i) {
       const auto g = size_t(i / 64);
       const float s = q.scales.as<float>()[g], error = std::abs(w.as<float>()[size_t(i)] - d.as<float>()[size_t(i)]);
       const int code = q.codes.as<uint8_t>()[size_t(i)];
-      EXPECT_LE(error, (code == 0 || code == 15 ? 1.01f : 0.5001f) * s) << i;
+      EXPECT_LE(error, (code == 0 || code == levels ? 1.001f + float(levels) / 2048 : 0.5001f) * s) << i;
       EXPECT_EQ(s, f16_to_f32(f32_to_f16(s)));
     }
   }
