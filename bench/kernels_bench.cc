@@ -38,7 +38,7 @@ constexpr size_t kWeightBytes = size_t(96) << 20;
 /// On one thread; 0 where the set has no instruction for it.
 struct Ceilings {
   double read;     // GB/s
-  double fma;      // GFLOP/s
+  double fma, bf16;  // GFLOP/s
   double i16, i8;  // 10^9 operations
 };
 
@@ -47,7 +47,7 @@ Ceilings ceilings(const KernelSet& set) {
   ReadBandwidth read(one, 2 * kWeightBytes);  // about as far away as the weights, whatever the last cache holds
   for (int i = 0; i < 5; ++i) read.pass();
   const auto peak = [&](DType type) { return peak_rate(one, set, type).value_or(0); };
-  return {read.best(), peak(DType::f32), peak(DType::i16), peak(DType::i8)};
+  return {read.best(), peak(DType::f32), peak(DType::bf16), peak(DType::i16), peak(DType::i8)};
 }
 
 // ---- the products ----
@@ -105,7 +105,7 @@ class Case {
   std::vector<uint8_t> weights_;
 };
 
-class FloatCase final : public Case {
+class FloatCase : public Case {
  public:
   FloatCase(const KernelSet& set, Shape s, int m, bool bf16)
       : Case(s, m), gemm_(bf16 ? set.gemm_bf16 : set.gemm_f32), w_(normals(size_t(s.rows) * size_t(s.cols), 2)) {
@@ -143,14 +143,28 @@ class FloatCase final : public Case {
   // The rms error is about cols 2^-24 / 2.4 (tests/kernels/gemm_test.cc); ten times that.
   double tolerance() const override { return std::sqrt(shape.cols) * 0x1p-22; }
 
- private:
+ protected:
   void (*gemm_)(const Gemm&);
   std::vector<float> w_;
 };
 
+/// Room for activations of bfloat16, one or two parts of each.
+class TileActivations {
+ public:
+  TileActivations(const KernelSet& set, const std::vector<float>& x, Shape s, int m, bool pairs)
+      : values_((x.size() + 32 * size_t(s.cols)) * 2), view_{values_.data(), m, s.cols, pairs} {
+    set.split_bf16(x.data(), view_, 0, m);
+  }
+  const ActBf16& view() const { return view_; }
+
+ private:
+  std::vector<uint16_t> values_;
+  ActBf16 view_;
+};
+
 /// 4-bit weights with integer activations of type Code.
 template <class Code>
-class IntCase final : public Case {
+class IntCase : public Case {
  public:
   IntCase(const KernelSet& set, Shape s, int m)
       : Case(s, m),
@@ -174,7 +188,7 @@ class IntCase final : public Case {
       set.quantize_i16(x.data(), act(), 0, m);
   }
   void run(size_t copy) override {
-    const PackedInt w{weights(copy), shape.rows, shape.cols, kGroup, 4, true};
+    const PackedInt w = packed(copy);
     if constexpr (sizeof(Code) == 1)
       set_.matmul_i8(w, act(), y.data(), shape.rows, 0, shape.rows / kPanel);
     else
@@ -188,6 +202,9 @@ class IntCase final : public Case {
   // Half a step of 16-bit activations, 3 sigma / 65534, on weights of rms 2 would be 1e-4 if all were the largest
   // error; of 8-bit ones, 3 sigma / 254, 2.4e-2.
   double tolerance() const override { return sizeof(Code) == 1 ? 0.25 : 2e-3; }
+
+ protected:
+  PackedInt packed(size_t copy) const { return {weights(copy), shape.rows, shape.cols, kGroup, 4, true}; }
 
  private:
   ActInt<Code> act() { return {codes_.data(), scales_.data(), sums_.data(), tokens, shape.cols, kGroup}; }
@@ -208,9 +225,40 @@ class IntCase final : public Case {
   std::vector<int32_t> sums_;
 };
 
+/// bf16 weights times pairs of bf16.
+class TilesFloat final : public FloatCase {
+ public:
+  TilesFloat(const KernelSet& set, Shape s, int m) : FloatCase(set, s, m, true), set_(set), act_(set, x, s, m, true) {}
+  void run(size_t copy) override {
+    set_.tiles_bf16(reinterpret_cast<const uint16_t*>(weights(copy)), shape.rows, act_.view(), y.data(), shape.rows, 0,
+                    shape.rows / kPanel);
+  }
+
+ private:
+  const KernelSet& set_;
+  TileActivations act_;
+};
+
+/// 4-bit weights and activations, both rounded to bf16.
+class TilesInt final : public IntCase<int16_t> {
+ public:
+  TilesInt(const KernelSet& set, Shape s, int m) : IntCase(set, s, m), set_(set), act_(set, x, s, m, false) {}
+  void run(size_t copy) override {
+    set_.tiles_int(packed(copy), act_.view(), y.data(), shape.rows, 0, shape.rows / kPanel);
+  }
+  // Both are off by 2^-9 at most, 2^-10.8 in the root mean square, of products of rms 2; five times that.
+  double tolerance() const override { return 1e-2; }
+
+ private:
+  const KernelSet& set_;
+  TileActivations act_;
+};
+
 std::unique_ptr<Case> make_case(const KernelSet& set, const std::string& kind, Shape s, int tokens) {
   if (kind == "matmul_i16") return std::make_unique<IntCase<int16_t>>(set, s, tokens);
   if (kind == "matmul_i8") return std::make_unique<IntCase<int8_t>>(set, s, tokens);
+  if (kind == "tiles_bf16") return std::make_unique<TilesFloat>(set, s, tokens);
+  if (kind == "tiles_int") return std::make_unique<TilesInt>(set, s, tokens);
   return std::make_unique<FloatCase>(set, s, tokens, kind == "gemm_bf16");
 }
 
@@ -230,6 +278,7 @@ void measure(benchmark::State& state, const KernelSet& set, const Ceilings& top,
   }
   const double peak = kind == "matmul_i16"  ? top.i16
                       : kind == "matmul_i8" ? top.i8
+                      : kind.starts_with("tiles") ? top.bf16
                                             : top.fma,
                giga = 1e-9 * c->operations() / best;
   const double bytes = 1e-9 * double(c->weight_bytes()) / best;
@@ -241,7 +290,9 @@ void measure(benchmark::State& state, const KernelSet& set, const Ceilings& top,
 }
 
 void add_cases(const KernelSet& set, const Ceilings& top) {
-  for (const char* kind : {"gemm_f32", "gemm_bf16", "matmul_i16", "matmul_i8"})
+  std::vector<const char*> kinds{"gemm_f32", "gemm_bf16", "matmul_i16", "matmul_i8"};
+  if (set.tiles_int) kinds.insert(kinds.end(), {"tiles_bf16", "tiles_int"});
+  for (const char* kind : kinds)
     for (const Shape s : {Shape{512, 2048}, {2048, 2048}, {8192, 2048}, {2048, 8192}})
       for (const int tokens : {1, 2, 4, 8, 16, 32, 64, 128, 512}) {
         const std::string name = std::string(kind) + "/" + std::to_string(s.rows) + "x" + std::to_string(s.cols) +

@@ -17,7 +17,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(AVX512 -mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512cd -mavx512vnni
     -mprefer-vector-width=512)
   awq_add_isa(avx512 ${AVX512})
-  awq_add_isa(amx ${AVX512} -mavx512vbmi -mamx-tile -mamx-int8)
+  awq_add_isa(amx ${AVX512} -mavx512vbmi -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   # Scheduled before registers are assigned, as GCC does it here and not on x86, loads move up until tiles spill.
   set(NEON $<$<CXX_COMPILER_ID:GNU>:-fno-schedule-insns>)

@@ -1,36 +1,19 @@
 // AMX for many tokens, AVX-512 for the rest. A tile product multiplies 16 tokens by a panel over 64 columns of int8.
 // Activations of 16 bits are two bytes, x = 256 * high + low, each with a tile of its own: both products are exact, so
 // that the results are those of every other set, bit for bit.
-#include "kernels/avx512.h"
+#include "kernels/amx_bf16.h"
+#include "kernels/amx_tiles.h"
 
 namespace awq::kernels {
 namespace {
 
 enum : int32_t {
-  kTileRows = 16,
   kTileK = 64,
-  kTileBytes = kTileRows * kTileK,
   kAmxBlockK = 256,   // columns, and
   kChunkTokens = 32,  // tokens that pass over a pair of panels: 16 and 8 kB, with sums and outputs in the first cache
   kAmxBlockM = 256,   // tokens for which a panel is unpacked once
   kChunkPanels = 32,  // 128 kB of unpacked codes and 512 kB of outputs: the second-level cache
 };
-
-struct TileConfig {
-  uint8_t palette, start_row, reserved[14];
-  uint16_t row_bytes[16];
-  uint8_t rows[16];
-};
-
-/// Tiles 0-3 hold sums, 4 and 5 activations of `tokens` rows, 6 and 7 weights.
-void configure_tiles(int32_t tokens) {
-  TileConfig c{.palette = 1, .start_row = 0, .reserved = {}, .row_bytes = {}, .rows = {}};
-  for (int32_t i = 0; i < 8; ++i) c.row_bytes[i] = 64, c.rows[i] = uint8_t(i < 6 ? tokens : kTileRows);
-  __asm__ volatile("ldtilecfg %0" : : "m"(c));
-}
-
-/// Tile instructions read and write memory that the compiler does not see.
-inline void tile_fence() { __asm__ volatile("" : : : "memory"); }
 
 /// Activations lie in units of two tiles for each 64 columns, [unit][cols / 64][2][16 tokens][64]: of 16-bit codes the
 /// high and the low bytes of 16 tokens, of 8-bit ones 32 tokens.
@@ -295,6 +278,9 @@ constinit const KernelSet amx = [] {
   set.quantize_i8 = amx_quantize<int8_t>;
   set.matmul_i16 = amx_product<int16_t>;
   set.matmul_i8 = amx_product<int8_t>;
+  set.split_bf16 = split_bf16;
+  set.tiles_bf16 = tiles_bf16;
+  set.tiles_int = tiles_int;
   return set;
 }();
 

@@ -62,6 +62,14 @@ struct ActInt {
 using ActI16 = ActInt<int16_t>;
 using ActI8 = ActInt<int8_t>;
 
+/// Activations as bfloat16 for matrix tiles: rounded to nearest even, or as pairs, x = high + low to 2^-18 of x. They lie
+/// in the order of the set that wrote them.
+struct ActBf16 {
+  uint16_t* values;  // room for a multiple of token_block tokens; twice that for pairs
+  int32_t tokens, cols;
+  bool pairs;
+};
+
 enum : int32_t {
   kKvPage = 256,           // positions of a page of a KV cache, and of one step of attention
   kMaxAttentionRows = 64,  // queries of one step: enough to reuse keys and values, few enough for scores to stay in L2
@@ -99,7 +107,7 @@ struct KernelSet {
   void (*gemm_f32)(const Gemm& g);
   void (*gemm_bf16)(const Gemm& g);
   void (*gemm_f16)(const Gemm& g);
-  int32_t token_block;  // ActInt has room for a multiple of so many tokens
+  int32_t token_block;  // ActInt and ActBf16 have room for a multiple of so many tokens
   /// Tokens [begin, end) of x [to.tokens][to.cols]; begin and end are multiples of token_block, or to.tokens.
   /// scale = max|x| / L of the group with L = 32767 or 127, codes = round to nearest even of x * (L / max|x|), at most
   /// L in magnitude; a group of zeros, or of values all below 2^-112, has scale 0.
@@ -110,6 +118,14 @@ struct KernelSet {
   void (*matmul_i16)(const PackedInt& w, const ActI16& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
                      int32_t panel_end);
   void (*matmul_i8)(const PackedInt& w, const ActI8& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
+                    int32_t panel_end);
+  /// The same on tiles of bfloat16, sums in float; null in sets without tiles. Columns, and groups of them, are multiples
+  /// of 32. Weights are bfloat16 in panels, or (code - zero) * scale rounded to bfloat16. A token's result does not
+  /// depend on its company, but every set's rounding is its own. NaN and values beyond bfloat16's range spoil their row.
+  void (*split_bf16)(const float* x, const ActBf16& to, int32_t begin, int32_t end);
+  void (*tiles_bf16)(const uint16_t* panels, int32_t rows, const ActBf16& x, float* y, ptrdiff_t y_row,
+                     int32_t panel_begin, int32_t panel_end);
+  void (*tiles_int)(const PackedInt& w, const ActBf16& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
                     int32_t panel_end);
   /// y[t] = x[t] / sqrt(mean(x[t]^2) + eps) * (gain + gain_offset); x and y may be the same.
   void (*rms_norm)(const float* x, const float* gain, float gain_offset, float eps, int32_t tokens, int32_t dim,

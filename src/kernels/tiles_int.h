@@ -149,15 +149,13 @@ AWQ_INLINE void few_tile(const PackedInt& w, const ActInt<Code>& x, int32_t pane
       V::store(y + i / (P * kV) * y_row + i % (P * kV) * kLane, out[i / (P * kV)][i % (P * kV)]);
 }
 
-/// R tokens times panels: P at a time, then what is left by halves.
+/// R tokens times panels: P at a time, then one.
 template <class V, class Code, int Bits, int R, int P>
 void few_rows(const PackedInt& w, const ActInt<Code>& x, float* y, ptrdiff_t y_row, int32_t panel, int32_t panel_end) {
   for (; panel + P <= panel_end && (panel + P) * kPanel <= w.rows; panel += P)
     few_tile<V, Code, Bits, R, P>(w, x, panel, y + panel * kPanel, y_row);
-  if constexpr (P > 1)
-    few_rows<V, Code, Bits, R, P / 2>(w, x, y, y_row, panel, panel_end);
-  else if (panel < panel_end)
-    on_panel<R>(y + panel * kPanel, y_row, w.rows - panel * kPanel,
+  for (; panel < panel_end; ++panel)
+    on_panel<R>(y + panel * kPanel, y_row, min_of<int32_t>(kPanel, w.rows - panel * kPanel),
                 [&](float* to, ptrdiff_t row) { few_tile<V, Code, Bits, R, 1>(w, x, panel, to, row); });
 }
 

@@ -19,6 +19,37 @@ void add_bias(const kernels::KernelSet& k, const Tensor& bias, Tensor& y, int64_
     k.add(bias.as<float>().data() + begin, y.as<float>().data() + t * rows + begin, end - begin);
 }
 
+/// The first token counts from which tiles are faster: bf16 weights, whose activations stay accurate, and 4-bit ones.
+constexpr int64_t kTileTokens = 4, kIntTileTokens = 32;
+
+/// Activations of all kinds have `prepare(begin, end)` for tokens at multiples of the set's token_block.
+template <class Act>
+void prepare(const Act& act, ThreadPool& pool, const kernels::KernelSet& k) {
+  const int64_t tokens = act.view.tokens;
+  if (tokens < 8)
+    act.prepare(0, int32_t(tokens));  // a fork and a join would cost more
+  else
+    pool.run(tokens, k.token_block, [&](int64_t b, int64_t e) { act.prepare(int32_t(b), int32_t(e)); });
+}
+
+int64_t room_for(int64_t tokens, const kernels::KernelSet& k) {
+  return (tokens + k.token_block - 1) / k.token_block * k.token_block;
+}
+
+/// Activations for tiles of bfloat16.
+struct TileActivations {
+  const Tensor& x;
+  const kernels::KernelSet& k;
+  bool pairs;
+  Tensor values = Tensor::empty({room_for(x.shape()[0], k), x.shape()[1] * (pairs ? 2 : 1)}, DType::bf16);
+  kernels::ActBf16 view{reinterpret_cast<uint16_t*>(values.data()), int32_t(x.shape()[0]), int32_t(x.shape()[1]),
+                        pairs};
+
+  void prepare(int32_t begin, int32_t end) const { k.split_bf16(x.as<float>().data(), view, begin, end); }
+};
+
+bool tiles_fit(int64_t cols, const kernels::KernelSet& k) { return k.tiles_int && cols % 32 == 0; }
+
 class FloatLinear final : public Linear {
  public:
   FloatLinear(const Pieces& w, const Tensor* bias, ThreadPool& pool, const kernels::KernelSet& k)
@@ -34,6 +65,7 @@ class FloatLinear final : public Linear {
 
   void operator()(const Tensor& x, Tensor& y) const override {
     const int64_t tokens = x.shape()[0], panels = panels_of(rows_);
+    if (panels_.dtype() == DType::bf16 && tokens >= kTileTokens && tiles_fit(cols_, k_)) return on_tiles(x, y);
     // Few panels and many tokens (a narrow matrix in prefill) are split by tokens instead.
     if (panels < 4 * pool_.size() && tokens >= 16 * pool_.size())
       pool_.run(tokens, 6, [&](int64_t begin, int64_t end) { part(x, y, begin, end, 0, panels); });
@@ -46,6 +78,15 @@ class FloatLinear final : public Linear {
   DType arithmetic() const override { return DType::f32; }
 
  private:
+  void on_tiles(const Tensor& x, Tensor& y) const {
+    const TileActivations act{x, k_, true};
+    prepare(act, pool_, k_);
+    pool_.run(panels_of(rows_), 1, [&](int64_t begin, int64_t end) {
+      k_.tiles_bf16(reinterpret_cast<const uint16_t*>(panels_.data()), int32_t(rows_), act.view,
+                    y.as<float>().data(), rows_, int32_t(begin), int32_t(end));
+    });
+    add_bias(k_, bias_, y, 0, rows_);
+  }
   void part(const Tensor& x, Tensor& y, int64_t t0, int64_t t1, int64_t p0, int64_t p1) const {
     gemm_({.a = x.as<float>().data() + t0 * cols_,
            .a_row = cols_,
@@ -66,24 +107,27 @@ class FloatLinear final : public Linear {
   void (*gemm_)(const kernels::Gemm&);
 };
 
-/// Activations of one kind and group size as integers; their memory.
+/// Activations as integers, in groups.
 template <class Code>
 struct IntActivations {
-  Tensor codes, scales, sums;
-  kernels::ActInt<Code> view;
+  const Tensor& x;
+  const kernels::KernelSet& k;
+  int32_t group;
+  Tensor codes = Tensor::empty({room_for(x.shape()[0], k), x.shape()[1]}, sizeof(Code) == 1 ? DType::i8 : DType::i16);
+  Tensor scales = Tensor::empty({codes.shape()[0], x.shape()[1] / group}, DType::f32);
+  Tensor sums = Tensor::empty(scales.shape(), DType::i32);
+  kernels::ActInt<Code> view{reinterpret_cast<Code*>(codes.data()),
+                             scales.template as<float>().data(),
+                             sums.template as<int32_t>().data(),
+                             int32_t(x.shape()[0]),
+                             int32_t(x.shape()[1]),
+                             group};
 
-  IntActivations(const Tensor& x, int32_t group, const kernels::KernelSet& k) {
-    const int64_t tokens = x.shape()[0], cols = x.shape()[1], block = k.token_block;
-    const int64_t room = (tokens + block - 1) / block * block;
-    codes = Tensor::empty({room, cols}, sizeof(Code) == 1 ? DType::i8 : DType::i16);
-    scales = Tensor::empty({room, cols / group}, DType::f32);
-    sums = Tensor::empty({room, cols / group}, DType::i32);
-    view = {reinterpret_cast<Code*>(codes.data()),
-            scales.as<float>().data(),
-            sums.as<int32_t>().data(),
-            int32_t(tokens),
-            int32_t(cols),
-            group};
+  void prepare(int32_t begin, int32_t end) const {
+    if constexpr (sizeof(Code) == 1)
+      k.quantize_i8(x.as<float>().data(), view, begin, end);
+    else
+      k.quantize_i16(x.as<float>().data(), view, begin, end);
   }
 };
 
@@ -107,32 +151,30 @@ class IntLinear final : public Linear {
 
   /// y[i] = f[i](x) for layers that read alike: activations are prepared once, all rows are one parallel region.
   static void multiply(std::span<const IntLinear* const> f, const Tensor& x, std::span<Tensor> y) {
-    if (f[0]->cpu_.activations == Activations::bf16) {
-      const Tensor rounded = x.to(DType::bf16).to(DType::f32);
-      run<int16_t>(f, rounded, y);
-    } else {
-      (f[0]->narrow() ? run<int8_t> : run<int16_t>)(f, x, y);
-    }
+    const IntLinear& first = *f[0];
+    const kernels::KernelSet& k = first.cpu_.kernels;
+    const int32_t group = first.w_.group;
+    if (first.on_tiles(x.shape()[0]))
+      run(f, TileActivations{x, k, false}, y);
+    else if (first.cpu_.activations == Activations::bf16)
+      run(f, IntActivations<int16_t>{x.to(DType::bf16).to(DType::f32), k, group}, y);
+    else if (first.narrow())
+      run(f, IntActivations<int8_t>{x, k, group}, y);
+    else
+      run(f, IntActivations<int16_t>{x, k, group}, y);
   }
 
  private:
   bool narrow() const { return cpu_.activations == Activations::int8 && w_.bits == 4; }
+  bool on_tiles(int64_t tokens) const {
+    return cpu_.activations == Activations::bf16 && tokens >= kIntTileTokens && tiles_fit(w_.cols, cpu_.kernels) &&
+           w_.group % 32 == 0;
+  }
 
-  template <class Code>
-  static void run(std::span<const IntLinear* const> f, const Tensor& x, std::span<Tensor> y) {
+  template <class Act>
+  static void run(std::span<const IntLinear* const> f, const Act& act, std::span<Tensor> y) {
     const CpuContext& cpu = f[0]->cpu_;
-    const IntActivations<Code> act(x, f[0]->w_.group, cpu.kernels);
-    const auto quantize = [&](int64_t b, int64_t e) {
-      const float* from = x.as<float>().data();
-      if constexpr (sizeof(Code) == 1)
-        cpu.kernels.quantize_i8(from, act.view, int32_t(b), int32_t(e));
-      else
-        cpu.kernels.quantize_i16(from, act.view, int32_t(b), int32_t(e));
-    };
-    if (act.view.tokens < 8)
-      quantize(0, act.view.tokens);  // a fork and a join would cost more
-    else
-      cpu.pool.run(act.view.tokens, cpu.kernels.token_block, quantize);
+    prepare(act, cpu.pool, cpu.kernels);
     int64_t panels = 0;
     for (const IntLinear* l : f) panels += panels_of(l->w_.rows);
     cpu.pool.run(panels, 1, [&](int64_t b, int64_t e) {
@@ -144,15 +186,20 @@ class IntLinear final : public Linear {
     });
   }
 
-  template <class Code>
-  void part(const kernels::ActInt<Code>& x, Tensor& y, int64_t begin, int64_t end) const {
+  template <class View>
+  void part(const View& x, Tensor& y, int64_t begin, int64_t end) const {
     if (begin >= end) return;
-    float* to = y.as<float>().data();
-    if constexpr (sizeof(Code) == 1)
-      cpu_.kernels.matmul_i8(w_.view(), x, to, w_.rows, int32_t(begin), int32_t(end));
-    else
-      cpu_.kernels.matmul_i16(w_.view(), x, to, w_.rows, int32_t(begin), int32_t(end));
+    product(x, y.as<float>().data(), int32_t(begin), int32_t(end));
     add_bias(cpu_.kernels, bias_, y, begin * kPanel, std::min<int64_t>(end * kPanel, w_.rows));
+  }
+  void product(const kernels::ActI8& x, float* y, int32_t begin, int32_t end) const {
+    cpu_.kernels.matmul_i8(w_.view(), x, y, w_.rows, begin, end);
+  }
+  void product(const kernels::ActI16& x, float* y, int32_t begin, int32_t end) const {
+    cpu_.kernels.matmul_i16(w_.view(), x, y, w_.rows, begin, end);
+  }
+  void product(const kernels::ActBf16& x, float* y, int32_t begin, int32_t end) const {
+    cpu_.kernels.tiles_int(w_.view(), x, y, w_.rows, begin, end);
   }
 
   PackedMatrix w_;
