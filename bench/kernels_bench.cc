@@ -37,9 +37,9 @@ constexpr size_t kWeightBytes = size_t(96) << 20;
 
 /// On one thread; 0 where the set has no instruction for it.
 struct Ceilings {
-  double read;     // GB/s
+  double read;       // GB/s
   double fma, bf16;  // GFLOP/s
-  double i16, i8;  // 10^9 operations
+  double i16, i8;    // 10^9 operations
 };
 
 Ceilings ceilings(const KernelSet& set) {
@@ -276,10 +276,10 @@ void measure(benchmark::State& state, const KernelSet& set, const Ceilings& top,
     state.SetIterationTime(t);
     best = std::min(best, t);
   }
-  const double peak = kind == "matmul_i16"  ? top.i16
-                      : kind == "matmul_i8" ? top.i8
+  const double peak = kind == "matmul_i16"        ? top.i16
+                      : kind == "matmul_i8"       ? top.i8
                       : kind.starts_with("tiles") ? top.bf16
-                                            : top.fma,
+                                                  : top.fma,
                giga = 1e-9 * c->operations() / best;
   const double bytes = 1e-9 * double(c->weight_bytes()) / best;
   state.counters["best_us"] = best * 1e6;

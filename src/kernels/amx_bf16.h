@@ -7,7 +7,7 @@ namespace awq::kernels {
 namespace {
 
 constexpr int32_t kBfTileK = 32;
-constexpr int32_t kBfBlockK = 256;  // columns: a pair of panels is 32 kB, which stays in the first-level cache
+constexpr int32_t kBfBlockK = 512;  // columns: a pair of panels is 32 kB, which stays in the first-level cache
 constexpr int32_t kBfUnits = 16;    // of two tiles of activations: 512 kB a block, in the second-level cache
 constexpr int32_t kBfPanels = 16;   // with 512 kB of sums
 
@@ -74,8 +74,8 @@ struct IntWeights {
     else
       words = _mm512_srli_epi32(words, Low - kPlace);
     constexpr int kAndOr = 0xea;
-    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(
-        words, _mm512_set1_epi32(((1 << Bits) - 1) << kPlace), _mm512_set1_epi32((127 + Bits) << 23), kAndOr));
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(words, _mm512_set1_epi32(((1 << Bits) - 1) << kPlace),
+                                                         _mm512_set1_epi32((127 + Bits) << 23), kAndOr));
   }
 };
 
@@ -101,8 +101,8 @@ void split_bf16(const float* x, const ActBf16& to, int32_t begin, int32_t end) {
       const auto rest = [&](__m512 v, __m256i h) {
         return _mm512_sub_ps(v, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)));
       };
-      const __m512i low = to_bf16(rest(first, _mm512_castsi512_si256(high)),
-                                  rest(second, _mm512_extracti64x4_epi64(high, 1)));
+      const __m512i low =
+          to_bf16(rest(first, _mm512_castsi512_si256(high)), rest(second, _mm512_extracti64x4_epi64(high, 1)));
       _mm512_storeu_si512(row + kTileBytes / 2, low);
     }
 }
@@ -128,6 +128,7 @@ class Bf16Chunk {
         }
       }
     }
+    store_second();
     tile_fence();
     const int32_t first = unit * unit_, end = min_of(first + block(), x_.tokens);
     for (int32_t t = first; t < end; ++t) write(t, panels);
@@ -140,42 +141,57 @@ class Bf16Chunk {
     for (int32_t p = panel; p < panel + 2; ++p) {
       const char *begin = static_cast<const char*>(w_.at(p, k_)), *end = static_cast<const char*>(w_.at(p, k_ + n_));
       const ptrdiff_t step = ((end - begin) / units / 64 + 1) * 64;
-      for (ptrdiff_t i = u * step; i < min_of((u + 1) * step, end - begin); i += 64) __builtin_prefetch(begin + i, 0, 2);
+      for (ptrdiff_t i = u * step; i < min_of((u + 1) * step, end - begin); i += 64)
+        __builtin_prefetch(begin + i, 0, 2);
     }
   }
 
-  /// sums [4][16][16]: of the first tile of activations with both panels, and of the second.
+  /// sums [4][16][16]: of the first tile of activations with both panels, and of the second. Sums of the second panel
+  /// leave their tiles while those of the next unit's first are computed. Activations pass by the first-level cache,
+  /// where the weights stay.
   void multiply(int32_t unit, float* sums) {
-    start(sums);
     const uint16_t *a = tile_row(x_, (unit0_ + unit) * unit_, k_), *b = b_[0];
     for (int32_t k = 0; k < n_; k += kBfTileK, a += kTileBytes, b += kTileBytes / 2) {
-      _tile_loadd(4, a, kRowBytes);
+      _tile_stream_loadd(4, a, kRowBytes);
       _tile_loadd(6, b, kRowBytes);
-      _tile_loadd(7, b + kBfBlockK * kPanel, kRowBytes);
-      _tile_loadd(5, a + kTileBytes / 2, kRowBytes);
+      _tile_stream_loadd(5, a + kTileBytes / 2, kRowBytes);
+      if (k == 0) start_first(sums);
       _tile_dpbf16ps(0, 4, 6);
-      _tile_dpbf16ps(1, 4, 7);
       _tile_dpbf16ps(2, 5, 6);
+      _tile_loadd(7, b + kBfBlockK * kPanel, kRowBytes);
+      if (k == 0) start_second(sums);
+      _tile_dpbf16ps(1, 4, 7);
       _tile_dpbf16ps(3, 5, 7);
     }
     _tile_stored(0, sums, kRowBytes);
-    _tile_stored(1, sums + 256, kRowBytes);
     _tile_stored(2, sums + 512, kRowBytes);
-    _tile_stored(3, sums + 768, kRowBytes);
+    pending_ = sums;
   }
 
-  void start(const float* sums) const {
+  void start_first(const float* sums) const {
     if (k_ == 0) {
       _tile_zero(0);
-      _tile_zero(1);
       _tile_zero(2);
-      _tile_zero(3);
     } else {
       _tile_loadd(0, sums, kRowBytes);
-      _tile_loadd(1, sums + 256, kRowBytes);
       _tile_loadd(2, sums + 512, kRowBytes);
+    }
+  }
+  void start_second(const float* sums) {
+    store_second();
+    if (k_ == 0) {
+      _tile_zero(1);
+      _tile_zero(3);
+    } else {
+      _tile_loadd(1, sums + 256, kRowBytes);
       _tile_loadd(3, sums + 768, kRowBytes);
     }
+  }
+  void store_second() {
+    if (!pending_) return;
+    _tile_stored(1, pending_ + 256, kRowBytes);
+    _tile_stored(3, pending_ + 768, kRowBytes);
+    pending_ = nullptr;
   }
 
   void write(int32_t token, int32_t panels) const {
@@ -197,6 +213,7 @@ class Bf16Chunk {
   ptrdiff_t y_row_;
   const int32_t unit_;
   int32_t unit0_ = 0, panel0_ = 0, k_ = 0, n_ = 0;
+  float* pending_ = nullptr;
   alignas(64) uint16_t b_[2][kBfBlockK * kPanel];
   alignas(64) float sums_[kBfPanels / 2][kBfUnits][4 * 256];
 };

@@ -62,8 +62,8 @@ struct ActInt {
 using ActI16 = ActInt<int16_t>;
 using ActI8 = ActInt<int8_t>;
 
-/// Activations as bfloat16 for matrix tiles: rounded to nearest even, or as pairs, x = high + low to 2^-18 of x. They lie
-/// in the order of the set that wrote them.
+/// Activations as bfloat16 for matrix tiles: rounded to nearest even, or as pairs, x = high + low to 2^-18 of x. They
+/// lie in the order of the set that wrote them.
 struct ActBf16 {
   uint16_t* values;  // room for a multiple of token_block tokens; twice that for pairs
   int32_t tokens, cols;
@@ -119,9 +119,10 @@ struct KernelSet {
                      int32_t panel_end);
   void (*matmul_i8)(const PackedInt& w, const ActI8& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
                     int32_t panel_end);
-  /// The same on tiles of bfloat16, sums in float; null in sets without tiles. Columns, and groups of them, are multiples
-  /// of 32. Weights are bfloat16 in panels, or (code - zero) * scale rounded to bfloat16. A token's result does not
-  /// depend on its company, but every set's rounding is its own. NaN and values beyond bfloat16's range spoil their row.
+  /// The same on tiles of bfloat16, sums in float; null in sets without tiles. Columns, and groups of them, are
+  /// multiples of 32. Weights are bfloat16 in panels, or (code - zero) * scale rounded to bfloat16. A token's result
+  /// does not depend on its company, but every set's rounding is its own. NaN and values beyond bfloat16's range spoil
+  /// their row.
   void (*split_bf16)(const float* x, const ActBf16& to, int32_t begin, int32_t end);
   void (*tiles_bf16)(const uint16_t* panels, int32_t rows, const ActBf16& x, float* y, ptrdiff_t y_row,
                      int32_t panel_begin, int32_t panel_end);

@@ -82,8 +82,8 @@ class FloatLinear final : public Linear {
     const TileActivations act{x, k_, true};
     prepare(act, pool_, k_);
     pool_.run(panels_of(rows_), 1, [&](int64_t begin, int64_t end) {
-      k_.tiles_bf16(reinterpret_cast<const uint16_t*>(panels_.data()), int32_t(rows_), act.view,
-                    y.as<float>().data(), rows_, int32_t(begin), int32_t(end));
+      k_.tiles_bf16(reinterpret_cast<const uint16_t*>(panels_.data()), int32_t(rows_), act.view, y.as<float>().data(),
+                    rows_, int32_t(begin), int32_t(end));
     });
     add_bias(k_, bias_, y, 0, rows_);
   }

@@ -39,9 +39,7 @@ struct FloatPanels {
     const auto v = normals(values.size(), seed);
     for (size_t i = 0; i < v.size(); ++i) values[i] = f32_to_bf16(v[i]);
   }
-  double at(int r, int c) const {
-    return bf16_to_f32(values[size_t((r / kPanel * cols + c) * kPanel + r % kPanel)]);
-  }
+  double at(int r, int c) const { return bf16_to_f32(values[size_t((r / kPanel * cols + c) * kPanel + r % kPanel)]); }
 };
 
 /// y [tokens][rows + 3], whose gaps must stay.
@@ -159,8 +157,7 @@ TEST_P(TilesTest, TokenDoesNotDependOnItsCompany) {
   const auto same = [&](const auto& weights) {
     const auto all = product(*set().set, weights, x, kTokens);
     for (const int t : {0, 17, 79}) {
-      const auto one =
-          product(*set().set, weights, {x.begin() + t * kCols, x.begin() + (t + 1) * kCols}, 1);
+      const auto one = product(*set().set, weights, {x.begin() + t * kCols, x.begin() + (t + 1) * kCols}, 1);
       for (int r = 0; r < 70; ++r) ASSERT_TRUE(same_bits(one->at(0, r), all->at(t, r))) << t << "," << r;
     }
   };
