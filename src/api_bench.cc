@@ -167,7 +167,7 @@ class Bench {
                        }));
     }
     filled_ = tokens;
-    add({.kind = "prefill", .first = 0, .tokens = tokens, .tokens_per_second = spread_of(speeds), .peak = {}},
+    add({.kind = "prefill", .first = 0, .tokens = tokens, .tokens_per_second = spread_of(speeds), .peak = {}}, tokens,
         double(cost_.prefill_bytes(tokens)) / tokens, cost_.prefill_flops(tokens) / tokens,
         cost_.attention_flops(0, tokens) / tokens);
   }
@@ -203,21 +203,21 @@ class Bench {
          .first_window = spread_of(first).median,
          .last_window = spread_of(last).median,
          .peak = {}},
-        bytes / batch, cost_.decode_flops(1), cost_.attention_flops(context, steps) / steps);
+        batch, bytes / batch, cost_.decode_flops(1), cost_.attention_flops(context, steps) / steps);
   }
 
   std::vector<double> decode(int first, int steps, const std::function<void(int)>& on_step) {
     return decode_seconds(*device_.backend, model_, caches_, first, steps, o_.seed, on_step);
   }
 
-  /// Bytes and operations a token.
-  void add(BenchResult r, double bytes, double flops, double attention) {
+  /// Bytes and operations a token, of which `at_once` are computed together.
+  void add(BenchResult r, int at_once, double bytes, double flops, double attention) {
     const double giga = 1e-9 * r.tokens_per_second.median;
     r.bytes_per_token = bytes;
     r.gigabytes_per_second = bytes * giga;
     r.gflops = flops * giga;
     r.attention_gflops = attention * giga;
-    r.peak = type_name(model_.blocks.front()[Role::down].arithmetic());
+    r.peak = type_name(model_.blocks.front()[Role::down].arithmetic(at_once));
     report_.results.push_back(std::move(r));
     measure_again();
   }

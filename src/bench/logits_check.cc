@@ -9,14 +9,19 @@
 namespace awq {
 namespace {
 
-constexpr int kPrompt = 16, kSteps = 4;
+constexpr int kPrompt = 16, kTilePrompt = 128, kSteps = 4;
 
-/// Logits [kPrompt + kSteps, vocab].
+/// As short as shows the arithmetic of long prompts.
+int prompt_of(const Model& m) {
+  return m.blocks.front()[Role::down].arithmetic(kTilePrompt) == DType::bf16 ? kTilePrompt : kPrompt;
+}
+
+/// Logits [tokens, vocab]: a prompt, then kSteps one by one.
 Tensor short_run(Backend& dev, const Model& m, std::span<const int32_t> tokens) {
   const auto kv = dev.kv_cache(m.spec.blocks, kCacheType);
   Tensor logits = Tensor::empty({int64_t(tokens.size()), m.spec.vocab}, DType::f32);
   for (int at = 0; at < int(tokens.size());) {
-    const Sequence s{kv.get(), at, at == 0 ? kPrompt : 1};
+    const Sequence s{kv.get(), at, at == 0 ? int(tokens.size()) - kSteps : 1};
     const Tensor rows =
         head_logits(dev, m, hidden_forward(dev, m, tokens.subspan(size_t(at), size_t(s.tokens)), {&s, 1}));
     std::copy(rows.as<float>().begin(), rows.as<float>().end(), logits.rows(at, at + s.tokens).as<float>().begin());
@@ -78,8 +83,8 @@ double step(DType type) {
   }
 }
 
-double step_of(const Linear& f, int columns) {
-  return step(f.arithmetic()) * (f.arithmetic() == DType::f32 ? std::sqrt(double(columns)) : 1);
+double step_of(const Linear& f, int columns, int tokens) {
+  return step(f.arithmetic(tokens)) * (f.arithmetic(tokens) == DType::f32 ? std::sqrt(double(columns)) : 1);
 }
 
 // Two correct backends round activations from values that differ a little, so they may choose neighbours: the most that
@@ -88,28 +93,29 @@ double step_of(const Linear& f, int columns) {
 // them, in the root mean square sqrt(d s). A block does either at four places, the head rounds its input once more;
 // their effects are independent, so they add as squares: sqrt(4 blocks + 1). Four times that covers activations that
 // are smaller than the largest of their group, and logits being judged by the largest difference of all.
-double bound_of(const Model& m) {
+double bound_of(const Model& m, int prompt) {
   const Block& b = m.blocks.front();
-  const double d = step_of(b[Role::down], std::max(b.spec.dim, b.spec.mlp.hidden)), head = step_of(*m.head, b.spec.dim);
+  const double d = step_of(b[Role::down], std::max(b.spec.dim, b.spec.mlp.hidden), prompt),
+               head = step_of(*m.head, b.spec.dim, prompt);
   const double block = 4 * std::pow(std::max(d, std::sqrt(d * step(kCacheType))), 2);
   return 4 * std::sqrt(double(m.blocks.size()) * block + head * head);
 }
 
 }  // namespace
 
-int check_depth(const ModelSpec& spec) {
-  constexpr double kBudget = 6e8;  // weights, the head included: 20 tokens take portable kernels about 4 s on two cores
+int check_depth(const ModelSpec& spec, int tokens) {
+  constexpr double kProducts = 1.2e10;  // take portable kernels about 4 s on two cores
   double block = 0;
   for (const Param p : spec.blocks.front().params())
     block += double(spec.blocks.front().shape(p).first) * double(spec.blocks.front().shape(p).second);
-  const double left = kBudget - double(spec.vocab) * spec.dim;
+  const double left = kProducts / tokens - double(spec.vocab) * spec.dim;
   return int(std::clamp(left / block, 1.0, double(spec.blocks.size())));
 }
 
 LogitsCheck check_logits(Backend& dev, const Model& loaded, Backend& reference, const Checkpoint& model,
                          uint64_t seed) {
-  const int blocks = check_depth(loaded.spec);
-  const auto tokens = random_tokens(loaded.spec.vocab, kPrompt + kSteps, seed);
+  const int prompt = prompt_of(loaded), n = prompt + kSteps, blocks = check_depth(loaded.spec, n);
+  const auto tokens = random_tokens(loaded.spec.vocab, n, seed);
   const Tensor want = short_run(reference, load_model(reference, *first_blocks(model, blocks)), tokens);
   require_shown(want);
   const Model same = first_blocks_of(loaded, blocks);
@@ -117,9 +123,9 @@ LogitsCheck check_logits(Backend& dev, const Model& loaded, Backend& reference, 
   return {.hash = fnv1a(got),
           .reference_hash = fnv1a(want),
           .difference = largest_difference(got, want) / largest_magnitude(want),
-          .bound = bound_of(same),
+          .bound = bound_of(same, prompt),
           .blocks = blocks,
-          .tokens = kPrompt + kSteps};
+          .tokens = n};
 }
 
 }  // namespace awq

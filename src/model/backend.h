@@ -16,8 +16,9 @@ class Linear {
   virtual void operator()(const Tensor& x, Tensor& y) const = 0;
   virtual int64_t rows() const = 0;
   virtual int64_t bytes() const = 0;  // read for one token
-  /// The type that its products are computed in: f32, or that of codes (i16, i8) or bf16 with sums in f32.
-  virtual DType arithmetic() const = 0;
+  /// The type that its products with so many tokens are computed in: f32, or that of codes (i16, i8), or bf16 with sums
+  /// in f32.
+  virtual DType arithmetic(int64_t tokens) const = 0;
 };
 
 /// Keys and values of one sequence in every block. It grows as positions are written; nothing is allocated ahead.

@@ -20,7 +20,7 @@ void add_bias(const kernels::KernelSet& k, const Tensor& bias, Tensor& y, int64_
 }
 
 /// The first token counts from which tiles are faster: bf16 weights, whose activations stay accurate, and 4-bit ones.
-constexpr int64_t kTileTokens = 4, kIntTileTokens = 32;
+constexpr int64_t kTileTokens = 4, kIntTileTokens = 128;
 
 /// Activations of all kinds have `prepare(begin, end)` for tokens at multiples of the set's token_block.
 template <class Act>
@@ -75,7 +75,7 @@ class FloatLinear final : public Linear {
   }
   int64_t rows() const override { return rows_; }
   int64_t bytes() const override { return int64_t(panels_.bytes()); }
-  DType arithmetic() const override { return DType::f32; }
+  DType arithmetic(int64_t) const override { return DType::f32; }  // pairs are almost as accurate
 
  private:
   void on_tiles(const Tensor& x, Tensor& y) const {
@@ -142,7 +142,9 @@ class IntLinear final : public Linear {
   }
   int64_t rows() const override { return w_.rows; }
   int64_t bytes() const override { return int64_t(w_.stream.bytes()); }
-  DType arithmetic() const override { return narrow() ? DType::i8 : DType::i16; }
+  DType arithmetic(int64_t tokens) const override {
+    return on_tiles(tokens) ? DType::bf16 : narrow() ? DType::i8 : DType::i16;
+  }
 
   /// Whether one set of integer activations serves both.
   bool reads_like(const IntLinear& other) const {

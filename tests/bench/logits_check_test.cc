@@ -20,6 +20,13 @@ LogitsCheck check(const KernelSet& set, int threads = 2, const std::optional<Qua
   return check_logits(*l.backend, l.model, *reference, *l.checkpoint, 5);
 }
 
+/// The best set that adds products by fma alone.
+const KernelSet& fused() {
+  for (const auto& s : kernels::sets())
+    if (s.fused() && !s->tiles_bf16) return *s.set;
+  return portable();
+}
+
 class LogitsOf : public kernels::KernelTest {};
 
 TEST_P(LogitsOf, EveryRightSetAgrees) {
@@ -35,7 +42,8 @@ TEST_P(LogitsOf, EveryRightSetAgrees) {
   }
   EXPECT_NE(c.hash, c.reference_hash);
   EXPECT_GT(c.difference, c.bound / 1000) << "the bound says nothing";
-  EXPECT_EQ(c.hash, check(kernels::select()).hash) << "sets that fuse agree to the bit";
+  if (set()->tiles_bf16) return;
+  EXPECT_EQ(c.hash, check(fused()).hash) << "sets that fuse agree to the bit";
 }
 TEST_P(LogitsOf, EveryRightSetAgreesWithAQuantizedHead) {
   for (const int bits : {4, 8}) {
@@ -124,7 +132,7 @@ TEST(LogitsCheck, FindsNaN) {
 TEST(LogitsCheck, LargeModelsAreCut) {
   const auto depth = [](std::string_view shape) {
     const nlohmann::json config = shape_config(shape);
-    return check_depth(find_architecture(config["architectures"][0].get<std::string>()).parse(config));
+    return check_depth(find_architecture(config["architectures"][0].get<std::string>()).parse(config), 20);
   };
   EXPECT_EQ(depth("smollm2-135m"), 30);
   EXPECT_EQ(depth("llama-3.2-1b"), 5);  // (6e8 - 128256 * 2048) / 60.8e6

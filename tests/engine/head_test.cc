@@ -100,7 +100,7 @@ TEST_F(Head, LogitsAreThoseOfTheDequantizedHead) {
         SCOPED_TRACE(fmt::format("{} {} bits {}", family, bits, set->name));
         Device device(2, set->name);
         const Model model = load_model(*device.backend, *checkpoint);
-        EXPECT_EQ(model.head->arithmetic(), DType::i16);
+        EXPECT_EQ(model.head->arithmetic(1), DType::i16);
         const Tensor hidden = hidden_of(device, model);
         const double share = share_of_bound(hidden, dequantize(head), head_logits(*device.backend, model, hidden));
         EXPECT_LE(share, 1);
@@ -131,8 +131,8 @@ TEST_F(Head, EightBitsKeepTheirInt16ActivationsWhateverTheBlocksHave) {
   const auto cpu = cpu_backend(pool, kernels::select(), Activations::int8);
   for (const int bits : {4, 8}) {
     const Model model = load_model(*cpu, *Checkpoint::open(quantized("llama", bits)));
-    EXPECT_EQ(model.blocks[0][Role::down].arithmetic(), DType::i8);
-    EXPECT_EQ(model.head->arithmetic(), bits == 4 ? DType::i8 : DType::i16);
+    EXPECT_EQ(model.blocks[0][Role::down].arithmetic(1), DType::i8);
+    EXPECT_EQ(model.head->arithmetic(1), bits == 4 ? DType::i8 : DType::i16);
   }
 }
 

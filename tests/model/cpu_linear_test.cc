@@ -83,6 +83,30 @@ TEST_F(LinearTest, Bf16RoundsActivationsFirst) {
   EXPECT_FALSE(same_bits(y, product(*backend(), w, nullptr, x)));
 }
 
+// Tiles, where the CPU has them, round weights too; otherwise many tokens are as few. Each rounding is 2^-9 at most.
+TEST_F(LinearTest, Bf16OfManyTokens) {
+  const Tensor x = random_matrix(130, 256, 1);
+  const QMatrix w = codes(40, 4, 64, 2);
+  const auto dev = backend(Activations::bf16);
+  const bool tiles = dev->linear(Weight(w), nullptr)->arithmetic(130) == DType::bf16;
+  EXPECT_EQ(tiles, kernels::select().tiles_int != nullptr);
+  const Tensor y = product(*dev, w, nullptr, x), weights = dequantize(w);
+  double largest = 0;
+  for (int64_t t = 0; t < 130; ++t)
+    for (int64_t r = 0; r < 40; ++r) {
+      double exact = 0, magnitude = 0;
+      for (int64_t c = 0; c < 256; ++c) {
+        const double p = double(x.as<float>()[size_t(t * 256 + c)]) * double(weights.as<float>()[size_t(r * 256 + c)]);
+        exact += p;
+        magnitude += std::abs(p);
+      }
+      const double error = std::abs(y.as<float>()[size_t(t * 40 + r)] - exact);
+      ASSERT_LE(error, (tiles ? 2 : 1) * 0x1.02p-9 * magnitude) << t << "," << r;
+      largest = std::max(largest, error / magnitude);
+    }
+  EXPECT_GT(largest, 0x1p-13);
+}
+
 // The exact product of the weights with x, and how far half a step of `levels` in each activation can lead from it.
 struct Exact {
   double value = 0, reach = 0;
@@ -107,7 +131,7 @@ TEST_F(LinearTest, ActivationsHaveTheirLevels) {
        {std::tuple(Activations::int16, 4, 32767.), {Activations::int8, 4, 127.}, {Activations::int8, 8, 32767.}}) {
     const QMatrix w = codes(40, bits, 64, 2);
     const auto dev = backend(activations);
-    EXPECT_EQ(dev->linear(Weight(w), nullptr)->arithmetic(), levels < 1000 ? DType::i8 : DType::i16);
+    EXPECT_EQ(dev->linear(Weight(w), nullptr)->arithmetic(9), levels < 1000 ? DType::i8 : DType::i16);
     const Tensor y = product(*dev, w, nullptr, x), floats = dequantize(w);
     double largest = 0;
     for (int64_t t = 0; t < 9; ++t)
