@@ -92,7 +92,8 @@ void add_device_options(CLI::App& app, DeviceOptions& device) {
 
 void add_run_options(CLI::App& app, DeviceOptions& device, const char* standard_kv) {
   app.add_option("--activations", device.activations,
-                 "For 4-bit products: int16 (default, exact to 2^-16), int8 (faster, less exact), bf16 (to compare)");
+                 "For 4-bit products: int16 (default, exact to 2^-16), int8 (faster, less exact), bf16 (faster where "
+                 "tiles multiply long prompts)");
   app.add_option("--kv", device.kv,
                  fmt::format("Keys and values are kept in f32, f16, bf16 or int8; default: {}", standard_kv));
 }

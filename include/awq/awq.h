@@ -34,8 +34,8 @@ struct DeviceOptions {
   int threads = 0;    // 0: one per physical core; at most max_threads()
   std::string isa{};  // kernel set by name; empty: the best this CPU has, or AWQ_ISA
   /// What activations become for products with 4-bit weights: "int16" (empty means it too; finer than 16-bit floats),
-  /// "int8" (faster, coarser; an 8-bit head keeps int16) or "bf16" (rounded to bfloat16 first, as on hardware that has
-  /// no more). `quantize` refuses it: it runs the float model.
+  /// "int8" (faster, coarser; an 8-bit head keeps int16) or "bf16" (rounded to bfloat16; faster with long prompts
+  /// on CPUs with AMX, where weights are rounded too). `quantize` refuses it: it runs the float model.
   std::string activations{};
   /// What keys and values are kept in: "f32", "f16", "bf16" or "int8"; empty: bf16 to generate, f32 to evaluate.
   /// `quantize` refuses it: calibration is in f32.

@@ -69,10 +69,11 @@ int cpu_quota() {
 }
 
 #if defined(__x86_64__)
-// CPUID leaf 7: bit 24 tiles, bit 25 tiles of int8. Linux gives a process their registers only when it asks.
+// CPUID leaf 7: bit 22 tiles of bfloat16, 24 tiles, 25 tiles of int8. Linux gives a process their registers only when
+// it asks.
 bool may_use_tiles() {
   unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 24 & 3) != 3) return false;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 22 & 0b1101) != 0b1101) return false;
 #ifdef SYS_arch_prctl
   constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM of the kernel's <asm/prctl.h>
   static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
@@ -102,7 +103,7 @@ uint32_t cpu_features() {
   if ((found & kAvx512Vnni) && __builtin_cpu_supports("avx512bf16")) found |= kAvx512Bf16;
   const bool leaf1 = __get_cpuid_count(7, 1, &a, &b, &c, &d);
   if ((found & kAvx2) && leaf1 && (a & 1u << 4)) found |= kAvxVnni;
-  if ((found & kAvx512Vnni) && __builtin_cpu_supports("avx512vbmi") && may_use_tiles()) found |= kAmxInt8;
+  if ((found & kAvx512Bf16) && __builtin_cpu_supports("avx512vbmi") && may_use_tiles()) found |= kAmx;
 #elif defined(__aarch64__)
   if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) found |= kNeonDot;
   if (getauxval(AT_HWCAP2) & HWCAP2_I8MM) found |= kI8mm;

@@ -11,7 +11,7 @@ enum CpuFeature : uint32_t {
   kAvx512Vnni = 2,  // AVX-512 F, BW, VL, DQ, CD and VNNI
   kAvx512Bf16 = 4,
   kAvxVnni = 8,    // 256-bit dot products of integers
-  kAmxInt8 = 16,   // tiles of int8 and AVX-512 VBMI, and the kernel lets this process use them
+  kAmx = 16,       // tiles of int8 and bfloat16, AVX-512 VBMI, and the kernel lets this process use them
   kNeonDot = 256,  // AArch64: dot product of Advanced SIMD
   kI8mm = 512,     // and its products of 8-bit matrices
 };

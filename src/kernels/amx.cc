@@ -272,8 +272,8 @@ void amx_product(const PackedInt& w, const ActInt<Code>& x, float* y, ptrdiff_t 
 
 extern const KernelSet amx;
 constinit const KernelSet amx = [] {
-  KernelSet set = vector_set<Avx512>("amx", 1 | 2 | 16);  // kAvx2, kAvx512Vnni, kAmxInt8
-  set.token_block = Unit<int8_t>::kTokens;                // two units of 16-bit codes
+  KernelSet set = vector_set<Avx512>("amx", 1 | 2 | 4 | 16);  // kAvx2, kAvx512Vnni, kAvx512Bf16, kAmx
+  set.token_block = Unit<int8_t>::kTokens;                    // two units of 16-bit codes
   set.quantize_i16 = amx_quantize<int16_t>;
   set.quantize_i8 = amx_quantize<int8_t>;
   set.matmul_i16 = amx_product<int16_t>;

@@ -84,7 +84,7 @@ namespace kernels {
 struct KernelSet;
 }
 /// What activations are turned into for products with quantized weights: int16 (to 2^-16 of the largest of their
-/// group), bf16 (rounded to bfloat16 first, as programs for bfloat16 hardware do; for comparison), int8 (half of the
+/// group), bf16 (rounded to bfloat16, and weights too where tiles multiply many tokens), int8 (half of the
 /// multiplications, to 2^-8).
 enum class Activations { int16, bf16, int8 };
 Activations activations_of(std::string_view name);  // throws Error, listing the names; empty: int16
