@@ -21,7 +21,7 @@ template <class Code>
 struct Unit;
 template <>
 struct Unit<int16_t> {
-  enum : int32_t { kTokens = 16, kLeast = 4 };
+  enum : int32_t { kTokens = 16, kLeast = 5 };
   /// 64 columns of a token, whose bytes have their place in the first and in the second tile.
   static void put(const int16_t* codes, int32_t, uint8_t* high) {
     alignas(64) static constexpr struct Order {
@@ -46,7 +46,7 @@ struct Unit<int16_t> {
 };
 template <>
 struct Unit<int8_t> {
-  enum : int32_t { kTokens = 32, kLeast = 4 };
+  enum : int32_t { kTokens = 32, kLeast = 9 };
   static void put(const int8_t* codes, int32_t half, uint8_t* first) {
     __builtin_memcpy(first + half * kTileBytes, codes, kTileK);
   }
@@ -98,36 +98,47 @@ class AmxChunk {
 
   void run(int32_t t0, int32_t tokens, int32_t panel, int32_t panels) {
     t0_ = t0, tokens_ = tokens, panel_ = panel, panels_ = panels;
-    const int32_t groups = w_.cols / w_.group, step = kAmxBlockK / w_.group;
-    for (g0_ = 0; g0_ < groups; g0_ += step) {
-      groups_ = min_of(step, groups - g0_);
-      unpack_panels();
-      multiply_block();
+    // Few tokens: memory is read while the pair before is multiplied, and chunks of panels are as many streams.
+    const bool few = tokens <= kChunkTokens;
+    const int32_t step = few ? 1 : kAmxBlockK / w_.group, wide = few ? 2 : panels_;
+    for (g0_ = 0; g0_ < groups_all_; g0_ += step) {
+      groups_ = min_of(step, groups_all_ - g0_);
+      for (int32_t p = 0; p < panels_; p += wide) {
+        const int32_t end = min_of(p + wide, panels_);
+        unpack_panels(p, end);
+        multiply_block(p, end);
+      }
     }
+    store_second(pending_.sums);
+    finish();
     for (int32_t p = 0; p < panels_; ++p) write(p);
   }
 
  private:
-  static constexpr int32_t kUnit = Unit<Code>::kTokens, kMaxGroups = kAmxBlockK / kTileK;
+  static constexpr int32_t kUnit = Unit<Code>::kTokens,
+                           kMaxGroups = 2 * kAmxBlockK / kTileK;  // the last of a block wait while the next is unpacked
   static constexpr bool kWide = sizeof(Code) == 2;
 
   /// Sums of one group of a unit and two panels, on their way to y.
   struct Pending {
-    int32_t* sums = nullptr;  // [4][16][16]
-    int32_t panel = 0, unit = 0, group = 0;
+    int32_t* sums = nullptr;                 // [4][16][16]
+    int32_t panel = 0, unit = 0, group = 0;  // of all groups
   };
 
-  void unpack_panels() {
-    for (int32_t p = 0; p < panels_; ++p)
-      for (int32_t g = 0; g < groups_; ++g) {
-        const IntGroup group = int_group(w_, panel_ + p, g0_ + g);
-        int32_t* to = b_ + (p * kAmxBlockK + g * w_.group) / 4 * kPanel;
+  void unpack_panels(int32_t begin, int32_t end) {
+    for (int32_t p = begin; p < end; ++p)
+      for (int32_t g = g0_; g < g0_ + groups_; ++g) {
+        const IntGroup group{first_.at + (ptrdiff_t(panel_ + p) * groups_all_ + g) * bytes_, first_.code_bytes,
+                             first_.half_scales};
+        int32_t* to = unpacked(p, g);
+        for (int32_t b = 0; b < group.code_bytes; b += 64) __builtin_prefetch(group.at + b + kFewAhead);
         if (w_.bits == 4)
           unpack<Avx512, int8_t, 4>(group, to);
         else
           centre(group, to);
-        Avx512::store(weight_scales_[p][g], load_scales<Avx512>(group, 0));
-        Avx512::store(offsets_[p][g], _mm512_sub_epi32(_mm512_set1_epi32(128), Avx512::load_bytes(group.zeros())));
+        Avx512::store(weight_scales_[p][g % kMaxGroups], load_scales<Avx512>(group, 0));
+        Avx512::store(offsets_[p][g % kMaxGroups],
+                      _mm512_sub_epi32(_mm512_set1_epi32(128), Avx512::load_bytes(group.zeros())));
       }
     tile_fence();
   }
@@ -138,25 +149,27 @@ class AmxChunk {
       Avx512::store(to + b / 4, _mm512_xor_si512(Avx512::load_words(group.at + b), _mm512_set1_epi8(-128)));
   }
 
-  void multiply_block() {
+  int32_t* unpacked(int32_t panel, int32_t group) {
+    return b_ + (panel * kAmxBlockK + (group - g0_) * w_.group) / 4 * kPanel;
+  }
+
+  void multiply_block(int32_t begin, int32_t end) {
     constexpr int32_t kUnits = kChunkTokens / kUnit;
     const int32_t units = (tokens_ + kUnit - 1) / kUnit;
     for (int32_t first = 0; first < units; first += kUnits)
-      for (int32_t p = 0; p < panels_; p += 2)
+      for (int32_t p = begin; p < end; p += 2)
         for (int32_t u = first; u < min_of(first + kUnits, units); ++u)
-          for (int32_t g = 0; g < groups_; ++g) multiply_group(p, u, g);
-    store_second(pending_.sums);
-    finish();
+          for (int32_t g = g0_; g < g0_ + groups_; ++g) multiply_group(p, u, g);
   }
 
   /// Sums leave their tiles while the other panel's are multiplied, and are added to y while the next group is.
   void multiply_group(int32_t p, int32_t u, int32_t g) {
     int32_t* sums = sums_[flip_ ^= 1];
-    const int32_t steps = w_.group / kTileK, next = p + 1 < panels_ ? kAmxBlockK / 4 * kPanel : 0;
-    const ptrdiff_t unit = ptrdiff_t(t0_ / kUnit + u) * (w_.cols / kTileK) + (g0_ + g) * steps;
+    const int32_t next = p + 1 < panels_ ? kAmxBlockK / 4 * kPanel : 0;
+    const ptrdiff_t unit = ptrdiff_t(t0_ / kUnit + u) * (w_.cols / kTileK) + g * steps_;
     const auto* a = reinterpret_cast<const uint8_t*>(x_.codes) + 2 * unit * kTileBytes;
-    const int32_t* b = b_ + (p * kAmxBlockK + g * w_.group) / 4 * kPanel;
-    for (int32_t s = 0; s < steps; ++s, a += 2 * kTileBytes, b += kTileBytes / 4) {
+    const int32_t* b = unpacked(p, g);
+    for (int32_t s = 0; s < steps_; ++s, a += 2 * kTileBytes, b += kTileBytes / 4) {
       _tile_loadd(4, a, kTileK);
       _tile_loadd(6, b, kTileK);
       _tile_loadd(5, a + kTileBytes, kTileK);
@@ -191,7 +204,7 @@ class AmxChunk {
 
   void finish() {
     if (!pending_.sums) return;
-    const bool first = g0_ + pending_.group == 0;
+    const bool first = pending_.group == 0;
     const auto add = w_.bits == 8 ? &AmxChunk::add_sums<true, false>
                      : first      ? &AmxChunk::add_sums<false, true>
                                   : &AmxChunk::add_sums<false, false>;
@@ -205,10 +218,10 @@ class AmxChunk {
   template <bool kEight, bool kFirst>
   void add_sums(int32_t panel, const int32_t* sums) {
     const int32_t first = pending_.unit * kUnit, n = min_of(kUnit, tokens_ - first);
-    const ptrdiff_t at = group_at(x_, t0_ + first, g0_ + pending_.group);
+    const ptrdiff_t at = (ptrdiff_t((t0_ + first) / kUnit) * groups_all_ + pending_.group) * kUnit;
     float* to = out(panel, pending_.unit);
-    const __m512 weight_scales = _mm512_load_ps(weight_scales_[panel][pending_.group]);
-    const __m512i offsets = _mm512_load_si512(offsets_[panel][pending_.group]);
+    const __m512 weight_scales = _mm512_load_ps(weight_scales_[panel][pending_.group % kMaxGroups]);
+    const __m512i offsets = _mm512_load_si512(offsets_[panel][pending_.group % kMaxGroups]);
     for (int32_t t = 0; t < n; t += 4) {
       const int32_t* from = sums + (t / kTileRows * 512 + t % kTileRows * kPanel);
       unroll<4>([&](auto r) AWQ_INLINE_LAMBDA {
@@ -218,7 +231,7 @@ class AmxChunk {
         if constexpr (kEight)
           d = _mm512_add_epi32(d, _mm512_mullo_epi32(offsets, _mm512_set1_epi32(x_.sums[at + t + r.value])));
         const __m512 scales = _mm512_mul_ps(weight_scales, _mm512_set1_ps(x_.scales[at + t + r.value]));
-        const bool begin = kFirst || (kEight && g0_ + pending_.group == 0);
+        const bool begin = kFirst || (kEight && pending_.group == 0);
         const __m512 old = begin ? _mm512_setzero_ps() : _mm512_load_ps(to + t * kPanel + i);
         _mm512_store_ps(to + t * kPanel + i, _mm512_fmadd_ps(scales, _mm512_cvtepi32_ps(d), old));
       });
@@ -237,6 +250,9 @@ class AmxChunk {
   const ActInt<Code>& x_;
   float* y_;
   ptrdiff_t y_row_;
+  const IntGroup first_ = int_group(w_, 0, 0);
+  const ptrdiff_t bytes_ = int_group(w_, 0, 1).at - first_.at;
+  const int32_t groups_all_ = w_.cols / w_.group, steps_ = w_.group / kTileK;
   int32_t t0_ = 0, tokens_ = 0, panel_ = 0, panels_ = 0, g0_ = 0, groups_ = 0;
   int32_t flip_ = 0;
   Pending pending_{};
@@ -252,9 +268,10 @@ void amx_many(const PackedInt& w, const ActInt<Code>& x, float* y, ptrdiff_t y_r
               int32_t panel_end) {
   AmxChunk<Code> chunk(w, x, y, y_row);
   configure_tiles(min_of<int32_t>(x.tokens, kTileRows));
+  const int32_t panels = x.tokens <= kChunkTokens ? 8 : kChunkPanels;
   for (int32_t t = 0; t < x.tokens; t += kAmxBlockM)
-    for (int32_t p = panel_begin; p < panel_end; p += kChunkPanels)
-      chunk.run(t, min_of<int32_t>(kAmxBlockM, x.tokens - t), p, min_of<int32_t>(kChunkPanels, panel_end - p));
+    for (int32_t p = panel_begin; p < panel_end; p += panels)
+      chunk.run(t, min_of<int32_t>(kAmxBlockM, x.tokens - t), p, min_of<int32_t>(panels, panel_end - p));
   _tile_release();
 }
 
