@@ -20,7 +20,7 @@ void add_bias(const kernels::KernelSet& k, const Tensor& bias, Tensor& y, int64_
 }
 
 /// The first token counts from which tiles are faster: bf16 weights, whose activations stay accurate, and 4-bit ones.
-constexpr int64_t kTileTokens = 4, kIntTileTokens = 128;
+constexpr int64_t kTileTokens = 9, kIntTileTokens = 128;
 
 /// Activations of all kinds have `prepare(begin, end)` for tokens at multiples of the set's token_block.
 template <class Act>
