@@ -11,6 +11,7 @@
 #include "bench/random_model.h"
 #include "bench/shapes.h"
 #include "bench/speed.h"
+#include "formats/context.h"
 #include "kernels/ceilings.h"
 
 namespace awq {
@@ -44,19 +45,15 @@ void require_positive(std::span<const int> values, std::string_view option, int 
     if (v < least) fail("bench", "{} {}: expected at least {}", option, v, least);
 }
 
-void check_options(const BenchOptions& o, const ModelSpec& m) {
+void check_options(const BenchOptions& o, const Checkpoint& model) {
   require_positive(o.prefill, "--prefill", 1);
   require_positive(o.context, "--context", 0);
   require_positive(o.batch, "--batch", 1);
   require_positive({&o.decode, 1}, "--decode", 1);
   require_positive({&o.repeat, 1}, "--repeat", 1);
-  for (const int n : o.prefill)
-    if (n > m.max_context)
-      fail("bench", "--prefill {} is longer than the model's context of {} tokens", n, m.max_context);
+  for (const int n : o.prefill) require_context(model, "bench", fmt::format("--prefill {}", n), n);
   for (const int n : o.context)
-    if (n > m.max_context - o.decode)
-      fail("bench", "--context {} and --decode {} are longer than the model's context of {} tokens", n, o.decode,
-           m.max_context);
+    require_context(model, "bench", fmt::format("--context {} with --decode {}", n, o.decode), int64_t(n) + o.decode);
 }
 
 int64_t parameters(const ModelSpec& m) {
@@ -73,7 +70,7 @@ class Bench {
 
   BenchReport run(const Checkpoint& checkpoint, const std::string& name) {
     const auto start = std::chrono::steady_clock::now();
-    check_options(o_, checkpoint.spec());
+    check_options(o_, checkpoint);
     report_.model = name;
     measure_machine();
     load(checkpoint);

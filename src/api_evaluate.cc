@@ -5,6 +5,7 @@
 #include "awq/awq.h"
 #include "engine/documents.h"
 #include "eval/divergence.h"
+#include "formats/context.h"
 
 namespace awq {
 namespace {
@@ -35,12 +36,12 @@ Estimate mean_of(const std::vector<double>& v) {
 
 /// A model and its scores, a value a window.
 struct Subject {
-  Subject(Device& device, const std::filesystem::path& p, const OnProgress& progress)
-      : path(p),
-        checkpoint(Checkpoint::open(p)),
-        model(load_model(*device.backend, *checkpoint, [&](int done, int total) {
-          if (progress && !progress({"load", done, total})) throw Cancelled();
-        })) {}
+  explicit Subject(const std::filesystem::path& p) : path(p), checkpoint(Checkpoint::open(p)) {}
+  void load(Device& device, const OnProgress& progress) {
+    model = load_model(*device.backend, *checkpoint, [&](int done, int total) {
+      if (progress && !progress({"load", done, total})) throw Cancelled();
+    });
+  }
   std::filesystem::path path;
   std::unique_ptr<Checkpoint> checkpoint;
   Model model;
@@ -60,9 +61,6 @@ std::vector<int32_t> tokens_of_text(const Checkpoint& model, std::string_view te
   const TextSide side(model);
   std::vector<int32_t> tokens =
       o.json_lines.empty() ? side.tokenizer().encode(text, true, false) : tokens_of_lines(text, side, o.json_lines);
-  if (o.window < 2) fail("eval", "--window {}: expected at least 2 tokens", o.window);
-  if (o.window > model.spec().max_context)
-    fail("eval", "--window {} is longer than the model's context of {} tokens", o.window, model.spec().max_context);
   if (tokens.size() < size_t(o.window))
     fail("eval", "the text has {} tokens, but one window needs {}. Give a longer text or a smaller --window",
          tokens.size(), o.window);
@@ -75,12 +73,11 @@ class Evaluation {
   Evaluation(const std::filesystem::path& original, std::span<const std::filesystem::path> models,
              const EvaluateOptions& o, const OnProgress& progress)
       : o_(o), progress_(progress), kv_(kv_type(o.device.kv, DType::f32)), device_(o.device) {
-    if (!original.empty()) original_.emplace(device_, original, progress);
-    for (const auto& m : models) subjects_.emplace_back(device_, m, progress);
-    for (const Subject& s : subjects_)
-      if (original_ && s.model.spec.vocab != original_->model.spec.vocab)
-        fail("eval", "{} has a vocabulary of {}, the original one of {}; these are not versions of one model",
-             s.path.string(), s.model.spec.vocab, original_->model.spec.vocab);
+    if (!original.empty()) original_.emplace(original);
+    for (const auto& m : models) subjects_.emplace_back(m);
+    check();
+    if (original_) original_->load(device_, progress);
+    for (Subject& s : subjects_) s.load(device_, progress);
   }
 
   /// The original, where there is one, and the models.
@@ -101,6 +98,18 @@ class Evaluation {
   }
 
  private:
+  void check() const {
+    if (o_.window < 2) fail("eval", "--window {}: expected at least 2 tokens", o_.window);
+    const std::string asked = fmt::format("--window {}", o_.window);
+    if (original_) require_context(*original_->checkpoint, "eval", asked, o_.window);
+    for (const Subject& s : subjects_) {
+      require_context(*s.checkpoint, "eval", asked, o_.window);
+      if (const int vocab = s.checkpoint->spec().vocab; original_ && vocab != original_->checkpoint->spec().vocab)
+        fail("eval", "{} has a vocabulary of {}, the original one of {}; these are not versions of one model",
+             s.path.string(), vocab, original_->checkpoint->spec().vocab);
+    }
+  }
+
   Scorer scorer(const Model& m, DType kv) { return {device_.pool, device_.kernels, *device_.backend, m, kv}; }
 
   void window(std::span<const int32_t> w) {
@@ -166,8 +175,10 @@ std::vector<EvaluateReport> compare(const std::filesystem::path& original,
 std::vector<float> logits(const std::filesystem::path& model, std::span<const int32_t> tokens,
                           const DeviceOptions& options) {
   if (tokens.empty()) fail("logits", "no tokens were given");
+  Subject s(model);
+  require_context(*s.checkpoint, "logits", "the list of token ids", int64_t(tokens.size()));
   Device device(options);
-  const Subject s(device, model, {});
+  s.load(device, {});
   const auto kv = device.backend->kv_cache(s.model.spec.blocks, kv_type(options.kv, DType::f32));
   const Sequence all{kv.get(), 0, int(tokens.size())};
   const Tensor l = head_logits(*device.backend, s.model, hidden_forward(*device.backend, s.model, tokens, {&all, 1}));

@@ -6,6 +6,7 @@
 #include "api_calibration.h"
 #include "api_group_size.h"
 #include "api_head.h"
+#include "formats/context.h"
 #include "quantizer/quantize.h"
 
 namespace awq {
@@ -171,9 +172,8 @@ class Job {
     if (options_.samples < 0 || options_.sample_tokens < 0) fail("quantize", "--samples and --tokens must be positive");
     if (!options_.samples) options_.samples = kDefaultSequences;
     if (!options_.sample_tokens) options_.sample_tokens = std::min(kDefaultLength, source_->spec().max_context);
-    if (options_.sample_tokens < 32 || options_.sample_tokens > source_->spec().max_context)
-      fail("quantize", "--tokens {}: expected 32 to {}, the model's context", options_.sample_tokens,
-           source_->spec().max_context);
+    if (options_.sample_tokens < 32) fail("quantize", "--tokens {}: expected at least 32", options_.sample_tokens);
+    require_context(*source_, "quantize", fmt::format("--tokens {}", options_.sample_tokens), options_.sample_tokens);
   }
 
   QuantizeReport run() {

@@ -84,6 +84,10 @@ MODELS = {
                     torch_dtype="float16"),
     "llama-bias": llama(hidden_size=32, intermediate_size=64, num_hidden_layers=1, attention_bias=True, mlp_bias=True,
                         num_key_value_heads=1, torch_dtype="float32"),
+    # pairs on the ramp, all stretched and kept; attention scores are multiplied by (1 + 0.1 ln 4)^2 = 1.30
+    "llama-yarn": llama(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1,
+                        rope_scaling={"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 4.0},
+                        torch_dtype="float32"),
     "mistral": mistral(),
     "qwen2": qwen2(),
     "qwen3": qwen3(),

@@ -13,7 +13,7 @@ namespace {
 struct Sampling {
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::optional<int> top_k;
-  int max_tokens = 256;
+  int max_tokens = 0;
   uint64_t seed = 0;
   std::vector<std::string> stop;
 
@@ -31,7 +31,8 @@ struct Sampling {
 };
 
 void add_sampling(CLI::App& c, Sampling& s) {
-  c.add_option("-n,--max-tokens", s.max_tokens, "Longest answer")->capture_default_str()->check(CLI::Range(1, 1 << 24));
+  c.add_option("-n,--max-tokens", s.max_tokens, "Longest answer; default: 256, or what the context leaves")
+      ->check(CLI::Range(1, 1 << 24));
   c.add_option("--temperature", s.temperature, "0: greedy; default: the model's generation_config.json, else greedy")
       ->check(CLI::Range(0.0, 100.0));
   c.add_option("--top-k", s.top_k, "Only the k most likely tokens; 0: all; default: as the model says")

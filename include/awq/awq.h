@@ -245,7 +245,7 @@ struct Message {
 };
 
 struct GenerateOptions {
-  int max_tokens = 256;
+  int max_tokens = 0;      // 0: 256, or what the context leaves after the prompt; more than that is an error
   double temperature = 0;  // 0: greedy
   int top_k = 0;           // 0: all
   double top_p = 1, min_p = 0;

@@ -46,6 +46,7 @@ class CountedCheckpoint final : public Checkpoint {
   std::string_view format() const override { return model_.format(); }
   const nlohmann::json& config() const override { return model_.config(); }
   const ModelSpec& spec() const override { return model_.spec(); }
+  std::string described_in() const override { return model_.described_in(); }
   std::vector<TensorInfo> tensors() const override { return model_.tensors(); }
   std::vector<SideFile> side_files() const override { return model_.side_files(); }
   Weight weight(int block, Param p) const override;

@@ -30,6 +30,7 @@ class RandomModel final : public Checkpoint {
   std::string_view format() const override { return "random"; }
   const nlohmann::json& config() const override { return config_; }
   const ModelSpec& spec() const override { return spec_; }
+  std::string described_in() const override { return "the shape's config.json"; }
   std::vector<TensorInfo> tensors() const override { return {}; }
   std::vector<SideFile> side_files() const override { return {}; }
 
@@ -107,6 +108,7 @@ class FirstBlocks final : public Checkpoint {
   std::string_view format() const override { return model_.format(); }
   const nlohmann::json& config() const override { return model_.config(); }
   const ModelSpec& spec() const override { return spec_; }
+  std::string described_in() const override { return model_.described_in(); }
   std::vector<TensorInfo> tensors() const override { return model_.tensors(); }
   std::vector<SideFile> side_files() const override { return model_.side_files(); }
   Weight weight(int block, Param p) const override { return model_.weight(block, p); }

@@ -4,9 +4,12 @@
 #include "awq/awq.h"
 #include "engine/runtime.h"
 #include "engine/sampler.h"
+#include "formats/context.h"
 
 namespace awq {
 namespace {
+
+constexpr int kLongestAnswer = 256;  // where nothing else is asked for
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -81,6 +84,7 @@ struct Engine::Impl {
     return int(same);
   }
 
+  int room_after(int64_t prompt, int max_tokens) const;
   Generation generate(std::span<const int32_t> prompt, const GenerateOptions& options, const OnText& on_text);
 
   DType kv_dtype;
@@ -92,19 +96,23 @@ struct Engine::Impl {
   std::vector<int32_t> cached;
 };
 
+/// How many tokens may follow a prompt. Throws Error where not even one may, or fewer than were asked for.
+int Engine::Impl::room_after(int64_t prompt, int max_tokens) const {
+  const std::string asked = fmt::format("a prompt of {} tokens with an answer of {}", prompt, std::max(1, max_tokens));
+  require_context(*checkpoint, "generate", asked, prompt + std::max(1, max_tokens));
+  return max_tokens ? max_tokens : std::min(kLongestAnswer, model.spec.max_context - int(prompt));
+}
+
 Generation Engine::Impl::generate(std::span<const int32_t> prompt, const GenerateOptions& options,
                                   const OnText& on_text) {
   if (prompt.empty()) fail("generate", "the prompt is empty; give at least one token of text");
-  if (int(prompt.size()) >= model.spec.max_context)
-    fail("generate", "the prompt has {} tokens, the model was made for at most {}; shorten it", prompt.size(),
-         model.spec.max_context);
+  const int limit = room_after(int64_t(prompt.size()), options.max_tokens);
   Generation g{.tokens = {}, .text = {}, .prompt_tokens = int(prompt.size()), .reused_tokens = reuse(prompt)};
   Sampler sampler(
       {options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty, options.seed});
   StreamDecoder decoder(text.tokenizer());
   StopFilter filter(options.stop);
   std::vector<int32_t> history(prompt.begin(), prompt.end());
-  const int limit = std::min(options.max_tokens, model.spec.max_context - int(prompt.size()));
   bool going = true;
   const auto show = [&](const std::string& piece) {
     g.text += piece;

@@ -14,6 +14,7 @@ class FolderCheckpoint : public Checkpoint {
  public:
   const nlohmann::json& config() const override { return config_; }
   const ModelSpec& spec() const override { return spec_; }
+  std::string described_in() const override { return (folder_ / "config.json").string(); }
   Weight weight(int block, Param param) const override;
   Pieces pieces(int block, Param param) const override;
   Tensor bias(int block, Param param) const override { return vector(name(block, param) + ".bias").to(DType::f32); }

@@ -38,6 +38,8 @@ class Checkpoint {
   virtual std::string_view format() const = 0;       // "hf", "gguf", "autoawq"
   virtual const nlohmann::json& config() const = 0;  // Hugging Face's config.json
   virtual const ModelSpec& spec() const = 0;
+  /// What errors call the place that config() was read from: "DIR/config.json".
+  virtual std::string described_in() const = 0;
   /// A float matrix or norm (f32, f16 or bf16; block formats are de-quantized to f32), or a quantized matrix.
   /// block is -1 for embed, final_norm and head. With tied embeddings head is not asked for.
   virtual Weight weight(int block, Param param) const = 0;

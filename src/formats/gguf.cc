@@ -75,6 +75,7 @@ class GgufCheckpoint final : public Checkpoint {
   std::string_view format() const override { return "gguf"; }
   const nlohmann::json& config() const override { return config_; }
   const ModelSpec& spec() const override { return spec_; }
+  std::string described_in() const override { return file_.path().string(); }
 
   Weight weight(int block, Param p) const override {
     const Tensor t = file_.tensor(gguf_name(block, p) + ".weight");

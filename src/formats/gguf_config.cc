@@ -44,8 +44,7 @@ class Keys {
   std::string arch_;
 };
 
-// Keys below "<architecture>." that every family may have. The last ones only inform, or only matter to kinds of
-// scaling that are refused.
+// Keys below "<architecture>." that every family may have. The last one only informs.
 constexpr std::string_view kCommonKeys[] = {"block_count",
                                             "context_length",
                                             "embedding_length",
@@ -107,14 +106,18 @@ int64_t vocabulary_size(const Keys& k) {
   return rows;
 }
 
-/// Linear scaling as config.json's `rope_scaling`; null where there is none.
-json linear_scaling(const Keys& k) {
+/// Linear or YaRN scaling as config.json's `rope_scaling`; null where there is none.
+json scaling(const Keys& k) {
   const std::string_view type = k.text("rope.scaling.type", "linear");
   if (type == "none") return nullptr;
-  if (type != "linear") k.bad("rope.scaling.type", "none or linear (what this version implements)", type);
+  if (type != "linear" && type != "yarn")
+    k.bad("rope.scaling.type", "none, linear or yarn (what this version implements)", type);
   const double factor = k.decimal("rope.scaling.factor", k.decimal("rope.scale_linear", 1));
   if (factor == 0 || factor == 1) return nullptr;
-  return {{"rope_type", "linear"}, {"factor", factor}};
+  if (type == "linear") return {{"rope_type", type}, {"factor", factor}};
+  return {{"rope_type", type},
+          {"factor", factor},
+          {"original_max_position_embeddings", k.size("rope.scaling.original_context_length")}};
 }
 
 bool has_bias(const Gguf& file, std::string_view name) {
@@ -136,7 +139,7 @@ json common_config(const Keys& k, std::string_view architecture, std::string_vie
             {"rms_norm_eps", k.decimal("attention.layer_norm_rms_epsilon")},
             {"vocab_size", vocabulary_size(k)},
             {"rope_theta", k.decimal("rope.freq_base", 10000)},
-            {"rope_scaling", linear_scaling(k)},
+            {"rope_scaling", scaling(k)},
             {"tie_word_embeddings", k.file().find("output.weight") == nullptr}};
   if (k.size("block_count") > kMaxBlocks)
     k.bad("block_count", fmt::format("at most {}", kMaxBlocks), k.size("block_count"));
@@ -177,7 +180,8 @@ void apply_divisors(const Keys& k, json& config) {
     fail("gguf", "{}: rope_freqs.weight is {}, expected one divisor per pair of a head's {} channels",
          k.file().path().string(), divisors.shape().text(), config["head_dim"].dump());
   if (std::ranges::all_of(divisors.as<float>(), [](float d) { return d == 1.f; })) return;
-  if (!config["rope_scaling"].is_null()) k.bad("rope.scaling.type", "none beside rope_freqs.weight", "linear");
+  if (!config["rope_scaling"].is_null())
+    k.bad("rope.scaling.type", "none beside rope_freqs.weight", k.text("rope.scaling.type", "linear"));
   config["rope_scaling"] = llama3_scaling(k, divisors, config);
 }
 
@@ -235,6 +239,8 @@ int64_t query_scalar(const Keys& k) {
 }
 
 json gemma3_config(const Keys& k) {
+  if (k.text("rope.scaling.type", "none") == "yarn")  // of blocks with a window too, or not: programs differ
+    k.bad("rope.scaling.type", "none or linear in this family", "yarn");
   json c = common_config(k, "Gemma3ForCausalLM", "gemma3_text");
   c["hidden_activation"] = "gelu_pytorch_tanh";
   c["attention_bias"] = false;

@@ -186,7 +186,7 @@ class AttentionJob {
   }
   // Weights are powers of 2: log2 e goes into the queries together with the scale.
   std::vector<float> gather(const Tile& t) const {
-    const auto scale = float(double(spec_.query_scale) * std::numbers::log2e);
+    const auto scale = float(double(spec_.score_scale()) * std::numbers::log2e);
     std::vector<float> out(size_t((t.end - t.begin) * dim_));
     for (int64_t i = t.begin; i < t.end; ++i)
       for (int64_t c = 0; c < spec_.head_dim; ++c) out[size_t((i - t.begin) * dim_ + c)] = q_[offset(t, i) + c] * scale;

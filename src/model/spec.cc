@@ -1,5 +1,6 @@
 #include "model/spec.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <numbers>
@@ -26,6 +27,8 @@ constexpr std::string_view kRoleNames[] = {"embed",
                                            "final_norm",
                                            "head"};
 
+constexpr std::string_view kScalingNames[] = {"no", "linear", "dynamic", "llama3", "yarn"};
+
 // Llama 3.1's rule: wavelengths beyond original_context / low_freq_factor are stretched by `factor`, those below
 // original_context / high_freq_factor are kept, and a linear ramp joins them.
 double llama3_scaled(double frequency, const RopeSpec& r) {
@@ -34,6 +37,33 @@ double llama3_scaled(double frequency, const RopeSpec& r) {
   if (turns >= r.high_freq_factor) return frequency;
   const double keep = (turns - r.low_freq_factor) / (r.high_freq_factor - r.low_freq_factor);
   return frequency * (keep + (1 - keep) / r.factor);
+}
+
+// YaRN (Peng et al. 2023, arXiv 2309.00071, 3.2): pairs that turn less than beta_slow times within original_context are
+// stretched by `factor`, those that turn more than beta_fast times are kept, a linear ramp over the pairs joins them.
+double yarn_scaled(double frequency, double pair, const RopeSpec& r) {
+  const auto pair_of = [&](double turns) {
+    return r.dims * std::log(r.original_context / (turns * 2 * std::numbers::pi)) / (2 * std::log(double(r.theta)));
+  };
+  double first = pair_of(r.beta_fast), last = pair_of(r.beta_slow);
+  if (r.truncate) first = std::floor(first), last = std::ceil(last);
+  first = std::max(first, 0.0), last = std::min(last, r.dims - 1.0);
+  const double width = first == last ? 0.001 : last - first;  // the published code's way around 0 / 0
+  const double stretch = std::clamp((pair - first) / width, 0.0, 1.0);
+  return frequency * (1 - stretch + stretch / r.factor);
+}
+
+double scaled(double frequency, size_t pair, const RopeSpec& r) {
+  switch (r.scaling) {
+    case RopeScaling::linear:
+      return frequency / r.factor;
+    case RopeScaling::llama3:
+      return llama3_scaled(frequency, r);
+    case RopeScaling::yarn:
+      return yarn_scaled(frequency, double(pair), r);
+    default:
+      return frequency;
+  }
 }
 
 }  // namespace
@@ -49,11 +79,24 @@ bool is_norm(Role role) {
 std::vector<float> RopeSpec::frequencies() const {
   std::vector<float> f(size_t(dims / 2));
   for (size_t i = 0; i < f.size(); ++i) {
-    const double base = std::pow(double(theta), -2.0 * double(i) / dims);
-    const double scaled = scaling == RopeScaling::llama3 ? llama3_scaled(base, *this) : base / factor;
-    f[i] = float(scaled);
+    const double plain = std::pow(double(theta), -2.0 * double(i) / dims);
+    f[i] = float(scaled(plain, i, *this));
   }
   return f;
+}
+
+int RopeSpec::context(int max_positions) const {
+  const bool multiplies = scaling == RopeScaling::linear || scaling == RopeScaling::yarn;
+  const double original = scaling == RopeScaling::yarn ? original_context : max_positions;
+  return int(std::min(original * (multiplies ? double(factor) : 1.0), double(INT32_MAX)));
+}
+
+std::string RopeSpec::text() const {
+  std::string t = std::string(kScalingNames[size_t(scaling)]) + " rope scaling";
+  if (scaling == RopeScaling::dynamic) return t + ", which acts beyond them and is not implemented there";
+  if (scaling != RopeScaling::none) t += fmt::format(" by {}", factor);
+  if (scaling == RopeScaling::yarn) t += fmt::format(" of {}", original_context);
+  return t;
 }
 
 std::vector<Param> BlockSpec::params() const {

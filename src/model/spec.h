@@ -61,26 +61,35 @@ struct NormSpec {
 /// Where norms stand. `both` is the sandwich: a norm before and after the attention and the MLP (Gemma 2 and 3).
 enum class NormPlacement : uint8_t { before, both };
 
-enum class RopeScaling : uint8_t { none, linear, llama3 };
+/// How angles are changed for contexts longer than the model was first trained on. `dynamic` changes none up to
+/// max_position_embeddings; beyond, angles would follow the length and not fit the keys in a cache, so that is refused.
+enum class RopeScaling : uint8_t { none, linear, dynamic, llama3, yarn };
 struct RopeSpec {
   float theta = 10000.f;
   int dims = 0;  // rotated channels of a head, <= head_dim; the two halves of them are paired
   RopeScaling scaling = RopeScaling::none;
   float factor = 1.f;
   float low_freq_factor = 1.f, high_freq_factor = 4.f;  // llama3
-  int original_context = 8192;                          // llama3
+  int original_context = 8192;                          // llama3, yarn
+  float beta_fast = 32.f, beta_slow = 1.f;              // yarn
+  bool truncate = true;                                 // yarn
+  float attention_factor = 1.f;                         // yarn: multiplies rotated queries and rotated keys
   bool operator==(const RopeSpec&) const = default;
   /// Angle per position of pair i of dims / 2.
   std::vector<float> frequencies() const;
+  /// Positions that the rule reaches for a model whose config.json gives `max_positions`.
+  int context(int max_positions) const;
+  std::string text() const;  // "yarn rope scaling by 4 of 32768 positions"
 };
 
 struct AttentionSpec {
   int heads = 0, kv_heads = 0, head_dim = 0;
-  float query_scale = 0.f;    // multiplies q.k
+  float query_scale = 0.f;    // multiplies q.k, beside what rope brings
   std::optional<int> window;  // sees itself and the window - 1 positions before
   bool head_norm = false;     // q and k normalised per head before rope (Qwen3, Gemma 3)
   bool qkv_bias = false, o_bias = false;
   RopeSpec rope;
+  float score_scale() const { return query_scale * rope.attention_factor * rope.attention_factor; }
   int q_rows() const { return heads * head_dim; }
   int kv_rows() const { return kv_heads * head_dim; }
   bool operator==(const AttentionSpec&) const = default;
@@ -113,7 +122,9 @@ struct BlockSpec {
 
 struct ModelSpec {
   std::string arch;  // "Qwen2ForCausalLM"
-  int dim = 0, vocab = 0, max_context = 0;
+  int dim = 0, vocab = 0;
+  int max_context = 0;       // positions that it was made for: beyond them it must not be run
+  std::string context_rule;  // what makes them so many, beside max_position_embeddings
   float embed_scale = 1.f;
   bool tied_embeddings = false;
   NormSpec final_norm;

@@ -12,7 +12,8 @@
 namespace awq {
 namespace {
 
-constexpr const char* kFamilies[] = {"llama", "llama-bias", "llama3", "mistral", "qwen2", "qwen3", "gemma3"};
+constexpr const char* kFamilies[] = {"llama",   "llama-bias", "llama3", "llama-yarn",
+                                     "mistral", "qwen2",      "qwen3",  "gemma3"};
 
 std::filesystem::path golden(const std::string& family) {
   return std::filesystem::path(AWQ_TEST_DIR) / "golden" / family;

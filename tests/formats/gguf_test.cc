@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <numeric>
 
+#include "formats/context.h"
 #include "formats/gguf_config.h"
 #include "formats/pieces_fixture.h"
 #include "io/gguf_builder.h"
@@ -160,8 +161,31 @@ TEST(GgufConfig, LinearScaling) {
       config_of(tiny().text("llama.rope.scaling.type", "none").f32("llama.rope.scaling.factor", 8))["rope_scaling"],
       nullptr);
   EXPECT_EQ(config_of(tiny().f32("llama.rope.scaling.factor", 1))["rope_scaling"], nullptr);
-  EXPECT_SAYS(open_error(tiny().text("llama.rope.scaling.type", "yarn")),
-              "\"llama.rope.scaling.type\" should be none or linear");
+  EXPECT_SAYS(open_error(tiny().text("llama.rope.scaling.type", "longrope")),
+              "\"llama.rope.scaling.type\" should be none, linear or yarn");
+}
+
+TEST(GgufConfig, YarnScaling) {
+  const auto yarn = [](const std::string& arch) {
+    return tiny(arch).text(arch + ".rope.scaling.type", "yarn").f32(arch + ".rope.scaling.factor", 8);
+  };
+  const auto whole = yarn("llama").u32("llama.rope.scaling.original_context_length", 32);
+  EXPECT_EQ(config_of(whole)["rope_scaling"],
+            (json{{"rope_type", "yarn"}, {"factor", 8.0}, {"original_max_position_embeddings", 32}}));
+  EXPECT_EQ(open_gguf(parse_gguf(whole))->spec().max_context, 256);
+  EXPECT_SAYS(open_error(yarn("llama")), "the metadata has no \"llama.rope.scaling.original_context_length\"");
+  EXPECT_SAYS(open_error(yarn("llama").f32("llama.rope.scaling.yarn_beta_fast", 16)), "yarn_beta_fast");
+  EXPECT_SAYS(open_error(yarn("gemma3")), "\"gemma3.rope.scaling.type\" should be none or linear in this family");
+}
+
+TEST(GgufModel, NamesItsFileWhereAContextIsTooLong) {
+  const auto model = open_gguf(parse_gguf(tiny()));
+  require_context(*model, "eval", "--window 64", 64);
+  EXPECT_EQ(error_of([&] { require_context(*model, "eval", "--window 65", 65); }),
+            "[eval] " + model->described_in() +
+                ": the model was made for 64 tokens (context_length 64, no rope scaling), but --window 65 needs 65; "
+                "what it computes at positions that it never saw means nothing. Ask for fewer; or, where its authors "
+                "give a scaling rule for more, such as yarn, take a file that was converted with it");
 }
 
 // The divisors as llama.cpp's converter computes them, in single precision.

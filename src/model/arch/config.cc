@@ -21,24 +21,63 @@ void check_sizes(const BlockSpec& b) {
     if (n > largest) fail("config", "config.json: a width of {} is not plausible (limit {})", n, largest);
 }
 
+void read_llama3(const Config& s, const nlohmann::json& scaling, RopeSpec& r) {
+  r.low_freq_factor = s.number("low_freq_factor");
+  r.high_freq_factor = s.number("high_freq_factor");
+  r.original_context = s.positive("original_max_position_embeddings");
+  if (r.high_freq_factor <= r.low_freq_factor) bad("high_freq_factor", "larger than low_freq_factor", scaling);
+}
+
+/// What rotated queries and keys are multiplied by: as the file says, else 1 + 0.1 ln factor as in the paper, where
+/// `mscale` and `mscale_all_dim` each may weigh the logarithm.
+float yarn_attention(const Config& s, float factor) {
+  if (s.has("attention_factor")) return s.number("attention_factor");
+  const auto scale = [&](float weight) { return 1 + 0.1f * weight * std::log(factor); };
+  const float over = s.number("mscale", 0), under = s.number("mscale_all_dim", 0);
+  return over != 0 && under != 0 ? scale(over) / scale(under) : scale(1);
+}
+
+void read_yarn(const Config& s, const nlohmann::json& scaling, RopeSpec& r) {
+  const auto or_default = [&](std::string_view key, float otherwise) {  // 0 counts as absent in the published code
+    const float v = s.number(key, 0);
+    return v == 0 ? otherwise : v;
+  };
+  r.original_context = s.positive("original_max_position_embeddings");
+  r.beta_fast = or_default("beta_fast", r.beta_fast);
+  r.beta_slow = or_default("beta_slow", r.beta_slow);
+  r.truncate = s.flag("truncate", true);
+  r.attention_factor = yarn_attention(s, r.factor);
+  if (!(r.beta_slow > 0 && r.beta_fast >= r.beta_slow)) bad("beta_fast", "at least beta_slow, both above 0", scaling);
+  if (!(r.attention_factor > 0)) bad("attention_factor", "above 0", scaling);
+}
+
+RopeScaling scaling_of(const std::string& type) {
+  if (type == "default") return RopeScaling::none;
+  if (type == "linear") return RopeScaling::linear;
+  if (type == "dynamic") return RopeScaling::dynamic;
+  if (type == "llama3") return RopeScaling::llama3;
+  if (type == "yarn") return RopeScaling::yarn;
+  bad("rope_type", "default, linear, dynamic, llama3 or yarn (what this version implements)", type);
+}
+
 RopeSpec scaled_rope(RopeSpec r, const nlohmann::json& scaling) {
   const Config s(scaling);
-  const std::string type = s.text("rope_type", s.text("type", "default"));
-  if (type == "default") return r;
+  r.scaling = scaling_of(s.text("rope_type", s.text("type", "default")));
+  if (r.scaling == RopeScaling::none) return r;
   r.factor = s.number("factor");
-  if (type == "linear") {
-    r.scaling = RopeScaling::linear;
-  } else if (type == "llama3") {
-    r.scaling = RopeScaling::llama3;
-    r.low_freq_factor = s.number("low_freq_factor");
-    r.high_freq_factor = s.number("high_freq_factor");
-    r.original_context = s.positive("original_max_position_embeddings");
-    if (r.high_freq_factor <= r.low_freq_factor) bad("high_freq_factor", "larger than low_freq_factor", scaling);
-  } else {
-    bad("rope_type", "default, linear or llama3 (what this version implements)", type);
-  }
   if (!(r.factor >= 1.f)) bad("factor", "at least 1", scaling);
+  if (r.scaling == RopeScaling::llama3) read_llama3(s, scaling, r);
+  if (r.scaling == RopeScaling::yarn) read_yarn(s, scaling, r);
   return r;
+}
+
+/// The object with theta and scaling, whichever way the file spells it.
+const nlohmann::json& rope_parameters(const Config& c) {
+  const nlohmann::json& p = c.at("rope_parameters");
+  c.require_absent_or("rope_scaling", nullptr);  // programs differ in which of the two they follow
+  if (p.contains("full_attention")) bad("rope_parameters", "one rule for all layers in this family", p);
+  Config(p).require_absent_or("partial_rotary_factor", 1.0);
+  return p;
 }
 
 }  // namespace
@@ -95,7 +134,7 @@ RopeSpec rope_of(const nlohmann::json& json, int head_dim, float default_theta) 
   c.require_absent_or("partial_rotary_factor", 1.0);
   RopeSpec r{.theta = default_theta, .dims = head_dim};
   if (c.has("rope_parameters")) {
-    const nlohmann::json& p = c.at("rope_parameters");
+    const nlohmann::json& p = rope_parameters(c);
     r.theta = Config(p).number("rope_theta", default_theta);
     r = scaled_rope(r, p);
   } else {
@@ -103,10 +142,12 @@ RopeSpec rope_of(const nlohmann::json& json, int head_dim, float default_theta) 
     if (c.has("rope_scaling")) r = scaled_rope(r, c.at("rope_scaling"));
   }
   if (!(r.theta > 1.f)) bad("rope_theta", "larger than 1", r.theta);
+  if (r.scaling == RopeScaling::llama3 || r.scaling == RopeScaling::yarn)
+    c.require_absent_or("original_max_position_embeddings", r.original_context);
   return r;
 }
 
-BlockSpec llama_block(const Config& c, const nlohmann::json& json) {
+BlockSpec llama_block(const Config& c) {
   BlockSpec b;
   b.dim = c.positive("hidden_size");
   b.norm.eps = c.number("rms_norm_eps");
@@ -118,13 +159,19 @@ BlockSpec llama_block(const Config& c, const nlohmann::json& json) {
   a.query_scale = 1.f / std::sqrt(float(a.head_dim));
   if (!c.has("head_dim") && b.dim % a.heads) bad("hidden_size", "a multiple of num_attention_heads", b.dim);
   check_sizes(b);
-  if (json.contains("rope_parameters") && json.at("rope_parameters").contains("full_attention"))
-    return b;  // per kind: the family's work
-  a.rope = rope_of(json, a.head_dim);
   return b;
 }
 
-ModelSpec llama_model(const Config& c, BlockSpec block) {
+ModelSpec llama_model(const Config& c, const nlohmann::json& json, BlockSpec block) {
+  const RopeSpec rope = rope_of(json, block.attention.head_dim);
+  block.attention.rope = rope;
+  ModelSpec m = model_without_rope(c, block);
+  m.max_context = rope.context(m.max_context);
+  m.context_rule = rope.text();
+  return m;
+}
+
+ModelSpec model_without_rope(const Config& c, const BlockSpec& block) {
   ModelSpec m;
   m.arch = c.at("architectures").at(0).get<std::string>();
   m.dim = block.dim;

@@ -30,9 +30,12 @@ class Config {
 Activation activation_of(const Config& c, std::string_view key);
 /// From `rope_parameters` (newer files) or `rope_theta` and `rope_scaling`. `json` is the object that holds the keys.
 RopeSpec rope_of(const nlohmann::json& json, int head_dim, float default_theta = 10000.f);
-/// Heads, sizes, norm and rope as Llama-shaped configs spell them; sizes are checked against each other.
-BlockSpec llama_block(const Config& c, const nlohmann::json& json);
-ModelSpec llama_model(const Config& c, BlockSpec block);
+/// Heads, sizes and norm as Llama-shaped configs spell them; sizes are checked against each other.
+BlockSpec llama_block(const Config& c);
+/// All blocks alike, with the one rope of the config, which may extend the context.
+ModelSpec llama_model(const Config& c, const nlohmann::json& json, BlockSpec block);
+/// Positions and the context's rule are left to the family; the context is max_position_embeddings.
+ModelSpec model_without_rope(const Config& c, const BlockSpec& block);
 /// Blocks whose `layer_types` entry is "sliding_attention" get the window.
 void apply_layer_types(const Config& c, ModelSpec& m);
 std::string llama_source(int block, Param p);

@@ -32,20 +32,20 @@ ModelSpec parse(const nlohmann::json& json) {
   c.require_absent_or("attn_logit_softcapping", nullptr);
   c.require_absent_or("final_logit_softcapping", nullptr);
   c.require_absent_or("use_bidirectional_attention", false);
-  BlockSpec b = llama_block(c, json);
+  BlockSpec b = llama_block(c);
   b.placement = NormPlacement::both;
   b.norm.gain_offset = 1.f;
   b.mlp.act = activation_of(c, "hidden_activation");
   b.attention.head_norm = true;
   b.attention.qkv_bias = b.attention.o_bias = c.flag("attention_bias", false);
   b.attention.query_scale = 1.f / std::sqrt(c.number("query_pre_attn_scalar"));
-  ModelSpec m = llama_model(c, b);
+  ModelSpec m = model_without_rope(c, b);
   m.tied_embeddings = c.flag("tie_word_embeddings", true);
   m.embed_scale = std::sqrt(float(m.dim));
   apply_pattern(c, m);
-  for (BlockSpec& block : m.blocks)
-    block.attention.rope =
-        block.attention.window ? local_rope(json, b.attention.head_dim) : global_rope(json, b.attention.head_dim);
+  const RopeSpec local = local_rope(json, b.attention.head_dim), global = global_rope(json, b.attention.head_dim);
+  for (BlockSpec& block : m.blocks) block.attention.rope = block.attention.window ? local : global;
+  m.context_rule = global.text();  // max_position_embeddings is what it reaches already
   return m;
 }
 

@@ -6,19 +6,19 @@ namespace {
 
 ModelSpec parse_llama(const nlohmann::json& json) {
   const Config c(json);
-  BlockSpec b = llama_block(c, json);
+  BlockSpec b = llama_block(c);
   b.mlp.act = activation_of(c, "hidden_act");
   b.attention.qkv_bias = b.attention.o_bias = c.flag("attention_bias", false);
   b.mlp.bias = c.flag("mlp_bias", false);
-  return llama_model(c, b);
+  return llama_model(c, json, b);
 }
 
 ModelSpec parse_mistral(const nlohmann::json& json) {
   const Config c(json);
-  BlockSpec b = llama_block(c, json);
+  BlockSpec b = llama_block(c);
   b.mlp.act = activation_of(c, "hidden_act");
   if (c.has("sliding_window")) b.attention.window = c.positive("sliding_window");
-  return llama_model(c, b);
+  return llama_model(c, json, b);
 }
 
 }  // namespace

@@ -15,21 +15,21 @@ void apply_window(const Config& c, ModelSpec& m) {
 
 ModelSpec parse_qwen2(const nlohmann::json& json) {
   const Config c(json);
-  BlockSpec b = llama_block(c, json);
+  BlockSpec b = llama_block(c);
   b.mlp.act = activation_of(c, "hidden_act");
   b.attention.qkv_bias = true;
-  ModelSpec m = llama_model(c, b);
+  ModelSpec m = llama_model(c, json, b);
   apply_window(c, m);
   return m;
 }
 
 ModelSpec parse_qwen3(const nlohmann::json& json) {
   const Config c(json);
-  BlockSpec b = llama_block(c, json);
+  BlockSpec b = llama_block(c);
   b.mlp.act = activation_of(c, "hidden_act");
   b.attention.head_norm = true;
   b.attention.qkv_bias = b.attention.o_bias = c.flag("attention_bias", false);
-  ModelSpec m = llama_model(c, b);
+  ModelSpec m = llama_model(c, json, b);
   apply_window(c, m);
   return m;
 }
