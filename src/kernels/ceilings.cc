@@ -122,15 +122,16 @@ constexpr Loop kLoops[] = {
     {"amx", DType::i8, 0, kTile * 64, kTileRounds, tile_i8},
 };
 
-// Four streams, each prefetched 2 kB ahead: on Emerald Rapids 14.1 GB/s on one thread and 25.0 on two, where one stream
-// without prefetching reads 11.1 and 21.0. Wider registers change nothing.
-__attribute__((target("avx2"))) bool read_ymm(const std::byte* begin, size_t quarter) {
+// Eight streams, each prefetched 1 kB ahead: on Emerald Rapids 36 GB/s on two threads, where four read 33; 14 on one,
+// either way. Wider registers change nothing.
+constexpr size_t kStreams = 8;
+__attribute__((target("avx2"))) bool read_ymm(const std::byte* begin, size_t part) {
   __m256i sum[4] = {};
-  for (size_t i = 0; i < quarter; i += 128)
-    for (size_t stream = 0; stream < 4; ++stream) {
-      const std::byte* p = begin + stream * quarter + i;
-      _mm_prefetch(reinterpret_cast<const char*>(p) + 2048, _MM_HINT_T0);
-      _mm_prefetch(reinterpret_cast<const char*>(p) + 2112, _MM_HINT_T0);
+  for (size_t i = 0; i < part; i += 128)
+    for (size_t stream = 0; stream < kStreams; ++stream) {
+      const std::byte* p = begin + stream * part + i;
+      _mm_prefetch(reinterpret_cast<const char*>(p) + 1024, _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(p) + 1088, _MM_HINT_T0);
       for (size_t j = 0; j < 4; ++j)
         sum[j] = _mm256_xor_si256(sum[j], _mm256_load_si256(reinterpret_cast<const __m256i*>(p) + j));
     }
@@ -178,7 +179,7 @@ bool read_plain(const std::byte* begin, size_t bytes) {
 
 bool read(const std::byte* p, size_t bytes) {
 #if defined(__x86_64__)
-  if (cpu_features() & kAvx2) return read_ymm(p, bytes / 4);
+  if (cpu_features() & kAvx2) return read_ymm(p, bytes / kStreams);
 #endif
   return read_plain(p, bytes);
 }

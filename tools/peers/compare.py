@@ -42,17 +42,17 @@ def products(**choices):
 
 
 def awq(binary, model, folder):
-    def command(measure, threads, _):
+    def command(measure, threads, setting):
         kind, count = timing.measure(measure)
         work = ["--prefill", count, "--decode", 1] if kind == "prefill" else ["--prefill", 1, "--decode", timing.STEPS, "--batch", count]
-        return [binary, "bench", folder, *work, "--context", timing.PROMPT, "--threads", threads, "--json"]
+        return [binary, "bench", folder, *work, "--context", timing.PROMPT, "--threads", threads, *setting, "--json"]
 
     # The last result is the decode measure, the first the prefill measure: the other is the shortest there is.
     def rate(out):
         longest = max(out["results"], key=lambda r: r["tokens"])
         return longest["tokens_per_second"]["median"]
 
-    return Program("awq", model, tuple(dict.fromkeys(LLAMA_MEASURES + VLLM_MEASURES)), command, rate=rate)
+    return Program("awq", model, tuple(dict.fromkeys(LLAMA_MEASURES + VLLM_MEASURES)), command, settings=lambda measure: products(activations=["int16", "bf16"]), rate=rate)
 
 
 def llama(python, quant, heads, folder):
