@@ -44,8 +44,8 @@ constexpr T min_of(T a, T b) {
   return a < b ? a : b;
 }
 
-/// Panels a tile of `rows` tokens spans: as many as the accumulators allow, at most 8. Few tokens have enough independent
-/// sums in flight to cover the latency of fma with 4, but memory delivers 8 streams faster.
+/// Panels a tile of `rows` tokens spans: as many as the accumulators allow, at most 8. Few tokens have enough
+/// independent sums in flight to cover the latency of fma with 4, but memory delivers 8 streams faster.
 template <class V>
 constexpr int panels_for(int rows) {
   int p = 8;
