@@ -12,8 +12,7 @@ std::optional<QuantSpec> choose_head(const ModelSpec& spec, int bits, int group,
   if (const int rows = rows_of_word(bits); spec.vocab % rows)
     fail(operation,
          "--quantize-head {}: {} has a row for each of {} tokens, no multiple of {}, which the AutoAWQ layout packs "
-         "into "
-         "a word; leave it out to keep the head in 16 bits",
+         "into a word; leave it out to keep the head in 16 bits",
          bits, parameter_name(spec, -1, {Role::head}), spec.vocab, rows);
   return QuantSpec{.bits = bits, .group_size = group, .scale_dtype = DType::f16};
 }

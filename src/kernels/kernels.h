@@ -119,15 +119,15 @@ struct KernelSet {
                      int32_t panel_end);
   void (*matmul_i8)(const PackedInt& w, const ActI8& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
                     int32_t panel_end);
-  /// The same on tiles of bfloat16, sums in float; null in sets without tiles. Columns, and groups of them, are
-  /// multiples of 32. Weights are bfloat16 in panels, or (code - zero) * scale rounded to bfloat16. A token's result
-  /// does not depend on its company, but every set's rounding is its own. NaN and values beyond bfloat16's range spoil
-  /// their row.
-  void (*split_bf16)(const float* x, const ActBf16& to, int32_t begin, int32_t end);
+  /// y[t * y_row + r] = sum over columns of w * x on tiles of bfloat16, sums in float; null in sets without tiles.
+  /// Columns, and groups of them, are multiples of 32. Weights are bfloat16 in panels, or (code - zero) * scale rounded
+  /// to bfloat16. A token's result does not depend on its company, but every set's rounding is its own. Subnormal
+  /// bfloat16 counts as zero; a token with NaN, infinity or what rounds to infinity has no finite output.
+  void (*split_bf16)(const float* x, const ActBf16& to, int32_t begin, int32_t end) = nullptr;
   void (*tiles_bf16)(const uint16_t* panels, int32_t rows, const ActBf16& x, float* y, ptrdiff_t y_row,
-                     int32_t panel_begin, int32_t panel_end);
+                     int32_t panel_begin, int32_t panel_end) = nullptr;
   void (*tiles_int)(const PackedInt& w, const ActBf16& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
-                    int32_t panel_end);
+                    int32_t panel_end) = nullptr;
   /// y[t] = x[t] / sqrt(mean(x[t]^2) + eps) * (gain + gain_offset); x and y may be the same.
   void (*rms_norm)(const float* x, const float* gain, float gain_offset, float eps, int32_t tokens, int32_t dim,
                    float* y);

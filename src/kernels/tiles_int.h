@@ -129,8 +129,8 @@ AWQ_INLINE void few_tile(const PackedInt& w, const ActInt<Code>& x, int32_t pane
   const int32_t groups = w.cols / w.group;
   typename V::F out[R][P * kV];
   AWQ_UNROLL for (int i = 0; i < R * P * kV; ++i) out[i / (P * kV)][i % (P * kV)] = V::zero_f();
+  const ptrdiff_t next = int_group(w, 1, 0).at - w.stream;
   for (int32_t g = 0; g < groups; ++g) {
-    const ptrdiff_t next = int_group(w, 1, 0).at - w.stream;
     typename V::I sums[R][P * kV];
     few_dot<V, Code, Bits, R, P>(int_group(w, panel, g).at, next, code_bytes(w), x.codes + g * w.group, w.cols, sums);
     AWQ_UNROLL for (int v = 0; v < P * kV; ++v) {

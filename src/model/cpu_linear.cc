@@ -48,8 +48,6 @@ struct TileActivations {
   void prepare(int32_t begin, int32_t end) const { k.split_bf16(x.as<float>().data(), view, begin, end); }
 };
 
-bool tiles_fit(int64_t cols, const kernels::KernelSet& k) { return k.tiles_int && cols % 32 == 0; }
-
 class FloatLinear final : public Linear {
  public:
   FloatLinear(const Pieces& w, const Tensor* bias, ThreadPool& pool, const kernels::KernelSet& k)
@@ -65,7 +63,8 @@ class FloatLinear final : public Linear {
 
   void operator()(const Tensor& x, Tensor& y) const override {
     const int64_t tokens = x.shape()[0], panels = panels_of(rows_);
-    if (panels_.dtype() == DType::bf16 && tokens >= kTileTokens && tiles_fit(cols_, k_)) return on_tiles(x, y);
+    if (panels_.dtype() == DType::bf16 && tokens >= kTileTokens && k_.tiles_bf16 && cols_ % 32 == 0)
+      return on_tiles(x, y);
     // Few panels and many tokens (a narrow matrix in prefill) are split by tokens instead.
     if (panels < 4 * pool_.size() && tokens >= 16 * pool_.size())
       pool_.run(tokens, 6, [&](int64_t begin, int64_t end) { part(x, y, begin, end, 0, panels); });
@@ -169,7 +168,7 @@ class IntLinear final : public Linear {
  private:
   bool narrow() const { return cpu_.activations == Activations::int8 && w_.bits == 4; }
   bool on_tiles(int64_t tokens) const {
-    return cpu_.activations == Activations::bf16 && tokens >= kIntTileTokens && tiles_fit(w_.cols, cpu_.kernels) &&
+    return cpu_.activations == Activations::bf16 && tokens >= kIntTileTokens && cpu_.kernels.tiles_int &&
            w_.group % 32 == 0;
   }
 

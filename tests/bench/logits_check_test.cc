@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/numeric.h"
 #include "bench/models.h"
 #include "bench/shapes.h"
 #include "kernels/sets.h"
@@ -14,9 +15,10 @@ using kernels::kPanel;
 
 const KernelSet& portable() { return *kernels::compiled().back(); }
 
-LogitsCheck check(const KernelSet& set, int threads = 2, const std::optional<QuantSpec>& head = {}) {
-  Loaded l(set, tiny_config(), threads, head);
-  const auto reference = cpu_backend(l.pool, portable());
+LogitsCheck check(const KernelSet& set, int threads = 2, const std::optional<QuantSpec>& head = {},
+                  Activations activations = Activations::int16) {
+  Loaded l(set, tiny_config(), threads, head, activations);
+  const auto reference = cpu_backend(l.pool, portable(), activations);
   return check_logits(*l.backend, l.model, *reference, *l.checkpoint, 5);
 }
 
@@ -52,6 +54,12 @@ TEST_P(LogitsOf, EveryRightSetAgreesWithAQuantizedHead) {
     EXPECT_EQ(c.difference > 0, set().fused());
   }
 }
+// A prompt long enough for tiles, where a set has them.
+TEST_P(LogitsOf, EveryRightSetAgreesInBf16) {
+  const LogitsCheck c = check(*set().set, 2, {}, Activations::bf16);
+  EXPECT_TRUE(c.agrees()) << c.difference;
+  EXPECT_EQ(c.tokens, set()->tiles_int ? 132 : 20);
+}
 INSTANTIATE_TEST_SUITE_P(Sets, LogitsOf, testing::ValuesIn(kernels::sets()),
                          [](const auto& one) { return one.param.name; });
 
@@ -83,6 +91,30 @@ TEST(LogitsCheck, FindsALostColumn) {
     };
   });
   EXPECT_FALSE(check(set).agrees());
+}
+
+// On tiles of its own, which are right but for one row of each panel.
+TEST(LogitsCheck, FindsAWrongTile) {
+  KernelSet set = broken([](KernelSet& s) {
+    s.split_bf16 = [](const float* x, const kernels::ActBf16& to, int32_t begin, int32_t end) {
+      for (int64_t i = int64_t(begin) * to.cols; i < int64_t(end) * to.cols; ++i) to.values[i] = f32_to_bf16(x[i]);
+    };
+    s.tiles_int = [](const kernels::PackedInt& w, const kernels::ActBf16& x, float* y, ptrdiff_t row, int32_t b,
+                     int32_t e) {
+      std::vector<float> f(size_t(x.tokens) * size_t(x.cols)), scales(f.size() / size_t(w.group));
+      std::vector<int16_t> codes(f.size());
+      std::vector<int32_t> sums(scales.size());
+      for (size_t i = 0; i < f.size(); ++i) f[i] = bf16_to_f32(x.values[i]);
+      const kernels::ActI16 act{codes.data(), scales.data(), sums.data(), x.tokens, x.cols, w.group};
+      portable().quantize_i16(f.data(), act, 0, x.tokens);
+      portable().matmul_i16(w, act, y, row, b, e);
+      for (int32_t t = 0; t < x.tokens; ++t)
+        for (int32_t p = b; p < e; ++p) y[t * row + p * kPanel + 3] *= -1;
+    };
+  });
+  EXPECT_FALSE(check(set, 2, {}, Activations::bf16).agrees());
+  set.tiles_int = nullptr;
+  EXPECT_TRUE(check(set, 2, {}, Activations::bf16).agrees());
 }
 
 TEST(LogitsCheck, FindsAWrongHead) {

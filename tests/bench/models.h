@@ -23,9 +23,9 @@ inline nlohmann::json tiny_config(int blocks = 3) {
 /// A random model on some kernels, and those of its own that the check compares with.
 struct Loaded {
   explicit Loaded(const kernels::KernelSet& set, const nlohmann::json& config = tiny_config(), int threads = 2,
-                  const std::optional<QuantSpec>& head = {})
+                  const std::optional<QuantSpec>& head = {}, Activations activations = Activations::int16)
       : pool(threads),
-        backend(cpu_backend(pool, set)),
+        backend(cpu_backend(pool, set, activations)),
         checkpoint(random_model(config, 32, head, 1, pool)),
         model(load_model(*backend, *checkpoint)) {}
   ThreadPool pool;

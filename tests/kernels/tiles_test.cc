@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
 
 #include "kernels/int_matrix.h"
@@ -163,6 +164,23 @@ TEST_P(TilesTest, TokenDoesNotDependOnItsCompany) {
   };
   same(w);
   same(panels);
+}
+
+// A damaged activation is not hidden, and stays in its token.
+TEST_P(TilesTest, NanAndInfinityReachTheirTokenOnly) {
+  constexpr float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  constexpr int kTokens = 40, kCols = 64;
+  const Matrix w(20, kCols, 32, 2);
+  const FloatPanels panels(20, kCols, 8);
+  auto x = normals(size_t(kTokens * kCols), 6);
+  x[size_t(3 * kCols + 7)] = nan, x[size_t(17 * kCols + 40)] = inf;
+  const auto check = [&](const auto& weights) {
+    const auto y = product(*set().set, weights, x, kTokens);
+    for (int t = 0; t < kTokens; ++t)
+      for (int r = 0; r < 20; ++r) EXPECT_EQ(std::isfinite(y->at(t, r)), t != 3 && t != 17) << t << "," << r;
+  };
+  check(w);
+  check(panels);
 }
 
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(TilesTest);  // where no set of this machine has tiles
