@@ -1,27 +1,20 @@
 #include "api_calibration.h"
 
-#include <openssl/evp.h>
-
 #include "engine/documents.h"
 #include "engine/self_calibration.h"
 #include "io/file.h"
+#include "io/sha256.h"
 #include "quantizer/prompts.h"
 
 namespace awq {
-namespace {
 
-std::string sha256_of(const std::vector<std::vector<int32_t>>& sequences) {
-  const std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> ctx(EVP_MD_CTX_new(), EVP_MD_CTX_free);
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  bool ok = ctx && EVP_DigestInit_ex(ctx.get(), EVP_sha256(), nullptr) == 1;
-  for (const auto& s : sequences) ok = ok && EVP_DigestUpdate(ctx.get(), s.data(), s.size() * sizeof(int32_t)) == 1;
-  if (!ok || EVP_DigestFinal_ex(ctx.get(), digest, &size) != 1)
-    fail("hash", "SHA-256 is not available from this OpenSSL");
-  std::string hex;
-  for (unsigned int i = 0; i < size; ++i) hex += fmt::format("{:02x}", digest[i]);
-  return hex;
+std::string sha256_of(std::span<const std::vector<int32_t>> sequences) {
+  Sha256 hash;
+  for (const auto& s : sequences) hash.add(std::as_bytes(std::span(s)));
+  return hash.hex();
 }
+
+namespace {
 
 /// Joins texts and cuts them: [BOS] + length - 1 tokens, or length tokens without a BOS.
 class Cutter {

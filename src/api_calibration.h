@@ -10,6 +10,9 @@ struct CalibrationSet {
   CalibrationReport report;
 };
 
+/// Of the token ids, little-endian 32-bit.
+std::string sha256_of(std::span<const std::vector<int32_t>> sequences);
+
 /// .txt: one text. .jsonl: a line is {"text": ...} or {"messages": [...]}, the latter rendered by the model's template.
 /// Texts are encoded, joined in file order and cut into sequences; each begins with the tokenizer's BOS where it has
 /// one. Throws Error if nothing usable is in it.

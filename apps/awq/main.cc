@@ -46,8 +46,8 @@ int main(int argc, char** argv) {
   awq::cli::catch_interrupts();
   try {
     return awq::cli::run(argc, argv);
-  } catch (const awq::Cancelled&) {
-    fmt::print(stderr, "stopped; nothing was left under the output's name\n");
+  } catch (const awq::Cancelled& e) {
+    fmt::print(stderr, "stopped; {}\n", e.what());
     return 130;
   } catch (const std::bad_alloc&) {
     fmt::print(stderr,

@@ -76,16 +76,17 @@ QMatrix quantize(const Tensor& w, const QuantSpec& spec, std::span<const Range> 
   return q;
 }
 
+void dequantize(const QMatrix& q, int64_t first, int64_t count, float* to) {
+  const auto g = size_t(q.spec.group_size), begin = size_t(first * q.cols()), n = size_t(count * q.cols());
+  const uint8_t *codes = q.codes.as<uint8_t>().data() + begin, *zeros = q.zeros.as<uint8_t>().data() + begin / g;
+  const float* scales = q.scales.as<float>().data() + begin / g;
+  for (size_t i = 0; i < n; i += g)
+    for (size_t c = i; c < i + g; ++c) to[c] = float(int(codes[c]) - int(zeros[i / g])) * scales[i / g];
+}
+
 Tensor dequantize(const QMatrix& q) {
   Tensor w = Tensor::empty(q.codes.shape(), DType::f32);
-  const auto codes = q.codes.as<uint8_t>();
-  const auto scales = q.scales.as<float>();
-  const auto zeros = q.zeros.as<uint8_t>();
-  auto out = w.as<float>();
-  for (size_t i = 0; i < codes.size(); ++i) {
-    const size_t g = i / size_t(q.spec.group_size);
-    out[i] = float(int(codes[i]) - int(zeros[g])) * scales[g];
-  }
+  dequantize(q, 0, q.rows(), w.as<float>().data());
   return w;
 }
 

@@ -1,6 +1,7 @@
 #include "quantizer/quantize.h"
 
 #include <cmath>
+#include <future>
 
 #include "formats/load.h"
 #include "formats/params.h"
@@ -12,15 +13,6 @@ namespace {
 // moves by about sqrt(K) * 2^-23, and a block chains four of them. 1e-5 is some 40 times that at K = 1,000; a wrong
 // fold is off by the scales themselves, 1e-1 and more.
 constexpr double kFoldTolerance = 1e-5;
-
-Tensor embedded(const QuantizeFlow& f) {
-  const Tensor table = std::get<Tensor>(f.source.weight(-1, {Role::embed}));
-  std::vector<int32_t> tokens;
-  for (const auto& s : f.sequences) tokens.insert(tokens.end(), s.begin(), s.end());
-  Tensor x = f.dev.empty({int64_t(tokens.size()), f.source.spec().dim});
-  f.dev.embed(table, tokens, f.source.spec().embed_scale, x);
-  return x;
-}
 
 Tensor float_output(Backend& dev, const Block& b, const Tensor& input) {
   Tensor x = input.clone();
@@ -40,43 +32,64 @@ double relative_change(const Tensor& before, const Tensor& after) {
   return energy > 0 ? std::sqrt(change / energy) : std::sqrt(change);
 }
 
+/// One block up to its solution.
 class BlockJob {
  public:
-  BlockJob(const QuantizeFlow& f, int index)
-      : f_(f), index_(index), w_(load_float_block(f.source, index)), result_{.block = index, .solution = {}} {}
+  BlockJob(const QuantizeFlow& f, int index, double last_error)
+      : f_(f), index_(index), last_error_(last_error), result_{.block = index, .solution = {}, .costs = {}} {
+    const Timed timed(result_.costs.load);
+    w_ = load_float_block(f.source, index, f.host.pool);
+    if (f.method.needs_calibration()) block_ = upload(f.dev, w_);
+    for (const auto& [p, w] : w_.at) result_.costs.load.bytes += int64_t(std::get<Tensor>(w).bytes());
+  }
 
-  BlockResult run(Tensor& hidden, double last_error) {
-    solve(hidden, last_error);
-    report("write", last_error);
-    for (Param p : w_.spec.params()) write(p);
-    result_.solution.matrices.clear();
-    return std::move(result_);
+  /// `ready` is called before the hidden states of the block before the last are written over.
+  void run(const std::function<void()>& ready) {
+    Tensor input;
+    BlockCalibration calibration;
+    ready();
+    if (f_.hidden) {
+      input = f_.hidden->input(index_).read(0, f_.hidden->length());
+      calibration = observed();
+      result_.tokens = f_.hidden->tokens();
+    }
+    report("search");
+    const auto go_on = [&] { report("search"); };
+    result_.solution = f_.method.solve(w_, block_, calibration, {f_.spec, f_.dev, f_.host, result_.costs, go_on});
+    calibration = {};
+    if (input) check_fold(input);
+    block_ = {};
+    for (const auto& [p, q] : result_.solution.matrices) w_.at.erase(p);  // the next block is loaded meanwhile
+  }
+
+  const BlockResult& result() const { return result_; }
+
+  /// Puts everything into the sink; the caller may go on with another block meanwhile.
+  void write() {
+    {
+      const Timed timed(result_.costs.write);
+      for (Param p : w_.spec.params()) put(p);
+    }
+    if (f_.finished) f_.finished(result_);
   }
 
  private:
-  void report(std::string_view stage, double last_error) const {
-    if (f_.progress) f_.progress({stage, index_, int(f_.source.spec().blocks.size()), last_error});
+  int blocks() const { return int(f_.source.spec().blocks.size()); }
+  void report(std::string_view stage) const {
+    if (f_.progress) f_.progress({stage, index_, blocks(), last_error_});
   }
 
-  void solve(Tensor& hidden, double last_error) {
-    const Block block = upload(f_.dev, w_);
-    BlockCalibration calibration;
-    Tensor input;
-    if (f_.method.needs_calibration()) {
-      report("calibrate", last_error);
-      const int length = int(f_.sequences.front().size());
-      input = hidden.rows(0, length).clone();
-      calibration = calibrate(f_.dev, f_.host, block, index_, hidden, length, f_.calibration);
-      result_.tokens = hidden.shape()[0];
-    }
-    report("search", last_error);
-    result_.solution = f_.method.solve(w_, block, calibration, f_.spec, f_.dev, f_.host);
-    if (input) check_fold(block, input);
+  BlockCalibration observed() {
+    const bool last = index_ + 1 == blocks();
+    return calibrate(f_.dev, f_.host, block_, index_, f_.hidden->around(index_, last), f_.calibration, result_.costs,
+                     [&](int64_t) { report("calibrate"); });
   }
 
-  void check_fold(const Block& original, const Tensor& input) {
-    result_.fold_error =
-        relative_change(float_output(f_.dev, original, input), float_output(f_.dev, upload(f_.dev, w_), input));
+  void check_fold(const Tensor& input) {
+    const Timed timed(result_.costs.check);
+    const Tensor before = float_output(f_.dev, block_, input);
+    block_ = {};  // two of them are never in memory
+    result_.fold_error = relative_change(before, float_output(f_.dev, upload(f_.dev, w_), input));
     if (!(result_.fold_error <= kFoldTolerance))
       fail("quantize",
            "block {}: folding the scales changed the float block's output by {:.2g} (at most {:.0g} is rounding). The "
@@ -85,29 +98,33 @@ class BlockJob {
            index_, result_.fold_error, kFoldTolerance);
   }
 
-  void write(Param p) {
+  void put(Param p) {
     const auto q = result_.solution.matrices.find(p);
-    if (q != result_.solution.matrices.end())
-      f_.sink.put(index_, p, q->second);
-    else
-      f_.sink.put(index_, p, w_.at.at(p));
+    f_.sink.put(index_, p, q != result_.solution.matrices.end() ? Weight(q->second) : w_.at.at(p));
     if (const auto b = w_.bias.find(p); b != w_.bias.end()) f_.sink.put_bias(index_, p, b->second);
   }
 
   const QuantizeFlow& f_;
   int index_;
+  double last_error_;
   BlockWeights w_;
+  Block block_;
   BlockResult result_;
 };
 
-double mean_error(const Solution& s) {
-  double sum = 0;
-  for (const LayerResult& l : s.layers) sum += l.error;
-  return s.layers.empty() ? 0 : sum / double(s.layers.size());
-}
-
 // 32-bit tables are stored in 16 bits: f16 keeps 11 significant bits, which is what every engine computes with.
-Tensor stored(const Tensor& t) { return t.dtype() == DType::f32 ? t.to(DType::f16) : t; }
+Tensor stored(const QuantizeFlow& f, Role role) {
+  Pieces table = f.source.pieces(-1, {role});
+  if (std::get<DType>(table.type) == DType::f32) {
+    table.type = DType::f16;
+    table.read = [read = table.read](int64_t i) {
+      Piece band = read(i);
+      band.weight = std::get<Tensor>(band.weight).to(DType::f16);
+      return band;
+    };
+  }
+  return whole(table, f.host.pool);
+}
 
 void put_outer(const QuantizeFlow& f) {
   const ModelSpec& m = f.source.spec();
@@ -115,7 +132,39 @@ void put_outer(const QuantizeFlow& f) {
   if (f.head)
     f.sink.put(-1, {Role::head}, quantize(load_float_pieces(f.source, -1, head_param(m)), *f.head, f.host.pool));
   else if (!m.tied_embeddings)
-    f.sink.put(-1, {Role::head}, stored(std::get<Tensor>(f.source.weight(-1, {Role::head}))));
+    f.sink.put(-1, {Role::head}, stored(f, Role::head));
+}
+
+/// A block that is written while the next one is loaded.
+class Writing {
+ public:
+  void begin(std::unique_ptr<BlockJob> job) {
+    task_ = std::async(std::launch::async, [job = std::move(job)] { job->write(); });
+  }
+  void finish() {
+    if (task_.valid()) task_.get();
+  }
+
+ private:
+  std::future<void> task_;  // its destructor waits
+};
+
+/// Where each token of the vocabulary's rows [first, first + rows) stands.
+std::vector<std::pair<int32_t, int64_t>> places_of(std::span<const std::vector<int32_t>> sequences, int64_t first,
+                                                   int64_t rows) {
+  std::vector<std::pair<int32_t, int64_t>> places;
+  for (int64_t at = 0; const auto& s : sequences)
+    for (int32_t t : s) {
+      if (t >= first && t < first + rows) places.emplace_back(int32_t(t - first), at);
+      ++at;
+    }
+  return places;
+}
+
+void require_in_vocabulary(std::span<const std::vector<int32_t>> sequences, int vocab) {
+  for (const auto& s : sequences)
+    for (int32_t t : s)
+      if (t < 0 || t >= vocab) fail("calibrate", "token {} is outside the vocabulary of {}", t, vocab);
 }
 
 }  // namespace
@@ -127,17 +176,40 @@ bool group_fits(const ModelSpec& spec, int group) {
   return true;
 }
 
-std::vector<BlockResult> quantize_blocks(const QuantizeFlow& f) {
-  std::vector<BlockResult> results;
-  Tensor hidden = f.method.needs_calibration() ? embedded(f) : Tensor();
-  f.sink.put(-1, {Role::embed}, stored(std::get<Tensor>(f.source.weight(-1, {Role::embed}))));
-  double last_error = -1;
-  for (int i = 0; i < int(f.source.spec().blocks.size()); ++i) {
-    results.push_back(BlockJob(f, i).run(hidden, last_error));
-    last_error = mean_error(results.back().solution);
+double BlockResult::mean_error() const {
+  double sum = 0;
+  for (const LayerResult& l : solution.layers) sum += l.error;
+  return solution.layers.empty() ? 0 : sum / double(solution.layers.size());
+}
+
+// The table is read once, band by band: it may be larger than a block.
+void embed_tokens(Backend& dev, const Checkpoint& source, std::span<const std::vector<int32_t>> sequences,
+                  HiddenFiles& hidden) {
+  require_in_vocabulary(sequences, source.spec().vocab);
+  const Pieces table = source.pieces(-1, {Role::embed});
+  for (int64_t i = 0; i < table.count; ++i) {
+    const Piece piece = table.read(i);
+    const auto& band = std::get<Tensor>(piece.weight);
+    Tensor x = dev.empty({1, source.spec().dim});
+    for (const auto& [token, place] : places_of(sequences, piece.row, band.shape()[0])) {
+      dev.embed(band, {&token, 1}, source.spec().embed_scale, x);
+      hidden.input(0).write(place, x);
+    }
   }
+}
+
+void quantize_blocks(const QuantizeFlow& f, int first) {
+  if (first == 0) f.sink.put(-1, {Role::embed}, stored(f, Role::embed));
+  double last_error = -1;
+  Writing writing;
+  for (int i = first; i < int(f.source.spec().blocks.size()); ++i) {
+    auto job = std::make_unique<BlockJob>(f, i, last_error);
+    job->run([&] { writing.finish(); });
+    last_error = job->result().mean_error();
+    writing.begin(std::move(job));
+  }
+  writing.finish();
   put_outer(f);
-  return results;
 }
 
 }  // namespace awq

@@ -1,38 +1,43 @@
 // Round to nearest: every group on the grid of its own range, no data.
+#include <numeric>
+
 #include "quantizer/method.h"
 
 namespace awq {
 namespace {
 
-double relative_error(const Tensor& w, const Tensor& rounded) {
-  double error = 0, energy = 0;
-  const auto a = w.as<float>(), b = rounded.as<float>();
-  for (size_t i = 0; i < a.size(); ++i) {
-    error += double(b[i] - a[i]) * double(b[i] - a[i]);
-    energy += double(a[i]) * double(a[i]);
-  }
-  return energy > 0 ? error / energy : 0;
+constexpr int64_t kRtnRows = 64;  // a job; sums are added in this order
+
+double relative_error(const Host& host, const Rows& w, const QMatrix& q) {
+  std::vector<double> error(size_t((w.rows + kRtnRows - 1) / kRtnRows)), energy(error.size());
+  host.pool.each(int64_t(error.size()), [&](int64_t i) {
+    const int64_t first = i * kRtnRows, m = std::min(kRtnRows, w.rows - first);
+    std::vector<float> a(size_t(m * w.cols)), b(a.size());
+    w.read(first, m, a.data());
+    dequantize(q, first, m, b.data());
+    for (size_t k = 0; k < a.size(); ++k) {
+      error[size_t(i)] += double(b[k] - a[k]) * double(b[k] - a[k]);
+      energy[size_t(i)] += double(a[k]) * double(a[k]);
+    }
+  });
+  const double all = std::accumulate(energy.begin(), energy.end(), 0.0);
+  return all > 0 ? std::accumulate(error.begin(), error.end(), 0.0) / all : 0;
 }
 
 class Rtn final : public Method {
  public:
   bool needs_calibration() const override { return false; }
 
-  Solution solve(BlockWeights& w, const Block&, const BlockCalibration&, const QuantSpec& spec, Backend&,
-                 const Host& host) const override {
-    std::vector<Param> matrices;
-    for (Param p : w.spec.params())
-      if (!is_norm(p.role)) matrices.push_back(p);
+  Solution solve(BlockWeights& w, const Block&, const BlockCalibration&, const SolveContext& c) const override {
+    const Timed timed(c.costs.search);
     Solution s;
-    s.layers.resize(matrices.size());
-    for (Param p : matrices) s.matrices[p];  // the map's shape is fixed before threads fill it
-    host.pool.each(int64_t(matrices.size()), [&](int64_t i) {
-      const Param p = matrices[size_t(i)];
-      QMatrix q = quantize(w.tensor(p), spec);
-      const double error = relative_error(w.tensor(p), dequantize(q));
-      s.layers[size_t(i)] = {.param = p, .error = error, .rounding_error = error};
-      s.matrices.at(p) = std::move(q);
-    });
+    for (Param p : w.spec.params()) {
+      if (is_norm(p.role)) continue;
+      const Rows rows = rows_of(w, p);
+      const QMatrix& q = s.matrices[p] = quantize(pieces_of(rows), c.spec, c.host.pool);
+      const double error = relative_error(c.host, rows, q);
+      s.layers.push_back({.param = p, .error = error, .rounding_error = error, .ranges = {}});
+    }
     return s;
   }
 };

@@ -131,7 +131,7 @@ TEST(Fold, ChangesNoLogits) {
     for (size_t g = 0; g < scale_groups(checkpoint->spec().blocks[0]).size(); ++g) {
       Model model = load_model(*device.backend, *checkpoint);
       for (size_t i = 0; i < model.blocks.size(); ++i) {
-        BlockWeights w = load_float_block(*checkpoint, int(i));
+        BlockWeights w = load_float_block(*checkpoint, int(i), device.pool);
         const ScaleGroup group = scale_groups(w.spec)[g];
         std::vector<float> s(size_t(w.spec.shape(group.consumers[0]).second));
         for (float& v : s) v = std::exp2(exponent(rng));

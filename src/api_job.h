@@ -1,0 +1,40 @@
+#pragma once
+// What awq::quantize and awq::plan share: options checked and completed, and what follows from them and the headers.
+#include "awq/awq.h"
+#include "engine/runtime.h"
+#include "quantizer/job_folder.h"
+#include "quantizer/job_memory.h"
+
+namespace awq {
+
+struct JobSetup {
+  /// Throws Error for options that do not fit each other or the model.
+  JobSetup(const std::filesystem::path& model, QuantizeOptions o);
+  const ModelSpec& spec() const { return source->spec(); }
+  bool calibrated() const { return method->needs_calibration(); }
+  bool own_text() const { return calibrated() && options.calibration.empty(); }
+  Host host() { return {device.pool, device.kernels}; }
+  JobShape shape() const;
+  uint64_t output_bytes() const;
+  double bits_per_weight() const;  // mean over the quantized matrices
+
+  QuantizeOptions options;
+  std::unique_ptr<Method> method;
+  std::unique_ptr<Checkpoint> source;
+  Device device;
+  QuantSpec quant;
+  std::string group_size_reason;
+  std::optional<QuantSpec> head;
+};
+
+/// Everything that the output's bytes depend on. Weights are known by their files' size and time of change and by the
+/// names, types and shapes of their tensors; other files by their content.
+Fingerprint fingerprint_of(const JobSetup& job);
+
+/// Throws Error, saying what would do, unless the job fits into the memory that it may have.
+void require_memory(const JobSetup& job, const JobMemory& need);
+int64_t allowed_memory(const QuantizeOptions& options);
+/// Throws Error unless the disk has room for `bytes` at a folder that is to be made.
+void require_room(const std::filesystem::path& folder, uint64_t bytes, std::string_view option);
+
+}  // namespace awq
