@@ -154,14 +154,18 @@ void require_memory(const JobSetup& job, const JobMemory& need) {
        for_text ? " where the model writes its own calibration text" : "", gigabytes(allowed), way_out);
 }
 
-void require_room(const fs::path& folder, uint64_t bytes, std::string_view option) {
+uint64_t free_room(const fs::path& folder) {
   std::error_code error;
   const auto space = fs::space(fs::absolute(folder).parent_path(), error);
-  if (!error && space.available < bytes)
+  return error ? UINT64_MAX : space.available;
+}
+
+void require_room(const fs::path& folder, uint64_t bytes, std::string_view option) {
+  if (const uint64_t room = free_room(folder); room < bytes)
     fail("quantize",
          "{}: about {:.1f} MB will be written, but the disk has {:.1f} MB free. Free some space or choose another disk "
          "with {}",
-         folder.string(), double(bytes) / 1e6, double(space.available) / 1e6, option);
+         folder.string(), double(bytes) / 1e6, double(room) / 1e6, option);
 }
 
 }  // namespace awq

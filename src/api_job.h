@@ -34,7 +34,9 @@ Fingerprint fingerprint_of(const JobSetup& job);
 /// Throws Error, saying what would do, unless the job fits into the memory that it may have.
 void require_memory(const JobSetup& job, const JobMemory& need);
 int64_t allowed_memory(const QuantizeOptions& options);
-/// Throws Error unless the disk has room for `bytes` at a folder that is to be made.
+/// Of the disk that a folder is to be made on; the largest number where the system does not tell.
+uint64_t free_room(const std::filesystem::path& folder);
+/// Throws Error unless the disk has room for `bytes`.
 void require_room(const std::filesystem::path& folder, uint64_t bytes, std::string_view option);
 
 }  // namespace awq

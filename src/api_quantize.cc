@@ -74,14 +74,14 @@ class Job {
     } catch (const std::exception& e) {
       log_->write("error", {{"what", e.what()}, {"blocks_done", done_}});
       if (!folder_.worth_resuming()) throw;
-      throw Error(fmt::format("{}. {}", e.what(), left()));
+      throw Error(fmt::format("{}. {}", e.what(), left("once that is put right, ")));
     }
   }
 
  private:
-  std::string left() const {
-    return fmt::format("{} of {} blocks are done and kept in {}: the same command with --resume goes on", done_,
-                       setup_.spec().blocks.size(), folder_.folder().string());
+  std::string left(std::string_view when = "") const {
+    return fmt::format("{} of {} blocks are done and kept in {}: {}the same command with --resume goes on", done_,
+                       setup_.spec().blocks.size(), folder_.folder().string(), when);
   }
 
   void begin() {

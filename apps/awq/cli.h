@@ -47,6 +47,7 @@ std::string json_text(std::string_view s);  // quoted and escaped
 void add_quantize_options(CLI::App& app, QuantizeOptions& options);
 
 void add_quantize(CLI::App& app);
+void add_plan(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_chat(CLI::App& app);
 void add_eval(CLI::App& app);

@@ -20,6 +20,7 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   app.footer("Example:\n  awq quantize SmolLM2-135M.gguf -o smollm2-awq && awq chat smollm2-awq");
   add_quantize(app);
+  add_plan(app);
   add_chat(app);
   add_generate(app);
   add_eval(app);

@@ -131,6 +131,23 @@ std::vector<MethodInfo> quantize_methods();
 QuantizeReport quantize(const std::filesystem::path& model, const std::filesystem::path& out,
                         const QuantizeOptions& options = {}, const OnProgress& progress = {});
 
+struct PlanReport {
+  int64_t peak_memory = 0;     // bytes that the process will have at most
+  int64_t allowed_memory = 0;  // max_ram, or what the machine has available
+  /// Bytes in each stage of a job, the process itself included: "text", "outer", "load", "forward", "search", "clip",
+  /// "check"; 0 where there is none.
+  std::vector<std::pair<std::string, int64_t>> memory;
+  uint64_t output_bytes = 0, scratch_bytes = 0, free_output = 0, free_scratch = 0;  // free: on the disks they go to
+  double text_seconds = 0;   // the model writes its calibration text
+  double block_seconds = 0;  // each
+  double seconds = 0;        // all
+  int blocks = 0;
+  std::vector<std::string> misfits;  // what does not fit, and what would; empty: it can run
+};
+/// What quantize(model, out, options) would take, from the headers and one block that is really computed.
+PlanReport plan(const std::filesystem::path& model, const std::filesystem::path& out,
+                const QuantizeOptions& options = {}, const OnProgress& progress = {});
+
 // ----------------------------------------------------------------------------------------------------------------
 // evaluate
 

@@ -149,9 +149,9 @@ Entries read_header(std::string_view text, uint64_t data_bytes, const std::strin
 }
 
 std::map<std::string, std::string> read_weight_map(const std::string& index) {
-  const Json json = parse_json(read_text(index), index);
-  const auto map = json.find("weight_map");
-  if (!json.is_object() || map == json.end() || !map->is_object() || map->empty())
+  const Json content = parse_json(read_text(index), index);
+  const auto map = content.find("weight_map");
+  if (!content.is_object() || map == content.end() || !map->is_object() || map->empty())
     fail("open", "{}: there is no \"weight_map\" that says which file holds which tensor", index);
   std::map<std::string, std::string> result;
   for (const auto& [name, file] : map->items()) {

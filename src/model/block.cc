@@ -116,9 +116,9 @@ void BlockWeights::read_rows(Param p, int64_t first, int64_t count, float* to) c
   for (int64_t r = 0; r < count; ++r) scale_row(to + r * int64_t(cols), size_t(first + r), cols, f->second);
 }
 
-Pieces BlockWeights::pieces(Param p) const {
+Pieces BlockWeights::pieces(Param p, bool wide) const {
   const Tensor& w = tensor(p);
-  if (!factors.contains(p)) return pieces_of(w);
+  if (!factors.contains(p) && !(wide && w.dtype() != DType::f32)) return pieces_of(w);
   const int64_t cols = w.shape()[1];
   return in_bands(w.shape(), DType::f32, cols * int64_t(sizeof(float)), 1, [this, p, cols](int64_t begin, int64_t end) {
     Tensor band = Tensor::empty({end - begin, cols}, DType::f32);
@@ -141,7 +141,7 @@ void fold(BlockWeights& w, const ScaleGroup& group, std::span<const float> s) {
   }
 }
 
-Block upload(Backend& dev, const BlockWeights& w) {
+Block upload(Backend& dev, const BlockWeights& w, bool wide) {
   Block b{.spec = w.spec, .norm = {}, .linear = {}, .rope = w.spec.attention.rope.frequencies()};
   for (const auto& [param, weight] : w.at) {
     if (is_norm(param.role)) {
@@ -149,7 +149,7 @@ Block upload(Backend& dev, const BlockWeights& w) {
       continue;
     }
     const auto bias = w.bias.find(param);
-    b.linear[param] = dev.linear(w.pieces(param), bias == w.bias.end() ? nullptr : &bias->second);
+    b.linear[param] = dev.linear(w.pieces(param, wide), bias == w.bias.end() ? nullptr : &bias->second);
   }
   return b;
 }

@@ -22,8 +22,8 @@ struct BlockWeights {
   Tensor& tensor(Param p) { return std::get<Tensor>(at.at(p)); }
   /// Rows [first, first + count) of a matrix as f32, factors applied.
   void read_rows(Param p, int64_t first, int64_t count, float* to) const;
-  /// The whole matrix: f32 with factors applied, or as it is stored where it has none.
-  Pieces pieces(Param p) const;
+  /// The whole matrix: f32 with factors applied, or as it is stored where it has none and is not wanted `wide`.
+  Pieces pieces(Param p, bool wide = false) const;
 };
 
 /// Device-side parameters of one block: what the engine runs. Copies share the weights.
@@ -34,7 +34,8 @@ struct Block {
   std::vector<float> rope;  // frequencies
   const Linear& operator[](Role role) const { return *linear.at({role}); }
 };
-Block upload(Backend& dev, const BlockWeights& w);
+/// `wide`: all matrices in f32, so that two blocks' outputs differ by f32 rounding alone.
+Block upload(Backend& dev, const BlockWeights& w, bool wide = false);
 
 /// Sees the input of each linear layer, once for those that share it. x [tokens, channels]
 using Tap = std::function<void(Site site, const Tensor& x)>;

@@ -66,7 +66,8 @@ class BlockMemory {
   }
   int64_t check() const {
     if (!job_.calibrated) return 0;
-    return stored_ + weights_ * kFloat + rounded_bytes(weights_, job_.spec) + activations(job_.length);
+    return stored_ + weights_ * kFloat + rounded_bytes(weights_, job_.spec) + activations(job_.length) +
+           2 * int64_t(job_.length) * b_.dim * kFloat;
   }
 
  private:

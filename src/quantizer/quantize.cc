@@ -1,7 +1,11 @@
 #include "quantizer/quantize.h"
 
 #include <cmath>
+#include <condition_variable>
 #include <future>
+#include <mutex>
+#include <queue>
+#include <thread>
 
 #include "formats/load.h"
 #include "formats/params.h"
@@ -39,7 +43,6 @@ class BlockJob {
       : f_(f), index_(index), last_error_(last_error), result_{.block = index, .solution = {}, .costs = {}} {
     const Timed timed(result_.costs.load);
     w_ = load_float_block(f.source, index, f.host.pool);
-    if (f.method.needs_calibration()) block_ = upload(f.dev, w_);
     for (const auto& [p, w] : w_.at) result_.costs.load.bytes += int64_t(std::get<Tensor>(w).bytes());
   }
 
@@ -48,8 +51,11 @@ class BlockJob {
     Tensor input;
     BlockCalibration calibration;
     ready();
+    Tensor output;
     if (f_.hidden) {
       input = f_.hidden->input(index_).read(0, f_.hidden->length());
+      output = wide_output(input);
+      block_ = uploaded();
       calibration = observed();
       result_.tokens = f_.hidden->tokens();
     }
@@ -57,8 +63,8 @@ class BlockJob {
     const auto go_on = [&] { report("search"); };
     result_.solution = f_.method.solve(w_, block_, calibration, {f_.spec, f_.dev, f_.host, result_.costs, go_on});
     calibration = {};
-    if (input) check_fold(input);
-    block_ = {};
+    block_ = {};  // never in memory beside the folded one
+    if (input) check_fold(input, output);
     for (const auto& [p, q] : result_.solution.matrices) w_.at.erase(p);  // the next block is loaded meanwhile
   }
 
@@ -85,16 +91,25 @@ class BlockJob {
                      [&](int64_t) { report("calibrate"); });
   }
 
-  void check_fold(const Tensor& input) {
+  Block uploaded() {
+    const Timed timed(result_.costs.load);
+    return upload(f_.dev, w_);
+  }
+
+  // 16-bit weights are multiplied by other kernels than folded ones, which are f32.
+  Tensor wide_output(const Tensor& input) {
     const Timed timed(result_.costs.check);
-    const Tensor before = float_output(f_.dev, block_, input);
-    block_ = {};  // two of them are never in memory
-    result_.fold_error = relative_change(before, float_output(f_.dev, upload(f_.dev, w_), input));
+    return float_output(f_.dev, upload(f_.dev, w_, true), input);
+  }
+
+  void check_fold(const Tensor& input, const Tensor& before) {
+    const Timed timed(result_.costs.check);
+    result_.fold_error = relative_change(before, float_output(f_.dev, upload(f_.dev, w_, true), input));
     if (!(result_.fold_error <= kFoldTolerance))
       fail("quantize",
-           "block {}: folding the scales changed the float block's output by {:.2g} (at most {:.0g} is rounding). The "
-           "file would be "
-           "wrong; nothing was written. Please report the model; `--method rtn` does not fold",
+           "block {}: folding the scales changed the float block's output by {:.2g} (at most {:.0g} is rounding), so "
+           "the "
+           "file would be wrong. Please report the model; `--method rtn` does not fold",
            index_, result_.fold_error, kFoldTolerance);
   }
 
@@ -135,18 +150,51 @@ void put_outer(const QuantizeFlow& f) {
     f.sink.put(-1, {Role::head}, stored(f, Role::head));
 }
 
-/// A block that is written while the next one is loaded.
-class Writing {
+/// Writes a block while the next one is loaded. One thread for all blocks: the allocator keeps memory for each that
+/// there ever was.
+class Writer {
  public:
-  void begin(std::unique_ptr<BlockJob> job) {
-    task_ = std::async(std::launch::async, [job = std::move(job)] { job->write(); });
+  Writer() : thread_([this] { serve(); }) {}
+  ~Writer() {
+    hand_over({});
+    thread_.join();
   }
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
+
+  void begin(std::unique_ptr<BlockJob> job) {
+    std::packaged_task<void()> task([job = std::shared_ptr<BlockJob>(std::move(job))] { job->write(); });
+    done_ = task.get_future();
+    hand_over(std::move(task));
+  }
+  /// Waits, and throws what writing threw.
   void finish() {
-    if (task_.valid()) task_.get();
+    if (done_.valid()) done_.get();
   }
 
  private:
-  std::future<void> task_;  // its destructor waits
+  void hand_over(std::packaged_task<void()> task) {
+    const std::lock_guard lock(mutex_);
+    next_.push(std::move(task));
+    changed_.notify_one();
+  }
+  void serve() {
+    while (true) {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [this] { return !next_.empty(); });
+      std::packaged_task<void()> task = std::move(next_.front());
+      next_.pop();
+      lock.unlock();
+      if (!task.valid()) return;
+      task();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::queue<std::packaged_task<void()>> next_;
+  std::future<void> done_;
+  std::thread thread_;
 };
 
 /// Where each token of the vocabulary's rows [first, first + rows) stands.
@@ -198,17 +246,23 @@ void embed_tokens(Backend& dev, const Checkpoint& source, std::span<const std::v
   }
 }
 
+BlockResult try_block(const QuantizeFlow& flow, int block) {
+  BlockJob job(flow, block, -1);
+  job.run([] {});
+  return job.result();
+}
+
 void quantize_blocks(const QuantizeFlow& f, int first) {
   if (first == 0) f.sink.put(-1, {Role::embed}, stored(f, Role::embed));
   double last_error = -1;
-  Writing writing;
+  Writer writer;
   for (int i = first; i < int(f.source.spec().blocks.size()); ++i) {
     auto job = std::make_unique<BlockJob>(f, i, last_error);
-    job->run([&] { writing.finish(); });
+    job->run([&] { writer.finish(); });
     last_error = job->result().mean_error();
-    writing.begin(std::move(job));
+    writer.begin(std::move(job));
   }
-  writing.finish();
+  writer.finish();
   put_outer(f);
 }
 

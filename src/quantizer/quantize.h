@@ -49,6 +49,9 @@ struct QuantizeFlow {
 /// sink already and hidden.input(first) holds what goes into that block.
 void quantize_blocks(const QuantizeFlow& flow, int first);
 
+/// Computes a block and writes nothing.
+BlockResult try_block(const QuantizeFlow& flow, int block);
+
 /// What goes into the first block, of sequences of one length.
 void embed_tokens(Backend& dev, const Checkpoint& source, std::span<const std::vector<int32_t>> sequences,
                   HiddenFiles& hidden);

@@ -249,7 +249,9 @@ def normalised(text):
 def run(arguments, options):
     p = subprocess.run([AWQ, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120,
                        restore_signals=False, **options)
-    left = [f.name for f in work.iterdir() if f.name.startswith("out")]
+    left = [f.name for f in work.iterdir() if f.name.startswith("out")]  # a job that finished a block leaves its folder
+    for name in left:
+        shutil.rmtree(work / name)
     if p.stdout and p.returncode:
         left.append("text on stdout: " + p.stdout)
     return f"exit {p.returncode}\n{normalised(p.stderr).strip()}\n" + (f"LEFT BEHIND {left}\n" if left else "")
