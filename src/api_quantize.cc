@@ -1,11 +1,13 @@
 // awq::quantize: the job's folder, its calibration, the block-by-block flow, the report.
 #include <chrono>
+#include <sstream>
 
 #include "api_calibration.h"
 #include "api_job.h"
 #include "api_quantize_report.h"
 #include "base/cpu.h"
 #include "base/memory.h"
+#include "io/json.h"
 #include "quantizer/job_log.h"
 
 namespace awq {
@@ -94,7 +96,7 @@ class Job {
     if (state_) {
       done_ = report_.resumed_blocks = state_->at("blocks_done");
       report_.calibration = calibration_report(state_->at("calibration"));
-      read_blocks(state_->at("report"), report_);
+      read_journal();
     }
     log_->write("begin", {{"version", version()},
                           {"cpu", cpu_name()},
@@ -134,18 +136,37 @@ class Job {
 
   // What the state counts on is on the disk before it is.
   void finished(const BlockResult& b, CheckpointSink& sink, HiddenFiles* hidden) {
-    add_block(setup_.spec(), b, report_);
     add_costs(b.costs, report_.stages);
+    write_journal(b);
     sink.sync();
     if (hidden && b.block + 1 < report_.blocks) hidden->input(b.block + 1).sync();
     save(b.block + 1, sink);
     log_->write("block", {{"block", b.block}, {"error", b.mean_error()}, {"stages", to_json(b.costs)}});
   }
 
+  // What is known of a block is a line of its own: neither memory nor time grows with the blocks before.
+  void write_journal(const BlockResult& b) {
+    QuantizeReport one;
+    add_block(setup_.spec(), b, one);
+    const std::string line = blocks_json(one).dump() + "\n";
+    OutputFile journal(folder_.path("blocks.jsonl"), journal_bytes_);
+    journal.write(line);
+    journal.close();
+    journal_bytes_ += line.size();
+    read_blocks(nlohmann::json::parse(line), report_);
+  }
+
+  void read_journal() {
+    const std::filesystem::path file = folder_.path("blocks.jsonl");
+    journal_bytes_ = state_->at("journal_bytes");
+    std::istringstream lines(read_text(file).substr(0, journal_bytes_));
+    for (std::string line; std::getline(lines, line);) read_blocks(parse_json(line, file.string()), report_);
+  }
+
   void save(int done, CheckpointSink& sink) {
     folder_.save("state.json", {{"blocks_done", done},
                                 {"calibration", awq::to_json(report_.calibration)},
-                                {"report", blocks_json(report_)},
+                                {"journal_bytes", journal_bytes_},
                                 {"sink", sink.state()}});
     done_ = done;
   }
@@ -223,6 +244,7 @@ class Job {
   std::optional<JobLog> log_;
   std::optional<nlohmann::json> state_;
   int done_ = 0;
+  uint64_t journal_bytes_ = 0;
   QuantizeReport report_;
 };
 

@@ -75,7 +75,7 @@ Json blocks_json(const QuantizeReport& r) {
 }
 
 void read_blocks(const nlohmann::json& j, QuantizeReport& r) {
-  r.worst_fold_error = j.at("worst_fold_error");
+  r.worst_fold_error = std::max(r.worst_fold_error, j.at("worst_fold_error").get<double>());
   for (const auto& g : j.value("scales", nlohmann::json::array())) r.groups.push_back(group_report(g));
   for (const auto& l : j.value("layers", nlohmann::json::array())) r.layers.push_back(layer_report(l));
 }

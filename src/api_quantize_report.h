@@ -10,7 +10,7 @@ namespace awq {
 void add_block(const ModelSpec& m, const BlockResult& b, QuantizeReport& report);
 /// Groups, layers and the worst fold so far.
 nlohmann::ordered_json blocks_json(const QuantizeReport& r);
-void read_blocks(const nlohmann::json& j, QuantizeReport& r);  // of blocks_json; doubles are exact
+void read_blocks(const nlohmann::json& j, QuantizeReport& r);  // adds those of blocks_json; doubles are exact
 
 nlohmann::ordered_json to_json(const CalibrationReport& c);
 CalibrationReport calibration_report(const nlohmann::json& j);

@@ -1,5 +1,6 @@
 #include "cli.h"
 
+#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -42,6 +43,12 @@ std::string minutes(double seconds) {
 std::string human_bytes(uint64_t bytes) {
   return bytes < 1000000000 ? fmt::format("{:.1f} MB", double(bytes) / 1e6)
                             : fmt::format("{:.2f} GB", double(bytes) / 1e9);
+}
+
+void return_freed_memory() {
+#ifdef __GLIBC__
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
 }
 
 int64_t bytes_of(const std::string& text) {

@@ -43,6 +43,9 @@ std::string minutes(double seconds);             // "1:07"
 int64_t bytes_of(const std::string& text);
 std::string json_text(std::string_view s);  // quoted and escaped
 
+/// From now on memory of 1 MB and more goes back to the system when it is freed. Otherwise the allocator keeps pieces
+/// of up to 32 MB, and what a process has in memory is up to half as much again as what it uses.
+void return_freed_memory();
 /// Options of QuantizeOptions that say what is made, and how much memory it may take.
 void add_quantize_options(CLI::App& app, QuantizeOptions& options);
 

@@ -44,6 +44,7 @@ void print_text(const PlanReport& r) {
 }
 
 void run(PlanFlags& o) {
+  return_freed_memory();
   if (o.out.empty()) o.out = "out";  // any name on this disk
   PlanReport report;
   {

@@ -78,6 +78,7 @@ void print_text(const QuantizeReport& r, const QuantizeFlags& o) {
 }
 
 void run(QuantizeFlags& o) {
+  return_freed_memory();
   if (o.out.empty()) o.out = default_output(o.model);
   QuantizeReport report;
   {

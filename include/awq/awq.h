@@ -63,7 +63,8 @@ struct QuantizeOptions {
   double temperature = 1.0;  // of the model's own calibration text
   uint64_t seed = 0;
   /// Bytes that the process may have in memory. Whatever runs within them gives the same result; less than the least is
-  /// refused before any work. 0: what the machine has available.
+  /// refused before any work. 0: what the machine has available. It holds where the allocator gives freed memory of 1
+  /// MB and more back to the system, which the command asks for (mallopt, M_MMAP_THRESHOLD).
   int64_t max_ram = 0;
   /// An unfinished job on the same output, "<out>.awq-job", is gone on with (begun where there is none), or thrown
   /// away; without either it is refused.

@@ -18,6 +18,7 @@ using Fingerprint = std::vector<std::pair<std::string, std::string>>;
 ///   lock              of the process at work
 ///   job.json          the fingerprint
 ///   calibration.json  token ids, where they were expensive to get
+///   blocks.jsonl      what is known of each finished block
 ///   state.json        what is done; replaced at once after each block, when all that it counts on is on the disk
 ///   hidden-0, -1      activations, unless --scratch puts them elsewhere
 ///   output/           the output so far
