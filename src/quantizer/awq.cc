@@ -212,7 +212,9 @@ class Solver {
       ranges.clear();
     }
     const auto [energy, rounding] = before_.at(p);
-    solution_.layers.push_back({p, relative(loss, energy), relative(rounding, energy), clipped, std::move(ranges)});
+    // Scaled columns leave outputs, and so their energy, as they were; divided rows do not.
+    const double own = w_.factors.at(p).rows.empty() ? energy : gram_loss(host_, zero_rows(w.rows, w.cols), w, gram, s);
+    solution_.layers.push_back({p, relative(loss, own), relative(rounding, energy), clipped, std::move(ranges)});
     solution_.matrices[p] = std::move(q);
   }
 

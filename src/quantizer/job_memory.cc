@@ -110,7 +110,9 @@ int64_t text_bytes(const JobShape& job) {
   const int64_t batch = std::min(job.sequences, job.text_batch);
   int64_t caches = 0;
   for (const BlockSpec& b : m.blocks) caches += batch * (job.length + 255) / 256 * 256 * 2 * b.attention.kv_rows() * 2;
-  return loaded_bytes(job.dev, job.source) + caches + batch * m.vocab * kFloat;
+  const Pieces table = job.source.pieces(-1, {Role::embed});  // rows that tokens have, in the end most of them
+  const int64_t embedding = table.shape.elements() * int64_t(size_of(std::get<DType>(table.type)));
+  return loaded_bytes(job.dev, job.source) + embedding + caches + batch * m.vocab * kFloat;
 }
 
 }  // namespace

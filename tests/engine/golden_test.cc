@@ -139,7 +139,7 @@ TEST(Fold, ChangesNoLogits) {
         if (group.tied_heads > 1)
           for (size_t c = 0; c < s.size(); ++c) s[c] = s[c / span * span + c % head];
         fold(w, group, s);
-        model.blocks[i] = upload(*device.backend, w);
+        model.blocks[i] = upload(*device.backend, w, true);  // as tolerances of f32 want
       }
       EXPECT_LT(relative_difference(run(device, model, expected.ids), expected.logits), kTolerance) << "group " << g;
     }

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -53,6 +54,17 @@ TEST(Awq, ALayerThatAloneReadsItsInputIsJudgedOnAllOfItsRows) {
     ++judged;
   }
   EXPECT_EQ(judged, 2);
+  // What is reported of each layer, v and up with their divided rows among them, is of the layer as it is stored.
+  for (const GroupResult& g : s.groups)
+    for (const Param p : g.group.consumers) {
+      const Gram& gram = calibration.sites.at(g.group.consumers.front()).gram;
+      const Rows folded = rows_of(w, p);
+      const double energy = gram_loss(host, zero_rows(folded.rows, folded.cols), folded, gram, g.scales),
+                   loss = gram_loss(host, folded, rows_of(s.matrices.at(p)), gram, g.scales);
+      const auto layer = std::ranges::find(s.layers, p, &LayerResult::param);
+      ASSERT_NE(layer, s.layers.end());
+      EXPECT_NEAR(layer->error / (loss / energy), 1, 1e-4) << name_of(p.role);
+    }
 }
 
 }  // namespace
