@@ -175,9 +175,10 @@ struct BenchOptions {
   std::vector<int> batch{1, 8};   // sequences decoded together, one token each a step
   int decode = 64;                // steps
   int repeat = 3;
-  int group_size = 0;     // of random weights; 0: as for quantize
-  int quantize_head = 0;  // of random weights: 4 or 8 bits; 0: bf16
-  uint64_t seed = 0;      // of random weights, and of the tokens
+  std::string weights = "int4";  // random ones: "int4", "bf16" or "f32"
+  int group_size = 0;            // of random weights; 0: as for quantize
+  int quantize_head = 0;         // of random weights: 4 or 8 bits; 0: bf16
+  uint64_t seed = 0;             // of random weights, and of the tokens
   DeviceOptions device{};
 };
 struct Spread {
