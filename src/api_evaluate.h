@@ -1,0 +1,14 @@
+#pragma once
+#include "awq/awq.h"
+
+namespace awq {
+
+/// As compare() of a text that is these tokens, cut into options.window each.
+std::vector<EvaluateReport> compare_tokens(const std::filesystem::path& original,
+                                           std::span<const std::filesystem::path> models,
+                                           std::span<const int32_t> tokens, const EvaluateOptions& options,
+                                           const OnProgress& progress);
+/// Mean, and its standard error.
+Estimate mean_of(const std::vector<double>& v);
+
+}  // namespace awq
