@@ -156,8 +156,8 @@ struct SensitivityReport {
   std::vector<std::string> warnings;
   double seconds = 0;
 };
-/// The float model and one block's search are in memory at a time. Time: the search, and for each layer the blocks from
-/// its own to the last and the head on windows * window tokens.
+/// The float model, its logits of windows * window tokens and one block's search are in memory at a time. Time: the
+/// search, and for each layer the blocks from its own to the last and the head on those tokens.
 SensitivityReport sensitivity(const std::filesystem::path& model, const SensitivityOptions& options = {},
                               const OnProgress& progress = {});
 

@@ -28,7 +28,9 @@ class Job {
     const int blocks = int(f_.model.blocks.size());
     Tensor x = embedded(f_.windows), calibration;
     if (f_.method.needs_calibration()) calibration = embedded(joined());
-    original_ = finished(x.clone(), 0);
+    const Tensor last = finished(x.clone(), 0);
+    for (int64_t t = 0; t < last.shape()[0]; t += f_.window)
+      original_.push_back(head_logits(dev_, f_.model, last.rows(t, t + f_.window - 1)));
     std::vector<MatrixSensitivity> all;
     for (int b = 0; b < blocks; ++b) {
       if (f_.progress) f_.progress(b, blocks);
@@ -82,8 +84,8 @@ class Job {
     y = finished(std::move(y), b + 1);
     std::vector<double> kl;
     for (int64_t t = 0; t < y.shape()[0]; t += f_.window) {
-      const Tensor seen = y.rows(t, t + f_.window - 1), reference = original_.rows(t, t + f_.window - 1);
-      kl.push_back(scorer_.score(f_.windows.subspan(size_t(t), size_t(f_.window)), seen, &f_.model, &reference).kl);
+      const auto window = f_.windows.subspan(size_t(t), size_t(f_.window));
+      kl.push_back(scorer_.score(window, y.rows(t, t + f_.window - 1), original_[size_t(t / f_.window)]).kl);
     }
     return kl;
   }
@@ -92,7 +94,7 @@ class Job {
   Backend& dev_;
   Host host_;
   Scorer scorer_;
-  Tensor original_;
+  std::vector<Tensor> original_;  // logits of each window, [window - 1, vocab]
 };
 
 }  // namespace
