@@ -267,6 +267,8 @@ CalibrationSet calibration_set(Device& device, const Checkpoint& source, const Q
   return o.calibration.empty() ? self_calibration(device, source, text, o, progress) : read_calibration(o, text);
 }
 
+std::string to_json_text(const CalibrationReport& r) { return to_json(r).dump(); }
+
 nlohmann::ordered_json to_json(const CalibrationReport& r) {
   nlohmann::ordered_json j = {{"source", r.source}, {"sha256_of_token_ids", r.sha256}};
   if (!r.mask_sha256.empty()) j["sha256_of_mask"] = r.mask_sha256;

@@ -51,6 +51,8 @@ std::vector<int32_t> tokens_of_lines(std::string_view text, const TextSide& side
   return tokens;
 }
 
+}  // namespace
+
 std::vector<int32_t> tokens_of_text(const Checkpoint& model, std::string_view text, const EvaluateOptions& o) {
   const TextSide side(model);
   std::vector<int32_t> tokens =
@@ -60,6 +62,8 @@ std::vector<int32_t> tokens_of_text(const Checkpoint& model, std::string_view te
          tokens.size(), o.window);
   return tokens;
 }
+
+namespace {
 
 class Evaluation {
  public:

@@ -6,7 +6,6 @@
 
 #include "api_evaluate.h"
 #include "api_group_size.h"
-#include "engine/documents.h"
 #include "formats/context.h"
 #include "formats/params.h"
 #include "io/file.h"
@@ -31,19 +30,11 @@ std::vector<int32_t> windows_of(const CalibrationSet& set, int windows, int wind
   return tokens;
 }
 
-std::vector<int32_t> windows_of(const std::filesystem::path& file, const TextSide& text, int windows, int window) {
-  const std::string content = read_text(file);
-  std::vector<int32_t> tokens = text.tokenizer().encode("", true, false);
-  if (file.extension() == ".jsonl")
-    for (const Document& d : encode_json_lines(content, text, "sensitivity", file.string()))
-      tokens.insert(tokens.end(), d.tokens.begin(), d.tokens.end());
-  else
-    tokens = text.tokenizer().encode(content, true, false);
-  const auto whole = std::min(tokens.size() / size_t(window), size_t(windows));
-  if (!whole)
-    fail("sensitivity", "{}: {} tokens, but one window needs {}. Give a longer text or a smaller --window",
-         file.string(), tokens.size(), window);
-  tokens.resize(whole * size_t(window));
+std::vector<int32_t> windows_of(const std::filesystem::path& file, const Checkpoint& source, int windows, int window) {
+  EvaluateOptions e{.window = window, .json_lines = {}, .against = {}};
+  if (file.extension() == ".jsonl") e.json_lines = file.string();
+  std::vector<int32_t> tokens = tokens_of_text(source, read_text(file), e);
+  tokens.resize(std::min(tokens.size() / size_t(window), size_t(windows)) * size_t(window));
   return tokens;
 }
 
@@ -157,7 +148,7 @@ SensitivityReport sensitivity(const std::filesystem::path& path, const Sensitivi
   SensitivityReport r{.layers = {}, .calibration = calibration.report, .text = {}, .warnings = calibration.warnings};
   r.window = own ? std::min(options.window, calibration.report.sequence_tokens) : options.window;
   const std::vector<int32_t> windows = own ? windows_of(calibration, options.windows, r.window)
-                                           : windows_of(options.text, TextSide(*source), options.windows, r.window);
+                                           : windows_of(options.text, *source, options.windows, r.window);
   r.text = own ? "calibration" : options.text.filename().string();
   r.windows = int(windows.size() / size_t(r.window));
   r.group_size = spec.group_size;

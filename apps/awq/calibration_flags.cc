@@ -62,20 +62,7 @@ std::string calibration_text(const CalibrationReport& r) {
 }
 
 nlohmann::ordered_json calibration_json(const CalibrationReport& r) {
-  nlohmann::ordered_json j{
-      {"source", r.source},       {"sha256_of_token_ids", r.sha256},      {"sha256_of_mask", r.mask_sha256},
-      {"sequences", r.sequences}, {"sequence_tokens", r.sequence_tokens}, {"sources", nlohmann::ordered_json::array()}};
-  for (const CalibrationSourceReport& s : r.sources)
-    j["sources"].push_back({{"name", s.name},
-                            {"weight", s.weight},
-                            {"sequences", s.sequences},
-                            {"texts", s.texts},
-                            {"texts_truncated", s.texts_truncated},
-                            {"texts_dropped", s.texts_dropped},
-                            {"tokens", s.tokens},
-                            {"tokens_used", s.tokens_used},
-                            {"tokens_counted", s.tokens_counted}});
-  return j;
+  return nlohmann::ordered_json::parse(to_json_text(r));
 }
 
 }  // namespace awq::cli

@@ -110,6 +110,8 @@ struct CalibrationReport {
   int64_t texts = 0, tokens_read = 0, tokens_unused = 0;
   std::vector<CalibrationSourceReport> sources;
 };
+/// As in awq-report.json.
+std::string to_json_text(const CalibrationReport& r);
 /// A layer that stayed in 16 bits.
 struct KeptReport {
   std::string name;
