@@ -6,14 +6,13 @@
 #include "api_calibration.h"
 #include "api_group_size.h"
 #include "api_head.h"
-#include "formats/context.h"
+#include "api_sensitivity.h"
+#include "formats/params.h"
 #include "quantizer/quantize.h"
+#include "quantizer/search_source.h"
 
 namespace awq {
 namespace {
-
-// Chosen by measurement, docs/numerics.md "Calibration".
-constexpr int kDefaultSequences = 16, kDefaultLength = 512;
 
 int64_t available_memory() {
   std::ifstream info("/proc/meminfo");
@@ -56,9 +55,9 @@ void require_memory(const ModelSpec& m, const QuantizeOptions& o, bool self) {
   if (need > have)
     fail("quantize",
          "not enough memory: about {:.1f} GB are needed for {} sequences of {} tokens{}, {:.1f} GB are available. {}",
-         double(need) / 1e9, o.samples, o.sample_tokens, self ? " that the float model writes itself" : "",
-         double(have) / 1e9,
-         self ? "Give a text with --calib (then one block is in memory at a time), or fewer --samples"
+         double(need) / 1e9, o.samples, o.sample_tokens, self ? " and the whole float model" : "", double(have) / 1e9,
+         self ? "Give a text with --calib and neither --keep nor --budget (then one block is in memory at a time), or "
+                "fewer --samples"
               : "Use fewer --samples");
 }
 
@@ -72,23 +71,20 @@ void require_room(const std::filesystem::path& out, uint64_t bytes) {
          out.string(), double(bytes) / 1e6, double(space.available) / 1e6);
 }
 
-/// Of a weight: its code, and its part of a scale of 16 bits and of a zero point as wide as a code.
-double bits_of(const QuantSpec& q) { return q.bits + (16.0 + q.bits) / q.group_size; }
-
 uint64_t output_bytes(const ModelSpec& m, const QuantSpec& quant, const std::optional<QuantSpec>& head) {
-  const double table = double(m.vocab) * m.dim, head_bits = head ? bits_of(*head) : m.tied_embeddings ? 0 : 16;
+  const double table = double(m.vocab) * m.dim, head_bits = head ? bits_per_weight(*head) : m.tied_embeddings ? 0 : 16;
   double bits = table * (16 + head_bits);
-  for (const BlockSpec& b : m.blocks) bits += double(float_weights(b)) * bits_of(quant);
+  for (const BlockSpec& b : m.blocks) bits += double(float_weights(b)) * bits_per_weight(quant);
   return uint64_t(bits / 8);
 }
 
 /// Mean over the quantized matrices.
-double bits_per_weight(const ModelSpec& m, const QuantSpec& quant, const std::optional<QuantSpec>& head) {
+double mean_bits(const ModelSpec& m, const QuantSpec& quant, const std::optional<QuantSpec>& head) {
   const double head_weights = head ? double(m.vocab) * m.dim : 0;
-  double weights = head_weights, bits = head ? head_weights * bits_of(*head) : 0;
+  double weights = head_weights, bits = head ? head_weights * bits_per_weight(*head) : 0;
   for (const BlockSpec& b : m.blocks) {
     weights += matrix_weights(b);
-    bits += matrix_weights(b) * bits_of(quant);
+    bits += matrix_weights(b) * bits_per_weight(quant);
   }
   return bits / weights;
 }
@@ -132,24 +128,25 @@ nlohmann::ordered_json report_json(const QuantizeReport& r, const QuantizeOption
   if (o.quantize_head) j["head"] = {{"bits", o.quantize_head}, {"method", "rtn"}};
   j["seed"] = o.seed;
   j["kernels"] = kernels;
-  j["calibration"] = {{"source", r.calibration.source},
-                      {"sha256_of_token_ids", r.calibration.sha256},
-                      {"sequences", r.calibration.sequences},
-                      {"sequence_tokens", r.calibration.sequence_tokens},
-                      {"texts", r.calibration.texts},
-                      {"tokens_read", r.calibration.tokens_read},
-                      {"tokens_unused", r.calibration.tokens_unused}};
+  j["calibration"] = to_json(r.calibration);
+  if (!r.search.empty()) j["search"] = r.search;
+  for (const KeptReport& k : r.kept)
+    j["kept"].push_back({{"name", k.name}, {"kl_if_quantized_alone", k.kl}, {"extra_bytes", k.extra_bytes}});
   if (!r.left_out.empty()) j["left_out"] = r.left_out;
   j["worst_fold_error"] = r.worst_fold_error;
-  for (const GroupReport& g : r.groups)
-    j["scales"].push_back({{"producer", g.producer},
-                           {"consumers", g.consumers},
-                           {"alpha", g.alpha},
-                           {"weight_term", g.weight_term},
-                           {"loss", g.loss},
-                           {"loss_without_scales", g.identity_loss},
-                           {"smallest", g.smallest_scale},
-                           {"largest", g.largest_scale}});
+  for (const GroupReport& g : r.groups) {
+    nlohmann::ordered_json scales = {{"producer", g.producer},
+                                     {"consumers", g.consumers},
+                                     {"alpha", g.alpha},
+                                     {"weight_term", g.weight_term},
+                                     {"loss", g.loss},
+                                     {"loss_without_scales", g.identity_loss},
+                                     {"smallest", g.smallest_scale},
+                                     {"largest", g.largest_scale}};
+    if (!r.search.empty())  // which computed none
+      for (const char* key : {"loss", "loss_without_scales"}) scales.erase(key);
+    j["scales"].push_back(std::move(scales));
+  }
   for (const LayerReport& l : r.layers)
     j["layers"].push_back({{"name", l.name},
                            {"relative_error", l.error},
@@ -165,15 +162,13 @@ class Job {
       const OnProgress& progress)
       : options_(std::move(options)),
         progress_(progress),
-        method_(find_method(options_.method).make()),
         source_(Checkpoint::open(model)),
+        search_(search()),
+        method_(method()),
         out_(out),
         device_(options_.device) {
-    if (options_.samples < 0 || options_.sample_tokens < 0) fail("quantize", "--samples and --tokens must be positive");
-    if (!options_.samples) options_.samples = kDefaultSequences;
-    if (!options_.sample_tokens) options_.sample_tokens = std::min(kDefaultLength, source_->spec().max_context);
-    if (options_.sample_tokens < 32) fail("quantize", "--tokens {}: expected at least 32", options_.sample_tokens);
-    require_context(*source_, "quantize", fmt::format("--tokens {}", options_.sample_tokens), options_.sample_tokens);
+    complete_calibration(options_, *source_, "quantize");
+    check_options();
   }
 
   QuantizeReport run() {
@@ -185,26 +180,39 @@ class Job {
     const QuantSpec quant{.bits = 4, .group_size = group.size, .scale_dtype = DType::f16};
     const std::optional<QuantSpec> head = choose_head(spec, options_.quantize_head, group.size, "quantize");
     if (head) report_.warnings.push_back(head_warning(*head));
-    report_.bits_per_weight = bits_per_weight(spec, quant, head);
-    if (method_->needs_calibration()) require_memory(spec, options_, options_.calibration.empty());
+    report_.bits_per_weight = mean_bits(spec, quant, head);
+    describe_search(quant);
+    if (method_->needs_calibration() || keeps())
+      require_memory(spec, options_, options_.calibration.empty() || keeps());
     require_room(out_, output_bytes(spec, quant, head));
     const std::unique_ptr<CheckpointSink> sink = create_sink(quant, head.has_value());
-    CalibrationSet calibration = method_->needs_calibration() ? calibration_set() : CalibrationSet{};
+    CalibrationSet calibration;
+    if (method_->needs_calibration() || keeps()) calibration = calibration_set(device_, *source_, options_, progress_);
     report_.calibration = calibration.report;
+    report_.warnings.insert(report_.warnings.end(), calibration.warnings.begin(), calibration.warnings.end());
+    if (keeps()) keep(choose_kept(device_, *source_, *method_, quant, calibration, options_, progress_), quant);
+    std::optional<SearchWriter> saved;
+    if (!options_.save_search.empty())
+      saved.emplace(options_.save_search, *source_, quant, options_.method, calibration.report.sha256);
     for (const BlockResult& b : quantize_blocks({*source_,
                                                  *sink,
                                                  *method_,
                                                  quant,
                                                  head,
                                                  calibration.sequences,
-                                                 {},
+                                                 {.counted = calibration.counted},
                                                  *device_.backend,
                                                  host(),
-                                                 flow_progress()}))
+                                                 flow_progress(),
+                                                 [&](int block, const Solution&s) {
+                                                   if (saved) saved->put(block, s);
+                                                 },
+                                                 kept_}))
       add_block(spec, b, report_);
     report_.left_out = source_->left_out();
     for (const SideFile& f : source_->side_files()) sink->put_side_file(f);
     sink->put_side_file({"awq-report.json", report_json(report_, options_, device_.kernels.name).dump(1) + "\n", {}});
+    if (saved) saved->finish();
     sink->finish();
     measure();
     report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -213,6 +221,55 @@ class Job {
 
  private:
   Host host() { return {device_.pool, device_.kernels}; }
+  bool keeps() const { return options_.keep || options_.budget != 0; }
+
+  std::unique_ptr<Method> method() const {
+    return search_ ? make_replay(search_) : find_method(options_.method).make();
+  }
+
+  std::shared_ptr<const SearchSource> search() const {
+    if (options_.load_search.empty()) return nullptr;
+    if (!find_method(options_.method).make()->needs_calibration())
+      fail("quantize", "--load-search {}: the method {} uses no scales; leave one of them out",
+           options_.load_search.string(), options_.method);
+    return SearchSource::open(options_.load_search, *source_);
+  }
+
+  void check_options() const {
+    if (options_.keep < 0) fail("quantize", "--keep {}: expected a number of layers", options_.keep);
+    if (options_.keep && options_.budget != 0) fail("quantize", "--keep and --budget exclude each other; give one");
+    if (!options_.load_search.empty() && !options_.calibration.empty() && !keeps())
+      fail("quantize", "--load-search {}: the scales are there already, and nothing is calibrated; leave out --calib",
+           options_.load_search.string());
+    if (!options_.save_search.empty() && !method_->needs_calibration())
+      fail("quantize", "--save-search {}: nothing is searched here; leave out --load-search, or take --method awq",
+           options_.save_search.string());
+    if (!options_.save_search.empty()) require_absent(options_.save_search);
+  }
+
+  void describe_search(const QuantSpec& quant) {
+    if (!search_) return;
+    report_.search = options_.load_search.filename().string();
+    if (search_->group_size() && search_->group_size() != quant.group_size)
+      report_.warnings.push_back(
+          fmt::format("{} was searched for groups of {}, not {}; a search of their own would be closer to the original",
+                      report_.search, search_->group_size(), quant.group_size));
+  }
+
+  void keep(const std::vector<KeepUnit>& units, const QuantSpec& quant) {
+    const ModelSpec& spec = source_->spec();
+    double extra = 0, weights = 0;
+    for (const BlockSpec& b : spec.blocks) weights += matrix_weights(b);
+    for (const KeepUnit& u : units)
+      for (size_t i = 0; i < u.layers.size(); ++i) {
+        const auto [block, p] = u.layers[i];
+        const double bits = double(shape_of(spec, block, p).elements()) * (16 - bits_per_weight(quant));
+        kept_.insert({block, p});
+        report_.kept.push_back({base_name(spec, block, p), u.kl[i], uint64_t(bits / 8)});
+        extra += bits;
+      }
+    report_.bits_per_weight += extra / (weights + (options_.quantize_head ? double(spec.vocab) * spec.dim : 0));
+  }
 
   std::unique_ptr<CheckpointSink> create_sink(const QuantSpec& quant, bool own_head) {
     nlohmann::json config = source_->config();
@@ -221,14 +278,6 @@ class Job {
     for (const Format& f : formats())
       if (f.name == "autoawq") return f.create(out_, config, spec, quant);
     fail("quantize", "this build cannot write the autoawq format");
-  }
-
-  CalibrationSet calibration_set() {
-    const TextSide text(*source_);
-    if (!options_.calibration.empty())
-      return read_calibration(options_.calibration, text, options_.samples, options_.sample_tokens);
-    return self_calibration(device_, *source_, text, options_.samples, options_.sample_tokens, options_.temperature,
-                            options_.seed, progress_);
   }
 
   std::function<void(const QuantizeProgress&)> flow_progress() const {
@@ -244,11 +293,13 @@ class Job {
 
   QuantizeOptions options_;
   const OnProgress& progress_;
-  std::unique_ptr<Method> method_;
   std::unique_ptr<Checkpoint> source_;
+  std::shared_ptr<const SearchSource> search_;
+  std::unique_ptr<Method> method_;
   std::filesystem::path out_;
   Device device_;
   QuantizeReport report_;
+  std::set<std::pair<int, Param>> kept_;
 };
 
 }  // namespace

@@ -45,5 +45,7 @@ void add_eval(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_calib(CLI::App& app);
+void add_sensitivity(CLI::App& app);
 
 }  // namespace awq::cli

@@ -65,14 +65,14 @@ TextSide::TextSide(const Checkpoint& model)
   if (const auto id = tokenizer_.id_of(token_text(tokenizer_config_, "eos_token"))) ends_.insert(*id);
 }
 
-std::vector<int32_t> TextSide::encode_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const {
+std::string TextSide::render_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const {
   if (!template_)
     fail("chat", "the model has no chat template, so it was not made for chat; use `awq generate` with plain text");
   ChatTemplate::Options options;
   options.add_generation_prompt = add_generation_prompt;
   options.bos_token = token_text(tokenizer_config_, "bos_token");
   options.eos_token = token_text(tokenizer_config_, "eos_token");
-  return tokenizer_.encode(template_->render(messages, options), false, true);
+  return template_->render(messages, options);
 }
 
 namespace {

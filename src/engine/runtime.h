@@ -32,8 +32,13 @@ class TextSide {
   explicit TextSide(const Checkpoint& model);  // throws Error if there is no tokenizer
   const Tokenizer& tokenizer() const { return tokenizer_; }
   bool has_template() const { return template_.has_value(); }
-  /// Rendered by the model's template and encoded with special tokens in place.
-  std::vector<int32_t> encode_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const;
+  /// Written out by the model's template. Throws Error if it has none.
+  std::string render_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const;
+  /// What render_chat writes, or a part of it, with special tokens in place.
+  std::vector<int32_t> encode_rendered(std::string_view chat) const { return tokenizer_.encode(chat, false, true); }
+  std::vector<int32_t> encode_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const {
+    return encode_rendered(render_chat(messages, add_generation_prompt));
+  }
   bool ends(int32_t token) const { return ends_.contains(token); }
   const nlohmann::json& generation_config() const { return generation_config_; }
 

@@ -29,7 +29,7 @@ Tensor checked_float(const Weight& w, const std::string& name, int64_t first = 0
 
 /// One block as stored.
 BlockWeights load_block(const Checkpoint& model, int block) {
-  BlockWeights w{.spec = model.spec().blocks.at(size_t(block)), .at = {}, .bias = {}};
+  BlockWeights w{.spec = model.spec().blocks.at(size_t(block)), .at = {}, .bias = {}, .index = block};
   for (Param p : w.spec.params()) {
     w.at.emplace(p, model.weight(block, p));
     if (w.spec.has_bias(p)) w.bias.emplace(p, model.bias(block, p));
@@ -108,9 +108,17 @@ Model load_model(Backend& dev, const Checkpoint& model, const std::function<void
 }
 
 std::string quantization_of(const Checkpoint& model) {
-  const Pieces w = model.pieces(0, {Role::down});
-  const auto* q = std::get_if<QuantSpec>(&w.type);
-  return q ? text_of(*q) : "";
+  std::string quantized;
+  int in_floats = 0;
+  for (const auto& [block, p] : params_of(model.spec())) {
+    if (block < 0 || is_norm(p.role)) continue;
+    const Pieces w = model.pieces(block, p);
+    const auto* q = std::get_if<QuantSpec>(&w.type);
+    if (q && quantized.empty()) quantized = text_of(*q);
+    in_floats += !q;
+  }
+  if (quantized.empty() || !in_floats) return quantized;
+  return fmt::format("{}, {} layer{} in floats", quantized, in_floats, in_floats == 1 ? "" : "s");
 }
 
 std::string head_type(const Checkpoint& model) {

@@ -35,6 +35,7 @@ class SafetensorsFile {
 
   const std::string& name() const { return name_; }
   const std::map<std::string, SafetensorsEntry, std::less<>>& entries() const { return entries_; }
+  const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
   /// Shares the mapping, or copies where the file has the tensor at an address that its type cannot be read from.
   /// Throws Error if it is absent or of a type that we cannot read.
   Tensor tensor(std::string_view name) const;
@@ -48,6 +49,7 @@ class SafetensorsFile {
   std::shared_ptr<const void> owner_;
   std::span<const std::byte> data_;
   std::map<std::string, SafetensorsEntry, std::less<>> entries_;
+  std::map<std::string, std::string, std::less<>> metadata_;
 };
 
 /// The files of a folder: model.safetensors or else the shards that model.safetensors.index.json lists. No name is in
@@ -78,7 +80,8 @@ class SafetensorsWriter {
   /// Header room that one tensor may need.
   static uint64_t room_for(std::string_view name) { return name.size() + 192; }
   /// `header_room`: the sum of room_for over all tensors that will come.
-  SafetensorsWriter(const std::filesystem::path& path, uint64_t header_room);
+  SafetensorsWriter(const std::filesystem::path& path, uint64_t header_room,
+                    const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
   void put(std::string_view name, const Tensor& t);  // throws Error if the header room is used up
   uint64_t data_bytes() const { return data_bytes_; }
   void close();

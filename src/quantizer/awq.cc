@@ -30,9 +30,12 @@ Tensor every(int64_t step, const Tensor& w) {
   return some;
 }
 
-double squared_distance(const Tensor& a, const Tensor& b) {
+// Over the rows that count; all where `counted` is empty.
+double squared_distance(const Tensor& a, const Tensor& b, std::span<const uint8_t> counted) {
+  const auto cols = size_t(a.shape()[1]);
   double sum = 0;
   for (size_t i = 0; i < a.as<float>().size(); ++i) {
+    if (!counted.empty() && !counted[i / cols]) continue;
     const double d = double(a.as<float>()[i]) - double(b.as<float>()[i]);
     sum += d * d;
   }
@@ -94,7 +97,7 @@ class Solver {
       fail("quantize", "no finite loss at the input of {}; the weights or activations are damaged",
            name_of(g.consumers.front().role));
     const auto [low, high] = std::minmax_element(scales[best].begin(), scales[best].end());
-    solution_.groups.push_back({g, grid[best], losses[best], losses[0], *low, *high});
+    solution_.groups.push_back({g, grid[best], losses[best], losses[0], *low, *high, scales[best]});
     return scales[best];
   }
 
@@ -153,7 +156,9 @@ class Solver {
                                        const std::vector<size_t>& chosen) const {
     std::vector<double> losses(scales.size(), INFINITY);
     const Tensor reference = module_output(g, block_);
-    for (size_t i : chosen) losses[i] = squared_distance(reference, module_output(g, replaced(g, scales[i])));
+    std::span<const uint8_t> counted;  // rows of gate's sample all count
+    if (g.consumers.front().role == Role::q) counted = calibration_.sample_counted;
+    for (size_t i : chosen) losses[i] = squared_distance(reference, module_output(g, replaced(g, scales[i])), counted);
     return losses;
   }
 
@@ -206,6 +211,7 @@ class Solver {
       solution_.layers.push_back(
           {p, relative(std::min(clipped_loss, plain_loss), w, gram), rounding.at(p), cut ? share_cut(w, ranges) : 0});
       solution_.matrices[p] = cut ? std::move(clipped) : std::move(plain);
+      if (cut) solution_.ranges[p] = ranges;
     }
   }
 

@@ -63,20 +63,34 @@ void require_finite(const std::vector<double>& sum_abs, int block, Site site) {
            block, name_of(site.role), c);
 }
 
-// Rows of this chunk that belong to the sample: whole sequences at q, every step-th row elsewhere.
-struct Sampler {
-  int64_t total, wanted, length;
-  bool sequences;
-  std::vector<int64_t> rows(int64_t begin, int64_t end) const {
-    std::vector<int64_t> r;
-    const int64_t unit = sequences ? length : 1, units = total / unit, keep = std::min(wanted, units);
-    for (int64_t i = 0; i < keep; ++i) {
-      const int64_t first = i * units / keep * unit;
-      for (int64_t t = std::max(first, begin); t < std::min(first + unit, end); ++t) r.push_back(t - begin);
-    }
-    return r;
+// Rows of the sample: `wanted` units of consecutive rows (whole sequences, or single rows), evenly spread over those
+// that have a row that counts.
+std::vector<int64_t> sampled(int64_t total, int64_t unit, int64_t wanted, std::span<const uint8_t> counted) {
+  std::vector<int64_t> units, rows;
+  for (int64_t first = 0; first < total; first += unit) {
+    const auto part = counted.empty() ? counted : counted.subspan(size_t(first), size_t(unit));
+    if (part.empty() || std::ranges::count(part, 0) < unit) units.push_back(first);
   }
-};
+  const auto n = int64_t(units.size()), keep = std::min(wanted, n);
+  for (int64_t i = 0; i < keep; ++i)
+    for (int64_t r = 0; r < unit; ++r) rows.push_back(units[size_t(i * n / keep)] + r);
+  return rows;
+}
+
+// Those of [begin, end), from its beginning.
+std::vector<int64_t> within(const std::vector<int64_t>& rows, int64_t begin, int64_t end) {
+  std::vector<int64_t> some;
+  for (int64_t r : rows)
+    if (r >= begin && r < end) some.push_back(r - begin);
+  return some;
+}
+
+std::vector<uint8_t> counted_of(const std::vector<int64_t>& rows, std::span<const uint8_t> counted) {
+  std::vector<uint8_t> some;
+  if (!counted.empty())
+    for (int64_t r : rows) some.push_back(counted[size_t(r)]);
+  return some;
+}
 
 Tensor appended(const Tensor& sample, const Tensor& x, const std::vector<int64_t>& rows) {
   const int64_t have = sample ? sample.shape()[0] : 0, cols = x.shape()[1];
@@ -108,26 +122,31 @@ void add_gram(const Host& host, const Tensor& x, Tensor& gram) {
 
 BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, int index, Tensor& hidden, int length,
                            const CalibrationOptions& options) {
-  BlockCalibration result{.sites = {}, .sample_sequences = 0, .sequence_tokens = length};
   const int64_t total = hidden.shape()[0], chunk = std::max<int64_t>(1, 2048 / length) * length;
+  const std::vector<int64_t> counted_rows = sampled(total, 1, total, options.counted),
+                             sequences = sampled(total, length, options.sample_sequences, options.counted),
+                             rows = sampled(total, 1, options.sample_rows, options.counted);
+  BlockCalibration result{.sites = {},
+                          .sample_sequences = int(int64_t(sequences.size()) / length),
+                          .sequence_tokens = length,
+                          .sample_counted = counted_of(sequences, options.counted)};
   for (int64_t begin = 0; begin < total; begin += chunk) {
     const int64_t end = std::min(begin + chunk, total);
-    const auto tap = [&](Site site, const Tensor& x) {
+    const std::vector<int64_t> here = within(counted_rows, begin, end);
+    const auto tap = [&](Site site, const Tensor& all) {
       SiteStatistics& s = result.sites[site];
-      const int64_t channels = x.shape()[1];
       if (!s.gram) {
+        const int64_t channels = all.shape()[1];
         s.gram = Tensor::zeros({channels, channels}, DType::f32);
         s.sum_abs.assign(size_t(channels), 0);
       }
+      if (site.role == Role::q) s.sample = appended(s.sample, all, within(sequences, begin, end));
+      if (site.role == Role::gate) s.sample = appended(s.sample, all, within(rows, begin, end));
+      const Tensor x = int64_t(here.size()) == end - begin ? all : appended({}, all, here);
       s.tokens += x.shape()[0];
       add_abs(host, x, s.sum_abs);
       require_finite(s.sum_abs, index, site);
-      add_gram(host, x, s.gram);
-      const bool whole = site.role == Role::q;
-      if (whole || site.role == Role::gate)
-        s.sample = appended(
-            s.sample, x,
-            Sampler{total, whole ? options.sample_sequences : options.sample_rows, length, whole}.rows(begin, end));
+      if (!here.empty()) add_gram(host, x, s.gram);
     };
     std::vector<std::unique_ptr<KvCache>> caches;
     std::vector<Sequence> batch;
@@ -138,7 +157,6 @@ BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, i
     Tensor x = hidden.rows(begin, end);
     block_forward(dev, block, batch, 0, x, tap);
   }
-  result.sample_sequences = int(result.sites.at({Role::q}).sample.shape()[0] / length);
   return result;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 #include <map>
+#include <span>
 #include <vector>
 
 #include "base/parallel.h"
@@ -27,11 +28,15 @@ struct SiteStatistics {
 struct BlockCalibration {
   std::map<Site, SiteStatistics> sites;
   int sample_sequences = 0, sequence_tokens = 0;  // of the sample at site q: whole sequences of this length
+  std::vector<uint8_t> sample_counted;            // of its rows, 0 where their output judges nothing; empty: all do
 };
 
 struct CalibrationOptions {
   int sample_sequences = 4;  // whole sequences whose attention output judges q, k, v
   int sample_rows = 1024;    // tokens, evenly spread, whose MLP output judges gate and up
+  /// [sequences * length], 0 for tokens that are seen by attention alone and by no statistic; empty: all count. At
+  /// least one must.
+  std::span<const uint8_t> counted{};
 };
 
 /// Runs `block` over all sequences, which are `length` tokens each: hidden f32 [sequences * length, dim] becomes the

@@ -24,10 +24,12 @@ struct GroupResult {
   Candidate chosen;
   double loss = 0, identity_loss = 0;
   float smallest = 1, largest = 1;  // scale
+  std::vector<float> scales;        // [channels]
 };
 
 struct Solution {
   std::map<Param, QMatrix> matrices;
+  std::map<Param, std::vector<Range>> ranges;  // [rows * groups] of the scaled weights, of layers that were clipped
   std::vector<GroupResult> groups;
   std::vector<LayerResult> layers;
 };

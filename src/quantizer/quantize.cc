@@ -1,6 +1,7 @@
 #include "quantizer/quantize.h"
 
 #include <cmath>
+#include <random>
 
 #include "formats/load.h"
 #include "formats/params.h"
@@ -30,6 +31,14 @@ Tensor float_output(Backend& dev, const Block& b, const Tensor& input) {
   return x;
 }
 
+// For a fold of scales that were not searched here: a sequence that any norm and every channel sees.
+Tensor noise(int dim) {
+  std::mt19937 random(1);
+  Tensor x = Tensor::empty({32, dim}, DType::f32);
+  for (float& v : x.as<float>()) v = float(int64_t(random())) / 0x1p31f - 1;
+  return x;
+}
+
 double relative_change(const Tensor& before, const Tensor& after) {
   double change = 0, energy = 0;
   for (size_t i = 0; i < before.as<float>().size(); ++i) {
@@ -47,9 +56,12 @@ class BlockJob {
 
   BlockResult run(Tensor& hidden, double last_error) {
     solve(hidden, last_error);
+    if (f_.on_solved) f_.on_solved(index_, result_.solution);
     report("write", last_error);
     for (Param p : w_.spec.params()) write(p);
     result_.solution.matrices.clear();
+    result_.solution.ranges.clear();
+    std::erase_if(result_.solution.layers, [&](const LayerResult& l) { return keeps(l.param); });
     return std::move(result_);
   }
 
@@ -67,11 +79,11 @@ class BlockJob {
       const int length = int(f_.sequences.front().size());
       input = hidden.rows(0, length).clone();
       calibration = calibrate(f_.dev, f_.host, block, index_, hidden, length, f_.calibration);
-      result_.tokens = hidden.shape()[0];
+      result_.tokens = calibration.sites.begin()->second.tokens;
     }
     report("search", last_error);
     result_.solution = f_.method.solve(w_, block, calibration, f_.spec, f_.dev, f_.host);
-    if (input) check_fold(block, input);
+    if (!result_.solution.groups.empty()) check_fold(block, input ? input : noise(w_.spec.dim));
   }
 
   void check_fold(const Block& original, const Tensor& input) {
@@ -87,11 +99,25 @@ class BlockJob {
 
   void write(Param p) {
     const auto q = result_.solution.matrices.find(p);
-    if (q != result_.solution.matrices.end())
+    if (keeps(p))
+      f_.sink.put(index_, p, in_16_bits(p));
+    else if (q != result_.solution.matrices.end())
       f_.sink.put(index_, p, q->second);
     else
       f_.sink.put(index_, p, w_.at.at(p));
     if (const auto b = w_.bias.find(p); b != w_.bias.end()) f_.sink.put_bias(index_, p, b->second);
+  }
+
+  bool keeps(Param p) const { return f_.kept.contains({index_, p}); }
+
+  Tensor in_16_bits(Param p) const {
+    const Tensor half = w_.tensor(p).to(DType::f16);
+    for (uint16_t bits : half.bits16())
+      if ((bits & 0x7c00) == 0x7c00)
+        fail("quantize",
+             "{}: a weight does not fit into F16, in which layers are kept; leave this layer out of what is kept",
+             parameter_name(f_.source.spec(), index_, p));
+    return half;
   }
 
   const QuantizeFlow& f_;

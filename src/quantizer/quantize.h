@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <optional>
+#include <set>
 
 #include "formats/format.h"
 #include "quantizer/method.h"
@@ -34,6 +35,9 @@ struct QuantizeFlow {
   Backend& dev;
   Host host;
   std::function<void(const QuantizeProgress&)> progress;  // may throw to cancel
+  /// Called with each block's solution before its matrices are written.
+  std::function<void(int block, const Solution&)> on_solved{};
+  std::set<std::pair<int, Param>> kept{};  // matrices that are stored in 16 bits
 };
 
 /// The straight line from a float checkpoint to a 4-bit one: per block load, calibrate, solve, check the fold, write.

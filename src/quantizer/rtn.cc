@@ -4,16 +4,6 @@
 namespace awq {
 namespace {
 
-double relative_error(const Tensor& w, const Tensor& rounded) {
-  double error = 0, energy = 0;
-  const auto a = w.as<float>(), b = rounded.as<float>();
-  for (size_t i = 0; i < a.size(); ++i) {
-    error += double(b[i] - a[i]) * double(b[i] - a[i]);
-    energy += double(a[i]) * double(a[i]);
-  }
-  return energy > 0 ? error / energy : 0;
-}
-
 class Rtn final : public Method {
  public:
   bool needs_calibration() const override { return false; }
@@ -29,7 +19,7 @@ class Rtn final : public Method {
     host.pool.each(int64_t(matrices.size()), [&](int64_t i) {
       const Param p = matrices[size_t(i)];
       QMatrix q = quantize(w.tensor(p), spec);
-      const double error = relative_error(w.tensor(p), dequantize(q));
+      const double error = weight_error(w.tensor(p), dequantize(q));
       s.layers[size_t(i)] = {.param = p, .error = error, .rounding_error = error};
       s.matrices.at(p) = std::move(q);
     });

@@ -164,6 +164,16 @@ double gram_energy(const Host& host, const Tensor& w, const Tensor& gram) {
   return gram_loss(host, w, Tensor::zeros(w.shape(), DType::f32), gram);
 }
 
+double weight_error(const Tensor& w, const Tensor& rounded) {
+  double error = 0, energy = 0;
+  const auto a = w.as<float>(), b = rounded.as<float>();
+  for (size_t i = 0; i < a.size(); ++i) {
+    error += double(b[i] - a[i]) * double(b[i] - a[i]);
+    energy += double(a[i]) * double(a[i]);
+  }
+  return energy > 0 ? error / energy : 0;
+}
+
 double gram_loss(const Host& host, const Tensor& w, const Tensor& rounded, const Tensor& gram) {
   const int64_t n = gram.shape()[0];
   return total_form(host, w.shape()[0], doubled_triangle(gram), [&](int64_t first, int64_t m, float* e) {

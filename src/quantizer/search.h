@@ -37,6 +37,9 @@ double gram_energy(const Host& host, const Tensor& w, const Tensor& gram);
 /// The same loss for weights as they were stored.
 double gram_loss(const Host& host, const Tensor& w, const Tensor& rounded, const Tensor& gram);
 
+/// Relative squared error of the weights themselves.
+double weight_error(const Tensor& w, const Tensor& rounded);
+
 /// What to try for a group's range: `both` bounds of |w|, 1.00, 0.95 ... of the largest; from the best of these, each
 /// end by itself at 0.95 ... 0.95 - 0.05 * `each` of where the weights end.
 struct RangeSteps {
