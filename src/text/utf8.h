@@ -15,6 +15,9 @@ struct Scan {
 };
 Scan scan(std::string_view s, size_t pos);
 
+/// Past a run of ASCII.
+size_t skip_ascii(std::string_view s, size_t pos);
+
 /// The character at s[pos], which must be valid UTF-8; pos moves behind it.
 char32_t next(std::string_view s, size_t& pos);
 /// The character that ends at s[pos] (pos > 0), which must be valid UTF-8; pos moves to its start.
@@ -25,8 +28,8 @@ std::string encode(char32_t c);
 /// Number of characters of valid UTF-8.
 size_t length(std::string_view s);
 bool valid(std::string_view s);
-/// The text with every invalid subpart replaced by U+FFFD.
-std::string sanitize(std::string_view s);
+/// The text with every invalid subpart, or with `each_byte` each of its bytes, replaced by U+FFFD.
+std::string sanitize(std::string_view s, bool each_byte = false);
 
 /// Unicode White_Space.
 bool is_space(char32_t c);
