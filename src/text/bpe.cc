@@ -68,7 +68,8 @@ std::vector<Symbol> linked(const std::vector<int32_t>& ids) {
 
 }  // namespace
 
-Bpe::Bpe(const ModelFile& model) : vocabulary_(read_vocabulary(model, "model BPE")), options_(read_options(model.options)) {
+Bpe::Bpe(const ModelFile& model)
+    : vocabulary_(read_vocabulary(model, "model BPE")), options_(read_options(model.options)) {
   merges_ = read_merges(model, vocabulary_, options_.word_prefix.size());
   find_character_ids();
 }

@@ -11,12 +11,12 @@
 namespace awq {
 
 struct BpeOptions {
-  std::string unknown{};        // text of the token for characters without one; empty: they vanish
-  bool fuse_unknown = false;    // a run of them is one token
-  bool byte_fallback = false;   // they become tokens <0x00> to <0xFF> where all their bytes have one
-  bool whole_words = false;     // a piece that is a token is taken whole, whatever the merges say
-  std::string word_prefix{};    // before each character of a piece but the first
-  std::string word_suffix{};    // behind the last
+  std::string unknown{};       // text of the token for characters without one; empty: they vanish
+  bool fuse_unknown = false;   // a run of them is one token
+  bool byte_fallback = false;  // they become tokens <0x00> to <0xFF> where all their bytes have one
+  bool whole_words = false;    // a piece that is a token is taken whole, whatever the merges say
+  std::string word_prefix{};   // before each character of a piece but the first
+  std::string word_suffix{};   // behind the last
 };
 
 /// Byte pair encoding (Sennrich et al. 2016): the characters of a piece are merged pair by pair, the pair of the lowest

@@ -8,8 +8,8 @@
 namespace awq {
 
 /// SentencePiece's compiled normalization ("precompiled_charsmap"): a table of texts and what replaces them. It is a
-/// double-array trie (as darts-clone lays it out, little-endian: its size in bytes, its units) and the replacements, each
-/// ended by NUL.
+/// double-array trie (as darts-clone lays it out, little-endian: its size in bytes, its units) and the replacements,
+/// each ended by NUL.
 class CharactersMap {
  public:
   /// Throws Error if the table is damaged; look-ups are checked too, so that a damaged trie only finds nothing.

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "text/byte_alphabet.h"
+#include "text/byte_token.h"
 #include "text/json_fields.h"
 #include "text/pattern.h"
 #include "text/pre_tokenizer.h"
@@ -58,16 +59,8 @@ class ByteFallback final : public WholeToken {
   }
 
  private:
-  static std::optional<char> byte_of(std::string_view token) {
-    constexpr std::string_view digits = "0123456789ABCDEFabcdef";
-    if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return std::nullopt;
-    const std::string hex(token.substr(3, 2));
-    if (hex.find_first_not_of(digits) != std::string::npos) return std::nullopt;
-    return static_cast<char>(std::stoi(hex, nullptr, 16));
-  }
-
   void token(std::string_view text) override {
-    if (const auto byte = byte_of(text)) {
+    if (const auto byte = byte_of_token(text)) {
       run_.push_back(*byte);
       return;
     }
@@ -210,7 +203,7 @@ class WordPieceDecoder final : public WholeToken {
 
   static std::string cleaned(std::string text) {
     constexpr std::pair<std::string_view, std::string_view> rules[] = {
-        {" .", "."},     {" ?", "?"},    {" !", "!"},   {" ,", ","},   {" ' ", "'"},           {" n't", "n't"},
+        {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
         {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
     for (const auto& [from, to] : rules)
       for (size_t at = text.find(from); at != text.npos; at = text.find(from, at + to.size()))

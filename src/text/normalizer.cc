@@ -107,7 +107,8 @@ std::string in_byte_alphabet(std::string_view text) {
 /// The rules that SentencePiece took from its NMT predecessor: no control characters, one kind of blank.
 std::string nmt(std::string_view text) {
   return rewritten(text, [](char32_t c, std::string& out) {
-    const bool dropped = (c >= 1 && c <= 8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F;
+    const bool dropped =
+        (c >= 1 && c <= 8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F;
     const bool blank = c == 9 || c == 0xA || c == 0xC || c == 0xD || c == 0x1680 || (c >= 0x200B && c <= 0x200F) ||
                        c == 0x2028 || c == 0x2029 || c == 0x2581 || c == 0xFEFF || c == 0xFFFD;
     if (!dropped) utf8::append(out, blank ? U' ' : c);

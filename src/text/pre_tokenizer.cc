@@ -270,7 +270,8 @@ void append_step(const nlohmann::json& spec, Steps& steps) {
     steps.push_back(std::make_unique<Metaspace>(spec));
   } else if (type == "Punctuation") {
     const bool given = fields::find(spec, "behavior") != nullptr;
-    append_characters(is_punctuation, given ? behavior_of(spec, "pre_tokenizer Punctuation") : Behavior::isolated, steps);
+    append_characters(is_punctuation, given ? behavior_of(spec, "pre_tokenizer Punctuation") : Behavior::isolated,
+                      steps);
   } else if (type == "Whitespace") {
     steps.push_back(std::make_unique<Whitespace>());
   } else if (type == "WhitespaceSplit") {
@@ -308,7 +309,8 @@ std::string metaspace_replacement(const nlohmann::json& spec) {
 PreTokenizing make_pre_tokenizer(const nlohmann::json& spec) {
   Steps steps;
   if (spec.is_object() && fields::type(spec, "pre_tokenizer") == "Sequence")
-    for (const nlohmann::json& p : fields::array(spec, "pre_tokenizer Sequence", "pretokenizers")) append_step(p, steps);
+    for (const nlohmann::json& p : fields::array(spec, "pre_tokenizer Sequence", "pretokenizers"))
+      append_step(p, steps);
   else if (!spec.is_null())
     append_step(spec, steps);
   const bool bytes = !steps.empty() && dynamic_cast<const ByteAlphabet*>(steps.back().get());

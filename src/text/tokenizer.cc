@@ -48,21 +48,6 @@ void read_added_tokens(const nlohmann::json& tokenizer, TokenizerParts& parts) {
   }
 }
 
-/// tokenizer_config.json repeats the added tokens. Where it differs it wins, as when transformers loads the folder.
-void read_config_tokens(const nlohmann::json& config, TokenizerParts& parts) {
-  const nlohmann::json& listed = part(config, "added_tokens_decoder");
-  if (listed.is_null()) return;
-  if (!listed.is_object())
-    fail("tokenizer", "tokenizer_config.json: \"added_tokens_decoder\" should be an object of ids and tokens");
-  for (const auto& [key, t] : listed.items()) {
-    const bool is_id = !key.empty() && key.size() <= 8 && key.find_first_not_of("0123456789") == std::string::npos;
-    const int32_t id = is_id ? std::stoi(key) : Vocabulary::limit;
-    if (id >= Vocabulary::limit)
-      fail("tokenizer", "tokenizer_config.json: \"{}\" in added_tokens_decoder is no token id", key);
-    parts.added.insert_or_assign(id, read_added_token(t, id));
-  }
-}
-
 /// An added token may also be in the model's vocabulary, but then under the same id.
 void check_against_model(const AddedToken& token, const Vocabulary& vocabulary) {
   const std::optional<int32_t> id = vocabulary.id_of(token.content);
@@ -74,21 +59,6 @@ void check_against_model(const AddedToken& token, const Vocabulary& vocabulary) 
     fail("tokenizer",
          "added token \"{}\" has the id {}, which the vocabulary gives \"{}\"; do the files belong together?",
          token.content, token.id, *text);
-}
-
-/// The id of tokenizer_config.json's `key`: a token's text, or an object with it as "content".
-std::optional<int32_t> named_token(const nlohmann::json& config, std::string_view key, const TokenizerParts& parts) {
-  const nlohmann::json& value = part(config, key);
-  if (value.is_null()) return std::nullopt;
-  if (!value.is_string() && !value.is_object())
-    fail("tokenizer", "tokenizer_config.json: \"{}\" should be a token", key);
-  const std::string text = value.is_string() ? value.get<std::string>() : fields::text(value, key, "content");
-  const std::optional<int32_t> id = parts.id_of(text);
-  if (!id)
-    fail("tokenizer",
-         "tokenizer_config.json: {} is \"{}\", which is no token of tokenizer.json; do the files belong together?", key,
-         text);
-  return id;
 }
 
 /// The words of one call and where their ids are. Of words that share a slot the last stays.
@@ -183,6 +153,34 @@ class Sink final : public DecoderStep {
 
 }  // namespace
 
+void TokenizerParts::read_config_tokens(const nlohmann::json& config) {
+  const nlohmann::json& listed = part(config, "added_tokens_decoder");
+  if (listed.is_null()) return;
+  if (!listed.is_object())
+    fail("tokenizer", "tokenizer_config.json: \"added_tokens_decoder\" should be an object of ids and tokens");
+  for (const auto& [key, t] : listed.items()) {
+    const bool is_id = !key.empty() && key.size() <= 8 && key.find_first_not_of("0123456789") == std::string::npos;
+    const int32_t id = is_id ? std::stoi(key) : Vocabulary::limit;
+    if (id >= Vocabulary::limit)
+      fail("tokenizer", "tokenizer_config.json: \"{}\" in added_tokens_decoder is no token id", key);
+    added.insert_or_assign(id, read_added_token(t, id));
+  }
+}
+
+std::optional<int32_t> TokenizerParts::named_token(const nlohmann::json& config, std::string_view key) const {
+  const nlohmann::json& value = part(config, key);
+  if (value.is_null()) return std::nullopt;
+  if (!value.is_string() && !value.is_object())
+    fail("tokenizer", "tokenizer_config.json: \"{}\" should be a token", key);
+  const std::string text = value.is_string() ? value.get<std::string>() : fields::text(value, key, "content");
+  std::optional<int32_t> id = id_of(text);
+  if (!id)
+    fail("tokenizer",
+         "tokenizer_config.json: {} is \"{}\", which is no token of the tokenizer; do the files belong together?", key,
+         text);
+  return id;
+}
+
 void TokenizerParts::index_added_tokens() {
   size = model->vocabulary().size();
   for (auto& [id, token] : added) {
@@ -208,16 +206,16 @@ Tokenizer Tokenizer::parse(std::string_view tokenizer_json, const nlohmann::json
   parts->decoder = make_decoder(part(file.rest, "decoder"));
   parts->post_processor = make_post_processor(part(file.rest, "post_processor"));
   read_added_tokens(file.rest, *parts);
-  read_config_tokens(tokenizer_config, *parts);
+  parts->read_config_tokens(tokenizer_config);
   parts->index_added_tokens();
-  parts->bos = named_token(tokenizer_config, "bos_token", *parts);
-  parts->eos = named_token(tokenizer_config, "eos_token", *parts);
+  parts->bos = parts->named_token(tokenizer_config, "bos_token");
+  parts->eos = parts->named_token(tokenizer_config, "eos_token");
   return Tokenizer(std::move(parts));
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special, bool parse_special) const {
   std::string repaired;
-  if (!utf8::valid(text)) text = repaired = utf8::sanitize(text, parts_->replace_each_byte);
+  if (!parts_->raw_bytes && !utf8::valid(text)) text = repaired = utf8::sanitize(text);
   std::vector<int32_t> ids;
   if (!text.empty()) ids = Encoder(*parts_, parse_special, text.size()).run(text);
   if (!add_special) return ids;

@@ -35,10 +35,8 @@ class Reader {
 
   void model() {
     members([&](std::string_view key) {
-      if (key == "vocab")
-        return cut([&] { vocab(); });
-      if (key == "merges")
-        return cut([&] { merges(); });
+      if (key == "vocab") return cut([&] { vocab(); });
+      if (key == "merges") return cut([&] { merges(); });
       scan_.skip_value();
     });
   }

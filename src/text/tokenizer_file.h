@@ -17,8 +17,8 @@ struct ModelFile {
     double value;  // an id, a whole number; or a score
   };
 
-  nlohmann::json options;                                           // the other members; vocab and merges are null
-  std::vector<Entry> vocab;                                         // of {"text": id, ...} or [["text", score], ...]
+  nlohmann::json options;                                             // the other members; vocab and merges are null
+  std::vector<Entry> vocab;                                           // of {"text": id, ...} or [["text", score], ...]
   std::vector<std::pair<std::string_view, std::string_view>> merges;  // of ["a b", ...] or [["a", "b"], ...]
   bool has_ids = false, has_scores = false, has_merges = false;
   std::deque<std::string> unescaped{};

@@ -27,8 +27,13 @@ struct TokenizerParts {
   AddedTokenMatcher raw, normalized;  // what is looked for before and after normalization
   std::optional<int32_t> bos, eos;
   int32_t size = 0;
-  bool replace_each_byte = false;  // of invalid UTF-8, by U+FFFD; else each maximal subpart
+  bool raw_bytes = false;  // the normalizer takes invalid UTF-8 too, and makes it valid
 
+  /// Of tokenizer_config.json, which may be null. It repeats the added tokens of tokenizer.json; where it differs it
+  /// wins, as when transformers loads the folder.
+  void read_config_tokens(const nlohmann::json& config);
+  /// The token that its `key` names: a token's text, or an object with it as "content".
+  std::optional<int32_t> named_token(const nlohmann::json& config, std::string_view key) const;
   /// Adds what added tokens are found by. Throws Error if they contradict the vocabulary.
   void index_added_tokens();
 

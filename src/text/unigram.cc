@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <limits>
 
-#include "text/json_fields.h"
 #include "text/added_tokens.h"
+#include "text/json_fields.h"
 #include "text/tokenizer_file.h"
 #include "text/utf8.h"
 
@@ -29,8 +29,8 @@ Vocabulary numbered(const ModelFile& model) {
 /// The best way to where the node stands.
 struct Unigram::Node {
   double score = 0;
-  uint32_t begin = 0;   // of its last token
-  int32_t piece = -1;   // that token; -1: unknown
+  uint32_t begin = 0;  // of its last token
+  int32_t piece = -1;  // that token; -1: unknown
   bool reached = false;
 };
 
@@ -57,7 +57,8 @@ void Unigram::index(const std::vector<Piece>& pieces) {
   highest_ = -std::numeric_limits<double>::infinity();
   for (const Piece& p : pieces) {
     const std::string& text = *vocabulary_.text_of(p.id);
-    if (text.size() > AddedTokenMatcher::longest) fail("tokenizer", "token {} has {} bytes; at most {} are read", p.id, text.size(), AddedTokenMatcher::longest);
+    if (text.size() > AddedTokenMatcher::longest)
+      fail("tokenizer", "token {} has {} bytes; at most {} are read", p.id, text.size(), AddedTokenMatcher::longest);
     if (text.empty()) continue;
     if (!p.user_defined) highest_ = std::max(highest_, p.score);
     trie_.add(text, int32_t(pieces_.size()));

@@ -106,7 +106,7 @@ bool valid(std::string_view s) {
   return true;
 }
 
-std::string sanitize(std::string_view s, bool each_byte) {
+std::string sanitize(std::string_view s) {
   std::string out;
   out.reserve(s.size());
   for (size_t pos = 0; pos < s.size();) {
@@ -115,7 +115,7 @@ std::string sanitize(std::string_view s, bool each_byte) {
       out.append(s.substr(pos, at.length));
     else
       append(out, replacement);
-    pos += at.valid || !each_byte ? at.length : 1;
+    pos += at.length;
   }
   return out;
 }

@@ -28,8 +28,8 @@ std::string encode(char32_t c);
 /// Number of characters of valid UTF-8.
 size_t length(std::string_view s);
 bool valid(std::string_view s);
-/// The text with every invalid subpart, or with `each_byte` each of its bytes, replaced by U+FFFD.
-std::string sanitize(std::string_view s, bool each_byte = false);
+/// The text with every invalid subpart replaced by U+FFFD.
+std::string sanitize(std::string_view s);
 
 /// Unicode White_Space.
 bool is_space(char32_t c);

@@ -12,7 +12,8 @@ WordPiece::WordPiece(const ModelFile& model) : vocabulary_(read_vocabulary(model
   constexpr std::string_view where = "model WordPiece";
   const std::string unknown = fields::text(model.options, where, "unk_token");
   const auto id = vocabulary_.id_of(unknown);
-  if (!id) fail("tokenizer", "tokenizer.json: model WordPiece: the unknown token \"{}\" is not in the vocabulary", unknown);
+  if (!id)
+    fail("tokenizer", "tokenizer.json: model WordPiece: the unknown token \"{}\" is not in the vocabulary", unknown);
   unknown_ = *id;
   prefix_ = fields::text(model.options, where, "continuing_subword_prefix");
   const nlohmann::json* longest = fields::find(model.options, "max_input_chars_per_word");
