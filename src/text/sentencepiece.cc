@@ -20,7 +20,7 @@ namespace {
 enum class PieceType : uint64_t { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
 enum class ModelType : uint64_t { unigram = 1, bpe = 2 };
 
-struct Piece {
+struct ModelPiece {
   std::string_view text;
   float score = 0;
   PieceType type = PieceType::normal;
@@ -28,7 +28,7 @@ struct Piece {
 
 /// sentencepiece_model.proto, as far as it says what texts become. The defaults are its own.
 struct Model {
-  std::vector<Piece> pieces;
+  std::vector<ModelPiece> pieces;
   ModelType type = ModelType::unigram;
   bool byte_fallback = false, suffix_spaces = false;
   int64_t bos = 1, eos = 2;
@@ -40,8 +40,8 @@ void check_text(std::string_view text) {
   if (!utf8::valid(text)) fail("tokenizer", "the SentencePiece model holds a text that is not UTF-8; is it damaged?");
 }
 
-Piece read_piece(std::string_view message) {
-  Piece piece;
+ModelPiece read_piece(std::string_view message) {
+  ModelPiece piece;
   ProtoReader reader(message);
   while (const auto f = reader.next()) {
     if (f->number == 1) piece.text = f->bytes;
@@ -99,7 +99,7 @@ Model read_model(std::string_view bytes) {
   }
   if (model.pieces.empty()) fail("tokenizer", "the SentencePiece model has no pieces; is it one?");
   model.rules.space_behind = model.suffix_spaces;
-  for (const Piece& p : model.pieces)
+  for (const ModelPiece& p : model.pieces)
     if (p.type == PieceType::user_defined) model.rules.add_symbol(p.text);
   return model;
 }
@@ -111,13 +111,13 @@ Vocabulary vocabulary_of(const Model& model) {
 }
 
 int32_t unknown_of(const Model& model) {
-  const auto found = std::ranges::find(model.pieces, PieceType::unknown, &Piece::type);
+  const auto found = std::ranges::find(model.pieces, PieceType::unknown, &ModelPiece::type);
   if (found == model.pieces.end()) fail("tokenizer", "the SentencePiece model has no unknown piece; is it damaged?");
   return int32_t(found - model.pieces.begin());
 }
 
 /// Of pieces that may be merged into: their place by falling score, equal scores sharing one.
-std::vector<int32_t> ranks_of(const std::vector<Piece>& pieces) {
+std::vector<int32_t> ranks_of(const std::vector<ModelPiece>& pieces) {
   std::vector<int32_t> ranks(pieces.size(), -1), order(pieces.size());
   std::iota(order.begin(), order.end(), 0);
   std::erase_if(order, [&](int32_t id) { return pieces[size_t(id)].type != PieceType::normal; });
@@ -146,7 +146,7 @@ std::unique_ptr<TokenModel> unigram_of(const Model& model) {
   std::vector<Unigram::Piece> pieces;
   float lowest = std::numeric_limits<float>::max();
   for (size_t id = 0; id < model.pieces.size(); ++id) {
-    const Piece& p = model.pieces[id];
+    const ModelPiece& p = model.pieces[id];
     if (p.type == PieceType::normal) lowest = std::min(lowest, p.score);
     if (p.type == PieceType::normal || p.type == PieceType::user_defined)
       pieces.push_back({int32_t(id), p.score, p.type == PieceType::user_defined});

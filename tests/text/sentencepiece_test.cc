@@ -13,27 +13,27 @@
 namespace awq {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
-Json models() {
+OrderedJson models() {
   std::ifstream in(AWQ_TEST_DIR "/text/golden/sentencepiece.json");
-  return Json::parse(in).at("models");
+  return OrderedJson::parse(in).at("models");
 }
 
 // Models of every kind, tiny, against the libraries (tools/make_sentencepiece_vectors.py).
 TEST(SentencePiece, EqualsTheLibrary) {
-  const Json made = models();
+  const OrderedJson made = models();
   ASSERT_EQ(made.size(), 9u);
-  for (const Json& m : made) {
+  for (const OrderedJson& m : made) {
     const Tokenizer t = test::model_of(m);
-    for (const Json& c : m.at("cases")) EXPECT_EQ(test::sentencepiece_difference(t, c), "") << m.at("name");
+    for (const OrderedJson& c : m.at("cases")) EXPECT_EQ(test::sentencepiece_difference(t, c), "") << m.at("name");
   }
 }
 
 TEST(SentencePiece, StreamingEqualsDecoding) {
-  for (const Json& m : models()) {
+  for (const OrderedJson& m : models()) {
     const Tokenizer t = test::model_of(m);
-    for (const Json& c : m.at("cases")) {
+    for (const OrderedJson& c : m.at("cases")) {
       const auto ids = c.at("ids").get<std::vector<int32_t>>();
       EXPECT_EQ(test::streamed(t, ids), t.decode(ids)) << m.at("name");
     }
