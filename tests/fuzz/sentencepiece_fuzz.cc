@@ -1,6 +1,7 @@
 // A SentencePiece model, then text through the tokenizer that it makes.
 #include <cstdint>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "awq/error.h"

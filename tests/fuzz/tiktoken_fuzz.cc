@@ -1,6 +1,7 @@
 // A rank file, then text through the tokenizer that it makes. Lines for the 256 bytes are put before it: few inputs
 // would have them all.
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 
