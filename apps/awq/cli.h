@@ -47,5 +47,7 @@ void add_inspect(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_calib(CLI::App& app);
 void add_sensitivity(CLI::App& app);
+void add_tokenize(CLI::App& app);
+void add_render(CLI::App& app);
 
 }  // namespace awq::cli

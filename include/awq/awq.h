@@ -247,6 +247,39 @@ struct InspectReport {
 InspectReport inspect(const std::filesystem::path& model);
 
 // ------------------------------------------------------------------------------------------------------------------
+// text
+
+struct TokenizeOptions {
+  bool add_special = true;     // with the tokens that the tokenizer puts around a text, such as BOS
+  bool parse_special = false;  // the text of a special token, such as "<|im_end|>", becomes that token
+  /// How text is split, where the tokenizer is a tiktoken rank file, which does not say: "llama3", "gpt-4o", ... An
+  /// unknown name throws, naming those that are known.
+  std::string splitting{};
+};
+struct Tokenized {
+  std::vector<int32_t> ids;
+  std::vector<std::string> tokens;  // as the vocabulary spells them
+  std::string decoded;
+};
+/// Each text by the tokenizer of a model's folder or .gguf file, of which nothing else is read, or of a tokenizer's own
+/// file: tokenizer.json, a SentencePiece model or a tiktoken rank file. Invalid UTF-8 counts as U+FFFD.
+std::vector<Tokenized> tokenize(const std::filesystem::path& model, std::span<const std::string> texts,
+                                const TokenizeOptions& options = {});
+/// The text of each list of tokens.
+std::vector<std::string> detokenize(const std::filesystem::path& model, std::span<const std::vector<int32_t>> ids,
+                                    const TokenizeOptions& options = {});
+
+struct RenderOptions {
+  std::filesystem::path chat_template{};  // a file, instead of the model's own template
+  std::string tools{}, documents{};       // JSON lists, or empty
+  std::string variables{};                // a JSON object of further variables, or empty
+  bool add_generation_prompt = false;
+};
+/// A conversation, a JSON list of messages, as the chat template writes it. `model` may be empty if options name a
+/// template. Throws Error with line and column where the template refuses the conversation or fails.
+std::string render(const std::filesystem::path& model, std::string_view messages, const RenderOptions& options = {});
+
+// ------------------------------------------------------------------------------------------------------------------
 // bench
 
 struct BenchOptions {

@@ -6,6 +6,7 @@
 
 #include "awq/awq.h"
 #include "base/parallel.h"
+#include "engine/text_source.h"
 #include "formats/load.h"
 #include "kernels/registry.h"
 #include "quant/qmatrix.h"
@@ -43,7 +44,10 @@ class TextSide {
   const nlohmann::json& generation_config() const { return generation_config_; }
 
  private:
-  nlohmann::json tokenizer_config_, generation_config_;
+  TextSide(const Checkpoint& model, const TextSource& source);
+
+  ChatTemplate::Options template_options_;
+  nlohmann::json generation_config_;
   Tokenizer tokenizer_;
   std::optional<ChatTemplate> template_;
   std::set<int32_t> ends_;

@@ -131,8 +131,8 @@ TEST(GgufTokenizer, RefusesWhatItDoesNotKnow) {
   const auto pre = [](const char* name) {
     return byte_level().without("tokenizer.ggml.pre").text("tokenizer.ggml.pre", name);
   };
-  EXPECT_SAYS(error(pre("tekken")),
-              "the pre-tokenizer \"tekken\" (tokenizer.ggml.pre) is not known; this version has smollm, llama-bpe");
+  EXPECT_SAYS(error(pre("nosuch")),
+              "the pre-tokenizer \"nosuch\" (tokenizer.ggml.pre) is not known; this version has smollm, llama-bpe");
   EXPECT_SAYS(error(pre("default")), "does not say how its tokenizer splits text");
   EXPECT_SAYS(error(byte_level().without("tokenizer.ggml.pre")), "does not say how its tokenizer splits text");
   EXPECT_SAYS(error(sentencepiece().text("tokenizer.ggml.pre", "smollm")),
