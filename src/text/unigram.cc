@@ -80,9 +80,10 @@ double Unigram::score_of(int32_t piece, size_t length) const {
 /// Every token that starts at `begin` is a way to its end; so is the single character, as an unknown token.
 void Unigram::extend(std::string_view text, size_t begin, std::vector<Node>& best) const {
   const auto offer = [&](size_t end, double score, int32_t piece) {
+    if (options_.single_precision) score = double(float(score));
     Node& node = best[end];
     if (node.reached && score <= node.score) return;
-    node = {options_.single_precision ? double(float(score)) : score, uint32_t(begin), piece, true};
+    node = {score, uint32_t(begin), piece, true};
   };
   size_t character = begin;
   utf8::next(text, character);
