@@ -11,7 +11,7 @@ namespace {
 
 using Kind = PickleValue::Kind;
 
-constexpr size_t kMaxValues = 4'000'000;  // some 500 MB; a search of 80 blocks has 20 thousand
+constexpr size_t kMaxPickled = 4'000'000;  // some 500 MB; a search of 80 blocks has 20 thousand
 
 constexpr std::string_view kRebuild = "torch._utils _rebuild_tensor_v2", kOrderedDict = "collections OrderedDict";
 struct StorageType {
@@ -108,7 +108,7 @@ class PickleMachine {
     return v;
   }
   bool push(PickleValue v) {
-    if (out_.values_.size() == kMaxValues) refuse("it has more than 4 million values");
+    if (out_.values_.size() == kMaxPickled) refuse("it has more than 4 million values");
     out_.values_.push_back(std::move(v));
     stack_.push_back(&out_.values_.back());
     return true;
