@@ -87,7 +87,7 @@ void add_tokenize(CLI::App& app) {
               "Leave out what the tokenizer puts around a text, such as BOS; default: put it there");
   c->add_flag("--special", o->special,
               "The texts of special tokens, such as <|im_end|>, become these tokens; default: they are plain text");
-  c->add_option("--splitting", o->splitting, "For tiktoken files: how text is split, such as llama3 or gpt-4o");
+  c->add_option("--splitting", o->splitting, "For tiktoken files: how text is split, such as llama3 or qwen2");
   c->footer("Example:\n  awq tokenize smollm2-awq --text \"Hello, world\"");
   c->callback([o, text] {
     if (o->model.empty() && o->tokenizer.empty()) throw CLI::RequiredError("MODEL or --tokenizer");

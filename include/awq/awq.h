@@ -252,7 +252,7 @@ InspectReport inspect(const std::filesystem::path& model);
 struct TokenizeOptions {
   bool add_special = true;     // with the tokens that the tokenizer puts around a text, such as BOS
   bool parse_special = false;  // the text of a special token, such as "<|im_end|>", becomes that token
-  /// How text is split, where the tokenizer is a tiktoken rank file, which does not say: "llama3", "gpt-4o", ... An
+  /// How text is split, where the tokenizer is a tiktoken rank file, which does not say: "llama3", "qwen2", ... An
   /// unknown name throws, naming those that are known.
   std::string splitting{};
 };

@@ -291,6 +291,8 @@ INSTANTIATE_TEST_SUITE_P(, PublishedTokenizer,
 INSTANTIATE_TEST_SUITE_P(RealModel, PublishedTokenizer,
                          testing::Values(Published{"llama3_1/tokenizer.json", "gpt2", "llama-bpe", false},
                                          Published{"qwen3/tokenizer.json", "gpt2", "qwen2", false},
+                                         Published{"mpt.tokenizer.json", "gpt2", "mpt", false},
+                                         Published{"falcon/tokenizer.json", "gpt2", "falcon", false},
                                          Published{"mistral03.tokenizer.json", "llama", nullptr, true, true},
                                          Published{"gemma3/tokenizer.json", "llama", nullptr, false}),
                          name_of);
