@@ -65,11 +65,11 @@ int64_t parameters(const ModelSpec& m) {
 
 MatrixType matrix_type(const BenchOptions& o, int group) {
   if (o.weights == "int4") return groups_of(group);
+  const bool bf16 = o.weights == "bf16";
+  if (!bf16 && o.weights != "f32") fail("bench", "--weights: \"{}\" is not known; give int4, bf16 or f32", o.weights);
   if (o.group_size)
     fail("bench", "--group-size {} is for weights of 4 bits; --weights {} has no groups", o.group_size, o.weights);
-  if (o.weights == "bf16") return DType::bf16;
-  if (o.weights == "f32") return DType::f32;
-  fail("bench", "--weights: \"{}\" is not known; give int4, bf16 or f32", o.weights);
+  return bf16 ? DType::bf16 : DType::f32;
 }
 
 class Bench {

@@ -78,9 +78,9 @@ Tokenizer TextSource::tokenizer(std::string_view splitting) const {
   for (const std::string_view name : kRankFiles)
     if (const std::string ranks = read_(name); !ranks.empty()) return parse_tiktoken(ranks, splitting, config_);
   fail("open",
-       "the model has no tokenizer.json: text cannot be turned into tokens. Copy tokenizer.json and "
-       "tokenizer_config.json from the "
-       "model's original folder");
+       "the model has none of tokenizer.json, tokenizer.model, {}: text cannot be turned into tokens. Copy "
+       "tokenizer.json and tokenizer_config.json from the model's original folder",
+       fmt::join(kRankFiles, ", "));
 }
 
 // A string, or an object with "content", or a list of named templates of which "default" counts.

@@ -65,6 +65,20 @@ TEST(RandomModel, WeightsHaveTheVarianceOfOneOverColumns) {
   }
 }
 
+// As above; bf16 rounds by 2^-9 at most. f32 holds the same values.
+TEST(RandomModel, FloatMatricesAreBf16ValuesOfThatVariance) {
+  ThreadPool pool(2);
+  const auto narrow = random_model(tiny_config(), DType::bf16, {}, 3, pool),
+             wide = random_model(tiny_config(), DType::f32, {}, 3, pool);
+  for (const Param p : kSome) {
+    const Tensor a = std::get<Tensor>(narrow->weight(1, p)), b = std::get<Tensor>(wide->weight(1, p));
+    EXPECT_EQ(a.dtype(), DType::bf16);
+    EXPECT_EQ(b.dtype(), DType::f32);
+    EXPECT_TRUE(same(a.to(DType::f32), b));
+    EXPECT_NEAR(variance(b.as<float>()) * double(b.shape()[1]), 1, 0.04);
+  }
+}
+
 // Logits of variance 1, whatever the depth: 64 tokens of 300 logits, which are correlated through 64 states.
 TEST(RandomModel, LogitsKeepTheirSpreadThroughTheDepth) {
   for (const int blocks : {1, 40}) {

@@ -248,6 +248,8 @@ case("more threads than CPUs", ["generate", good, "-p", "x", "--threads", "9999"
 case("bench: more threads than CPUs", [*bench, "--threads", "9999"])
 case("bench: unknown shape", ["bench", "--shape", "llama-9"])
 case("bench: group does not divide", ["bench", "--shape", "smollm2-135m", "--group-size", "128"])
+case("bench: weights of another type", ["bench", "--shape", "smollm2-135m", "--weights", "int3"])
+case("bench: groups of float weights", ["bench", "--shape", "smollm2-135m", "--weights", "bf16", "--group-size", "64"])
 case("bench: head of other bits", ["bench", "--shape", "smollm2-135m", "--quantize-head", "16"])
 case("bench: prompt of no tokens", [*bench, "--prefill", "0"])
 case("bench: prompt beyond the context", [*bench, "--prefill", "8,257"])
