@@ -23,6 +23,7 @@
 #include "base/numeric.h"
 #include "kernels/ceilings.h"
 #include "kernels/registry.h"
+#include "tensor/tensor.h"
 
 namespace awq::kernels {
 namespace {
@@ -69,7 +70,11 @@ std::vector<float> normals(size_t n, unsigned seed) {
 class Case {
  public:
   Case(Shape s, int m)
-      : shape(s), tokens(m), x(normals(size_t(m) * size_t(s.cols), 1)), y(size_t(m) * size_t(s.rows)) {}
+      : shape(s),
+        tokens(m),
+        x(normals(size_t(m) * size_t(s.cols), 1)),
+        outputs_(Tensor::empty({m, s.rows}, DType::f32)),
+        y(outputs_.as<float>()) {}
   virtual ~Case() = default;
   virtual void run(size_t copy) = 0;
   virtual double exact(int t, int r) const = 0;
@@ -98,11 +103,15 @@ class Case {
   const uint8_t* weights(size_t copy) const { return weights_.data() + copy % copies() * one_; }
   const Shape shape;
   const int tokens;
-  std::vector<float> x, y;
+  std::vector<float> x;
 
  private:
+  Tensor outputs_;  // in huge pages where it is large, as in the engine
   size_t one_ = 0;
   std::vector<uint8_t> weights_;
+
+ protected:
+  std::span<float> y;
 };
 
 class FloatCase : public Case {
@@ -152,13 +161,14 @@ class FloatCase : public Case {
 class TileActivations {
  public:
   TileActivations(const KernelSet& set, const std::vector<float>& x, Shape s, int m, bool pairs)
-      : values_((x.size() + 32 * size_t(s.cols)) * 2), view_{values_.data(), m, s.cols, pairs} {
+      : values_(Tensor::empty({m + 32, int64_t(s.cols) * 2}, DType::bf16)),
+        view_{reinterpret_cast<uint16_t*>(values_.data()), m, s.cols, pairs} {
     set.split_bf16(x.data(), view_, 0, m);
   }
   const ActBf16& view() const { return view_; }
 
  private:
-  std::vector<uint16_t> values_;
+  Tensor values_;  // on a cache line: a row of a tile is one
   ActBf16 view_;
 };
 
@@ -246,8 +256,9 @@ class TilesInt final : public IntCase<int16_t> {
   void run(size_t copy) override {
     set_.tiles_int(packed(copy), act_.view(), y.data(), shape.rows, 0, shape.rows / kPanel);
   }
-  // Both are off by 2^-9 at most, 2^-10.8 in the root mean square, of products of rms 2; five times that.
-  double tolerance() const override { return 1e-2; }
+  // Both are off by 2^-9 at most, and all weights of a row may be, as they are multiples of one scale: 2^-8.5 of
+  // products of rms 2.2; five times that.
+  double tolerance() const override { return 3e-2; }
 
  private:
   const KernelSet& set_;

@@ -63,6 +63,15 @@ int64_t parameters(const ModelSpec& m) {
   return n;
 }
 
+MatrixType matrix_type(const BenchOptions& o, int group) {
+  if (o.weights == "int4") return groups_of(group);
+  const bool bf16 = o.weights == "bf16";
+  if (!bf16 && o.weights != "f32") fail("bench", "--weights: \"{}\" is not known; give int4, bf16 or f32", o.weights);
+  if (o.group_size)
+    fail("bench", "--group-size {} is for weights of 4 bits; --weights {} has no groups", o.group_size, o.weights);
+  return bf16 ? DType::bf16 : DType::f32;
+}
+
 class Bench {
  public:
   Bench(const BenchOptions& o, const OnProgress& progress) : o_(o), progress_(progress), device_(o.device) {}
@@ -254,7 +263,7 @@ BenchReport bench_shape(std::string_view shape, const BenchOptions& options, con
   const ModelSpec spec = find_architecture(config.at("architectures").at(0).get<std::string>()).parse(config);
   const int group = choose_group(spec, options.group_size, "bench").size;
   const auto head = choose_head(spec, options.quantize_head, group, "bench");
-  return b.run(*random_model(config, group, head, options.seed, b.pool()), std::string(shape));
+  return b.run(*random_model(config, matrix_type(options, group), head, options.seed, b.pool()), std::string(shape));
 }
 
 }  // namespace awq

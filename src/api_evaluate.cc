@@ -1,8 +1,9 @@
 // awq::evaluate, awq::logits and awq::inspect.
+#include "api_evaluate.h"
+
 #include <chrono>
 #include <cmath>
 
-#include "awq/awq.h"
 #include "engine/documents.h"
 #include "eval/divergence.h"
 #include "formats/context.h"
@@ -26,14 +27,6 @@ Bits bits_of(const Checkpoint& c) {
   return b;
 }
 
-Estimate mean_of(const std::vector<double>& v) {
-  const double n = double(v.size());
-  double mean = 0, variance = 0;
-  for (double x : v) mean += x / n;
-  for (double x : v) variance += (x - mean) * (x - mean) / std::max(1.0, n - 1);
-  return {mean, v.size() > 1 ? std::sqrt(variance / n) : 0};
-}
-
 /// A model and its scores, a value a window.
 struct Subject {
   explicit Subject(const std::filesystem::path& p) : path(p), checkpoint(Checkpoint::open(p)) {}
@@ -51,11 +44,14 @@ struct Subject {
 // With the tokenizer's BOS in front, where the first document's template has not put one.
 std::vector<int32_t> tokens_of_lines(std::string_view text, const TextSide& side, const std::string& name) {
   std::vector<int32_t> tokens, bos = side.tokenizer().encode("", true, false);
-  for (const auto& d : encode_json_lines(text, side, "eval", name)) tokens.insert(tokens.end(), d.begin(), d.end());
+  for (const auto& d : encode_json_lines(text, side, "eval", name))
+    tokens.insert(tokens.end(), d.tokens.begin(), d.tokens.end());
   const bool there = tokens.size() >= bos.size() && std::equal(bos.begin(), bos.end(), tokens.begin());
   if (!there) tokens.insert(tokens.begin(), bos.begin(), bos.end());
   return tokens;
 }
+
+}  // namespace
 
 std::vector<int32_t> tokens_of_text(const Checkpoint& model, std::string_view text, const EvaluateOptions& o) {
   const TextSide side(model);
@@ -66,6 +62,8 @@ std::vector<int32_t> tokens_of_text(const Checkpoint& model, std::string_view te
          tokens.size(), o.window);
   return tokens;
 }
+
+namespace {
 
 class Evaluation {
  public:
@@ -82,13 +80,14 @@ class Evaluation {
 
   /// The original, where there is one, and the models.
   std::vector<EvaluateReport> run(std::string_view text) {
+    return run(tokens_of_text(*(original_ ? *original_ : subjects_.front()).checkpoint, text, o_));
+  }
+  std::vector<EvaluateReport> run(std::span<const int32_t> tokens) {
     const auto start = std::chrono::steady_clock::now();
-    const std::vector<int32_t> tokens =
-        tokens_of_text(*(original_ ? *original_ : subjects_.front()).checkpoint, text, o_);
     const int all = int(tokens.size() / size_t(o_.window)), n = o_.windows ? std::min(o_.windows, all) : all;
     for (int i = 0; i < n; ++i) {
       if (progress_ && !progress_({"evaluate", i, n})) throw Cancelled();
-      window({tokens.data() + size_t(i) * size_t(o_.window), size_t(o_.window)});
+      window(tokens.subspan(size_t(i) * size_t(o_.window), size_t(o_.window)));
     }
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     std::vector<EvaluateReport> reports;
@@ -140,6 +139,7 @@ class Evaluation {
     r.perplexity_error = r.perplexity * nll.standard_error;
     r.window_nll = s.nll;
     if (!s.kl.empty()) {
+      r.window_kl = s.kl;
       r.kl = mean_of(s.kl);
       r.top1 = mean_of(s.top1);
       r.original_perplexity = std::exp(mean_of(original_->nll).value);
@@ -161,6 +161,14 @@ class Evaluation {
 
 }  // namespace
 
+Estimate mean_of(const std::vector<double>& v) {
+  const double n = double(v.size());
+  double mean = 0, variance = 0;
+  for (double x : v) mean += x / n;
+  for (double x : v) variance += (x - mean) * (x - mean) / std::max(1.0, n - 1);
+  return {mean, v.size() > 1 ? std::sqrt(variance / n) : 0};
+}
+
 EvaluateReport evaluate(const std::filesystem::path& model, std::string_view text, const EvaluateOptions& options,
                         const OnProgress& progress) {
   return Evaluation(options.against, {&model, 1}, options, progress).run(text).back();
@@ -170,6 +178,13 @@ std::vector<EvaluateReport> compare(const std::filesystem::path& original,
                                     std::span<const std::filesystem::path> models, std::string_view text,
                                     const EvaluateOptions& options, const OnProgress& progress) {
   return Evaluation(original, models, options, progress).run(text);
+}
+
+std::vector<EvaluateReport> compare_tokens(const std::filesystem::path& original,
+                                           std::span<const std::filesystem::path> models,
+                                           std::span<const int32_t> tokens, const EvaluateOptions& options,
+                                           const OnProgress& progress) {
+  return Evaluation(original, models, options, progress).run(tokens);
 }
 
 std::vector<float> logits(const std::filesystem::path& model, std::span<const int32_t> tokens,

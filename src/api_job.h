@@ -4,6 +4,7 @@
 #include "engine/runtime.h"
 #include "quantizer/job_folder.h"
 #include "quantizer/job_memory.h"
+#include "quantizer/search_source.h"
 
 namespace awq {
 
@@ -12,19 +13,26 @@ struct JobSetup {
   JobSetup(const std::filesystem::path& model, QuantizeOptions o);
   const ModelSpec& spec() const { return source->spec(); }
   bool calibrated() const { return method->needs_calibration(); }
-  bool own_text() const { return calibrated() && options.calibration.empty(); }
+  bool keeps() const { return options.keep || options.budget != 0; }
+  bool needs_text() const { return calibrated() || keeps(); }
+  bool own_text() const { return needs_text() && options.calibration.empty(); }
   Host host() { return {device.pool, device.kernels}; }
   JobShape shape() const;
-  uint64_t output_bytes() const;
-  double bits_per_weight() const;  // mean over the quantized matrices
+  uint64_t output_bytes() const;  // where nothing is kept in 16 bits
+  double quantized_weights() const;
+  double bits_per_weight() const;  // mean over them
 
   QuantizeOptions options;
-  std::unique_ptr<Method> method;
   std::unique_ptr<Checkpoint> source;
+  std::shared_ptr<const SearchSource> search;  // in place of one; may be null
+  std::unique_ptr<Method> method;
   Device device;
   QuantSpec quant;
   std::string group_size_reason;
   std::optional<QuantSpec> head;
+
+ private:
+  void check_options() const;
 };
 
 /// Everything that the output's bytes depend on. Weights are known by their files' size and time of change and by the

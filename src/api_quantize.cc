@@ -5,8 +5,10 @@
 #include "api_calibration.h"
 #include "api_job.h"
 #include "api_quantize_report.h"
+#include "api_sensitivity.h"
 #include "base/cpu.h"
 #include "base/memory.h"
+#include "formats/params.h"
 #include "io/json.h"
 #include "quantizer/job_log.h"
 
@@ -92,6 +94,7 @@ class Job {
     if (setup_.head) report_.warnings.push_back(head_warning(*setup_.head));
     report_.bits_per_weight = setup_.bits_per_weight();
     report_.blocks = int(setup_.spec().blocks.size());
+    describe_search();
     state_ = folder_.read("state.json");
     if (state_) {
       done_ = report_.resumed_blocks = state_->at("blocks_done");
@@ -106,17 +109,42 @@ class Job {
                           {"blocks_done", done_}});
   }
 
+  void describe_search() {
+    if (!setup_.search) return;
+    report_.search = setup_.options.load_search.filename().string();
+    if (const int g = setup_.search->group_size(); g && g != setup_.quant.group_size)
+      report_.warnings.push_back(
+          fmt::format("{} was searched for groups of {}, not {}; a search of their own would be closer to the original",
+                      report_.search, g, setup_.quant.group_size));
+  }
+
   void work() {
     require_resources();
     const std::unique_ptr<CheckpointSink> sink = create_sink();
     if (state_) sink->resume(state_->at("sink"));
-    const std::unique_ptr<HiddenFiles> hidden = setup_.calibrated() ? calibrated_files() : nullptr;
+    calibrate();
+    if (setup_.keeps()) keep();
+    const std::unique_ptr<HiddenFiles> hidden = setup_.calibrated() ? hidden_files() : nullptr;
+    calibration_.sequences = {};
+    open_search();
     quantize(*sink, hidden.get());
     report_.left_out = setup_.source->left_out();
     for (const SideFile& f : setup_.source->side_files()) sink->put_side_file(f);
     sink->put_side_file(
         {"awq-report.json", report_json(report_, setup_.options, setup_.device.kernels.name).dump(1) + "\n", {}});
+    if (search_) search_->finish(setup_.options.save_search);
     sink->finish();
+  }
+
+  void open_search() {
+    if (setup_.options.save_search.empty()) return;
+    const std::string& sha = report_.calibration.sha256;
+    const std::filesystem::path file = folder_.path("search");
+    if (state_)
+      search_.emplace(file, *setup_.source, setup_.quant, setup_.options.method, sha,
+                      SafetensorsWriter::State{state_->at("search").at("header"), state_->at("search").at("bytes")});
+    else
+      search_.emplace(file, *setup_.source, setup_.quant, setup_.options.method, sha);
   }
 
   void quantize(CheckpointSink& sink, HiddenFiles* hidden) {
@@ -126,11 +154,12 @@ class Job {
                      .spec = setup_.quant,
                      .head = setup_.head,
                      .hidden = hidden,
-                     .calibration = {},
+                     .calibration = {.counted = calibration_.counted},
                      .dev = *setup_.device.backend,
                      .host = setup_.host(),
                      .progress = flow_progress(),
-                     .finished = [&](const BlockResult& b) { finished(b, sink, hidden); }},
+                     .finished = [&](const BlockResult& b) { finished(b, sink, hidden); },
+                     .kept = kept_},
                     done_);
   }
 
@@ -139,6 +168,10 @@ class Job {
     add_costs(b.costs, report_.stages);
     write_journal(b);
     sink.sync();
+    if (search_) {
+      search_->put(b.block, b.solution);
+      search_->sync();
+    }
     if (hidden && b.block + 1 < report_.blocks) hidden->input(b.block + 1).sync();
     save(b.block + 1, sink);
     log_->write("block", {{"block", b.block}, {"error", b.mean_error()}, {"stages", to_json(b.costs)}});
@@ -164,10 +197,12 @@ class Job {
   }
 
   void save(int done, CheckpointSink& sink) {
-    folder_.save("state.json", {{"blocks_done", done},
-                                {"calibration", awq::to_json(report_.calibration)},
-                                {"journal_bytes", journal_bytes_},
-                                {"sink", sink.state()}});
+    Json state = {{"blocks_done", done},
+                  {"calibration", awq::to_json(report_.calibration)},
+                  {"journal_bytes", journal_bytes_},
+                  {"sink", sink.state()}};
+    if (search_) state["search"] = {{"header", search_->state().header}, {"bytes", search_->state().data_bytes}};
+    folder_.save("state.json", state);
     done_ = done;
   }
 
@@ -175,6 +210,7 @@ class Job {
     JobMemory need = memory_of(setup_.shape());
     need.base = resident_memory();
     if (state_ || std::filesystem::exists(folder_.path("calibration.json"))) need.text = 0;
+    if (std::filesystem::exists(folder_.path("kept.json"))) need.kept = 0;
     require_memory(setup_, need);
     report_.planned_memory = need.peak();
     if (state_) return;  // much of it has been written
@@ -192,34 +228,59 @@ class Job {
     fail("quantize", "this build cannot write the autoawq format");
   }
 
-  /// With what goes into the first block that is not done.
-  std::unique_ptr<HiddenFiles> calibrated_files() {
-    CalibrationSet set;
-    if (!state_) {
-      set = calibration_set();
-      report_.calibration = set.report;
+  // Where the job goes on, the tokens are in its files already, and what is kept has been chosen.
+  void calibrate() {
+    if (!setup_.needs_text() || (state_ && !setup_.options.mask_prompts)) return;
+    calibration_ = calibration();
+    report_.calibration = calibration_.report;
+    report_.warnings.insert(report_.warnings.end(), calibration_.warnings.begin(), calibration_.warnings.end());
+  }
+
+  CalibrationSet calibration() {
+    if (const auto there = folder_.read("calibration.json"))
+      return {.sequences = there->at("sequences").get<std::vector<std::vector<int32_t>>>(),
+              .counted = {},
+              .report = calibration_report(there->at("report")),
+              .warnings = {}};
+    CalibrationSet set = calibration_set(setup_.device, *setup_.source, setup_.options, progress_);
+    if (setup_.own_text())
+      folder_.save("calibration.json", {{"report", awq::to_json(set.report)}, {"sequences", set.sequences}});
+    return set;
+  }
+
+  void keep() {
+    const ModelSpec& spec = setup_.spec();
+    std::vector<KeepUnit> units;
+    if (const auto chosen = folder_.read("kept.json")) {
+      units = keep_units(spec, *chosen);
+    } else {
+      units = choose_kept(setup_.device, *setup_.source, *setup_.method, setup_.quant, calibration_, setup_.options,
+                          progress_);
+      folder_.save("kept.json", to_json(spec, units));
     }
+    double extra = 0;
+    for (const KeepUnit& u : units)
+      for (size_t i = 0; i < u.layers.size(); ++i) {
+        const auto [block, p] = u.layers[i];
+        const double bits = double(shape_of(spec, block, p).elements()) * (16 - bits_per_weight(setup_.quant));
+        kept_.insert({block, p});
+        report_.kept.push_back({base_name(spec, block, p), u.kl[i], uint64_t(bits / 8)});
+        extra += bits;
+      }
+    report_.bits_per_weight += extra / setup_.quantized_weights();
+  }
+
+  /// With what goes into the first block that is not done.
+  std::unique_ptr<HiddenFiles> hidden_files() {
     const CalibrationReport& c = report_.calibration;
     auto files = std::make_unique<HiddenFiles>(folder_.scratch(), int64_t(c.sequences) * c.sequence_tokens,
                                                c.sequence_tokens, setup_.spec().dim);
     if (!state_)
-      embed_tokens(*setup_.device.backend, *setup_.source, set.sequences, *files);
+      embed_tokens(*setup_.device.backend, *setup_.source, calibration_.sequences, *files);
     else if (done_ < report_.blocks && !files->complete(done_))
       fail("resume", "{}: the activations that go into block {} are not there; begin anew with --restart",
            folder_.scratch().string(), done_);
     return files;
-  }
-
-  CalibrationSet calibration_set() {
-    if (const auto kept = folder_.read("calibration.json"))
-      return {kept->at("sequences").get<std::vector<std::vector<int32_t>>>(), calibration_report(kept->at("report"))};
-    const QuantizeOptions& o = setup_.options;
-    const TextSide text(*setup_.source);
-    if (!o.calibration.empty()) return read_calibration(o.calibration, text, o.samples, o.sample_tokens);
-    CalibrationSet set = self_calibration(setup_.device, *setup_.source, text, o.samples, o.sample_tokens,
-                                          o.temperature, o.seed, progress_);
-    folder_.save("calibration.json", {{"report", awq::to_json(set.report)}, {"sequences", set.sequences}});
-    return set;
   }
 
   std::function<void(const QuantizeProgress&)> flow_progress() const {
@@ -245,6 +306,9 @@ class Job {
   std::optional<nlohmann::json> state_;
   int done_ = 0;
   uint64_t journal_bytes_ = 0;
+  CalibrationSet calibration_;
+  std::set<std::pair<int, Param>> kept_;
+  std::optional<SearchWriter> search_;
   QuantizeReport report_;
 };
 

@@ -63,7 +63,8 @@ void add_block(const ModelSpec& m, const BlockResult& b, QuantizeReport& report)
     report.groups.push_back(std::move(r));
   }
   for (const LayerResult& l : b.solution.layers)
-    report.layers.push_back({module_name(m, b.block, l.param), l.error, l.rounding_error, l.clipped, b.tokens});
+    if (!l.kept)
+      report.layers.push_back({module_name(m, b.block, l.param), l.error, l.rounding_error, l.clipped, b.tokens});
   report.worst_fold_error = std::max(report.worst_fold_error, b.fold_error);
 }
 
@@ -80,26 +81,6 @@ void read_blocks(const nlohmann::json& j, QuantizeReport& r) {
   for (const auto& l : j.value("layers", nlohmann::json::array())) r.layers.push_back(layer_report(l));
 }
 
-Json to_json(const CalibrationReport& c) {
-  return {{"source", c.source},
-          {"sha256_of_token_ids", c.sha256},
-          {"sequences", c.sequences},
-          {"sequence_tokens", c.sequence_tokens},
-          {"texts", c.texts},
-          {"tokens_read", c.tokens_read},
-          {"tokens_unused", c.tokens_unused}};
-}
-
-CalibrationReport calibration_report(const nlohmann::json& j) {
-  return {.source = j.at("source"),
-          .sha256 = j.at("sha256_of_token_ids"),
-          .sequences = j.at("sequences"),
-          .sequence_tokens = j.at("sequence_tokens"),
-          .texts = j.at("texts"),
-          .tokens_read = j.at("tokens_read"),
-          .tokens_unused = j.at("tokens_unused")};
-}
-
 Json report_json(const QuantizeReport& r, const QuantizeOptions& o, std::string_view kernels) {
   Json j;
   j["awq_version"] = version();
@@ -110,8 +91,14 @@ Json report_json(const QuantizeReport& r, const QuantizeOptions& o, std::string_
   j["seed"] = o.seed;
   j["kernels"] = kernels;
   j["calibration"] = to_json(r.calibration);
+  if (!r.search.empty()) j["search"] = r.search;
+  for (const KeptReport& k : r.kept)
+    j["kept"].push_back({{"name", k.name}, {"kl_if_quantized_alone", k.kl}, {"extra_bytes", k.extra_bytes}});
   if (!r.left_out.empty()) j["left_out"] = r.left_out;
   j.update(blocks_json(r));
+  if (!r.search.empty() && j.contains("scales"))  // a search of another time computed the losses
+    for (Json& g : j["scales"])
+      for (const char* key : {"loss", "loss_without_scales"}) g.erase(key);
   return j;
 }
 

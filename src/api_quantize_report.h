@@ -2,7 +2,7 @@
 // What is written and kept of a quantized model: the report of each layer, in JSON, and its reading.
 #include <nlohmann/json.hpp>
 
-#include "awq/awq.h"
+#include "api_calibration.h"
 #include "quantizer/quantize.h"
 
 namespace awq {
@@ -12,8 +12,6 @@ void add_block(const ModelSpec& m, const BlockResult& b, QuantizeReport& report)
 nlohmann::ordered_json blocks_json(const QuantizeReport& r);
 void read_blocks(const nlohmann::json& j, QuantizeReport& r);  // adds those of blocks_json; doubles are exact
 
-nlohmann::ordered_json to_json(const CalibrationReport& c);
-CalibrationReport calibration_report(const nlohmann::json& j);
 /// Only what is the same for every run with the same input, options and seed: no times, no paths, no thread counts.
 nlohmann::ordered_json report_json(const QuantizeReport& r, const QuantizeOptions& o, std::string_view kernels);
 

@@ -178,10 +178,76 @@ def tiny():
     yield "no decoder", t
 
 
+def wordpiece(**options):
+    t = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=20))
+    t.normalizer = normalizers.BertNormalizer(**options)
+    t.pre_tokenizer, t.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+    special = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    t.train_from_iterator(SENTENCES, trainers.WordPieceTrainer(vocab_size=220, special_tokens=special, show_progress=False))
+    t.post_processor = processors.BertProcessing(("[SEP]", t.token_to_id("[SEP]")), ("[CLS]", t.token_to_id("[CLS]")))
+    return t
+
+
+def unigram(normalizer, pre_tokenizer, decoder, byte_fallback=False):
+    t = Tokenizer(models.Unigram())
+    t.normalizer, t.pre_tokenizer, t.decoder = normalizer, pre_tokenizer, decoder
+    t.train_from_iterator(SENTENCES, trainers.UnigramTrainer(vocab_size=140, special_tokens=["<s>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False))
+    model = json.loads(t.to_str())["model"]
+    vocab = [tuple(v) for v in model["vocab"] if v[0] not in "bqxz"]
+    if byte_fallback:
+        vocab += [(f"<0x{b:02X}>", -20.0) for b in range(256)]
+    t.model = models.Unigram(vocab, unk_id=2, byte_fallback=byte_fallback)
+    t.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return t
+
+
+def end_of_word(pre_tokenizer, normalizer=None, **options):
+    """As GPT and CLIP had it: the last character of a word is another token than the same one inside."""
+    t = Tokenizer(models.BPE(unk_token="<unk>", **options))
+    t.pre_tokenizer, t.decoder = pre_tokenizer, decoders.BPEDecoder(suffix="</w>")
+    if normalizer:
+        t.normalizer = normalizer
+    t.train_from_iterator(SENTENCES, trainers.BpeTrainer(vocab_size=260, special_tokens=["<unk>"], show_progress=False, **options))
+    return t
+
+
+def compiled_rules():
+    """A small table of SentencePiece, compiled by its own trainer."""
+    import make_sentencepiece_vectors as sentencepiece
+    return json_of_charsmap(sentencepiece.trained({"model_type": "unigram", "vocab_size": 150, "rules": True}))
+
+
+def json_of_charsmap(model):
+    from sentencepiece import sentencepiece_model_pb2
+    return sentencepiece_model_pb2.ModelProto.FromString(model).normalizer_spec.precompiled_charsmap
+
+
+def others():
+    """Components of encoders and of older models."""
+    yield "bert", wordpiece(lowercase=True)
+    yield "bert, cased", wordpiece(lowercase=False, strip_accents=True, handle_chinese_chars=False)
+    yield "bert, not cleaned", wordpiece(lowercase=False, clean_text=False)
+    t5 = normalizers.Sequence([normalizers.Precompiled(compiled_rules()), normalizers.Replace(Regex(" {2,}"), " ")])
+    yield "t5", unigram(t5, pre_tokenizers.Metaspace(), decoders.Metaspace())
+    yield "nmt", unigram(normalizers.Sequence([normalizers.Nmt(), normalizers.Strip(), normalizers.NFKD(), normalizers.StripAccents()]),
+                         pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]), decoders.Metaspace(), byte_fallback=True)
+    yield "end of word", end_of_word(pre_tokenizers.Whitespace(), normalizers.Strip(left=True, right=False), end_of_word_suffix="</w>")
+    yield "prefix of words", end_of_word(pre_tokenizers.Sequence([pre_tokenizers.CharDelimiterSplit(" "), pre_tokenizers.Punctuation("merged_with_next")]), continuing_subword_prefix="@@")
+    falcon = pre_tokenizers.Sequence([pre_tokenizers.Punctuation("contiguous"), pre_tokenizers.ByteLevel(add_prefix_space=False), pre_tokenizers.Digits(individual_digits=False),
+                                      pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated")])
+    yield "falcon", byte_level(falcon)
+    roberta = byte_level(pre_tokenizers.ByteLevel(add_prefix_space=True), special=("<s>", "</s>"),
+                         post=lambda t: processors.RobertaProcessing(("</s>", t.token_to_id("</s>")), ("<s>", t.token_to_id("<s>"))))
+    yield "roberta", roberta
+    bytes_first = byte_level(pre_tokenizers.Split(Regex("Ġ?[^Ġ]+"), "isolated"))
+    bytes_first.normalizer = normalizers.ByteLevel()
+    yield "bytes first", bytes_first
+
+
 def tiny_vectors():
     special = list(with_special(SPECIAL))
     texts = EDGES + SENTENCES[:9] + special[::6] + list(random_texts(8, 7))
-    for name, t in tiny():
+    for name, t in [*tiny(), *others()]:
         cases = list(vectors(t, texts, special[1::9] + EDGES[3:6]))
         yield {"name": name, "tokenizer": json.loads(t.to_str()), "cases": cases}
 

@@ -57,5 +57,9 @@ void add_eval(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_calib(CLI::App& app);
+void add_sensitivity(CLI::App& app);
+void add_tokenize(CLI::App& app);
+void add_render(CLI::App& app);
 
 }  // namespace awq::cli

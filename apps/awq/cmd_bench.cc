@@ -127,6 +127,9 @@ void add_bench(CLI::App& app) {
       ->capture_default_str();
   c->add_option("--repeat", o->bench.repeat, "Runs of each measurement; the median and the extremes are printed")
       ->capture_default_str();
+  c->add_option("--weights", o->bench.weights, "With --shape: int4, bf16 or f32 matrices")
+      ->needs(shape)
+      ->capture_default_str();
   c->add_option("--group-size,--group", o->bench.group_size,
                 "With --shape: weights that share a scale; default: 128, or 64 or 32 where a width needs it");
   c->add_option("--quantize-head", o->bench.quantize_head, "With --shape: 4 or 8 bits for the head; default: bf16")

@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "calibration_flags.h"
 #include "cli.h"
 
 namespace awq::cli {
@@ -15,6 +16,15 @@ std::string default_output(const std::string& model) {
   std::filesystem::path p(model);
   if (p.filename().empty()) p = p.parent_path();
   return (p.extension() == ".gguf" ? p.stem() : p.filename()).string() + "-awq";
+}
+
+// "4.5bpw" or "4.5"
+double bits_of(std::string text) {
+  if (text.ends_with("bpw")) text.resize(text.size() - 3);
+  double bits = 0;
+  if (!CLI::detail::lexical_cast(text, bits) || !(bits > 0 && bits <= 16))
+    throw CLI::ValidationError("--budget", fmt::format("\"{}\" is no number of bits such as 4.5bpw", text));
+  return bits;
 }
 
 double mean(const QuantizeReport& r, double LayerReport::*field) {
@@ -33,11 +43,20 @@ nlohmann::ordered_json stages(const QuantizeReport& r) {
   return j;
 }
 
+nlohmann::ordered_json kept_json(const QuantizeReport& r) {
+  nlohmann::ordered_json kept = nlohmann::ordered_json::array();
+  for (const KeptReport& k : r.kept)
+    kept.push_back({{"name", k.name}, {"kl_if_quantized_alone", k.kl}, {"extra_bytes", k.extra_bytes}});
+  return kept;
+}
+
 void print_json(const QuantizeReport& r, const QuantizeFlags& o) {
   fmt::print("{}\n", nlohmann::ordered_json{{"output", o.out},
                                             {"method", o.quantize.method},
                                             {"group_size", r.group_size},
+                                            {"bits_per_weight", r.bits_per_weight},
                                             {"head_bits", o.quantize.quantize_head},
+                                            {"kept", kept_json(r)},
                                             {"bytes_in", r.bytes_in},
                                             {"bytes_out", r.bytes_out},
                                             {"seconds", r.seconds},
@@ -46,7 +65,8 @@ void print_json(const QuantizeReport& r, const QuantizeFlags& o) {
                                             {"resumed_blocks", r.resumed_blocks},
                                             {"planned_memory", r.planned_memory},
                                             {"peak_memory", r.peak_memory},
-                                            {"calibration", r.calibration.source},
+                                            {"calibration", calibration_json(r.calibration)},
+                                            {"search", r.search},
                                             {"mean_relative_error", mean(r, &LayerReport::error)},
                                             {"mean_relative_error_of_rounding", mean(r, &LayerReport::rounding_error)},
                                             {"left_out", r.left_out},
@@ -61,12 +81,13 @@ void print_text(const QuantizeReport& r, const QuantizeFlags& o) {
              o.quantize.quantize_head ? fmt::format(", the head in {} bits", o.quantize.quantize_head) : "",
              minutes(r.seconds));
   if (!r.group_size_reason.empty()) fmt::print("  groups of {} because {}\n", r.group_size, r.group_size_reason);
-  if (!r.calibration.source.empty())
-    fmt::print(
-        "  calibrated on {} x {} tokens {}{}\n", r.calibration.sequences, r.calibration.sequence_tokens,
-        r.calibration.source == "self" ? "that the model wrote itself" : "of " + r.calibration.source,
-        r.calibration.tokens_unused ? fmt::format(" ({} tokens were not needed)", r.calibration.tokens_unused) : "");
-  if (r.calibration.source.empty())
+  if (!r.calibration.source.empty()) fmt::print("  calibrated on {}\n", calibration_text(r.calibration));
+  if (!r.search.empty()) fmt::print("  scales from {}\n", r.search);
+  for (const KeptReport& k : r.kept)
+    fmt::print("  in 16 bits: {}, {} more; quantized alone it costs a KL of {:.6f}\n", k.name,
+               human_bytes(k.extra_bytes), k.kl);
+  if (!r.kept.empty()) fmt::print("  {:.3f} bits per weight\n", r.bits_per_weight);
+  if (r.calibration.source.empty() || !r.search.empty())
     fmt::print("  mean relative error of a layer's weights {:.5f}\n", mean(r, &LayerReport::error));
   else
     fmt::print("  mean relative output error of a layer {:.5f}; plain rounding {:.5f}\n", mean(r, &LayerReport::error),
@@ -106,14 +127,8 @@ void add_quantize_options(CLI::App& app, QuantizeOptions& o) {
          "The head (lm_head) too, rounded to 4 or 8 bits: less to read for a token. Default: it stays in 16, for "
          "transformers ignores such a head without a word, and AutoAWQ and vLLM do not load it")
       ->type_name("BITS");
-  app.add_option("--calib", o.calibration,
-                 "Calibration text, .txt or .jsonl (\"text\" or \"messages\"); default: the model writes its own");
-  app.add_option("--samples", o.samples, "Calibration sequences; default: 16");
-  app.add_option("--tokens", o.sample_tokens, "Tokens a sequence; default: 512");
-  app.add_option("--temperature", o.temperature, "Of the calibration text that the model writes")
-      ->capture_default_str()
-      ->check(CLI::Range(0.0, 10.0));
-  app.add_option("--seed", o.seed, "Of that text; the same seed gives the same bytes")->capture_default_str();
+  add_calibration_sources(app, o);
+  add_calibration_options(app, o);
   app.add_option_function<std::string>(
          "--max-ram", [&o](const std::string& text) { o.max_ram = bytes_of(text); },
          "Memory that the process may have, as 2.5G or 800M; default: what the machine has free")
@@ -129,6 +144,21 @@ void add_quantize(CLI::App& app) {
   c->add_option("MODEL", o->model, "Float model: a folder with safetensors, or a .gguf file")->required();
   c->add_option("-o,--output", o->out, "New folder; default: MODEL's name with -awq, in the current folder");
   add_quantize_options(*c, o->quantize);
+  auto* load = c->add_option(
+      "--load-search", o->quantize.load_search,
+      "Scales and ranges from this file instead of a search: written by --save-search, of this model and any "
+      "group size, or a .pt that llm-awq saved");
+  c->add_option("--save-search", o->quantize.save_search, "Write what the search found into this new file")
+      ->excludes(load);
+  auto* keep = c->add_option("--keep", o->quantize.keep,
+                             "Leave the N most sensitive layers in 16 bits, each with those that other programs fuse "
+                             "with it (q, k, v; gate, up); see awq sensitivity")
+                   ->check(CLI::Range(1, 1 << 20));
+  c->add_option_function<std::string>(
+       "--budget", [o](const std::string& text) { o->quantize.budget = bits_of(text); },
+       "Leave as many layers in 16 bits as this mean allows, such as 4.5bpw: bits per weight of the blocks' matrices")
+      ->type_name("BITS")
+      ->excludes(keep);
   c->add_flag("--resume", o->quantize.resume, "Go on with the job that was interrupted, in OUTPUT.awq-job");
   c->add_flag("--restart", o->quantize.restart, "Throw that job away and begin anew");
   c->add_option("--log", o->quantize.log, "File to append a log to, JSON lines; default: in OUTPUT.awq-job");

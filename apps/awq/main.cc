@@ -27,6 +27,10 @@ int run(int argc, char** argv) {
   add_compare(app);
   add_inspect(app);
   add_bench(app);
+  add_calib(app);
+  add_sensitivity(app);
+  add_tokenize(app);
+  add_render(app);
   if (std::string verbs; argc > 1 && argv[1][0] != '-' && !is_verb(app, argv[1], verbs)) {
     fmt::print(stderr, "\"{}\" is no verb of awq; it has: {}\nRun with --help for more information.\n", argv[1], verbs);
     return 2;

@@ -26,7 +26,7 @@ struct Cancelled : Error {
 
 struct Progress {
   std::string_view stage;   // "load", "generate calibration text", "calibrate", "search", "write", "evaluate",
-                            // "measure the machine", "check", "prefill", "decode"
+                            // "measure the machine", "check", "prefill", "decode", "sensitivity"
   int done = 0, total = 0;  // blocks, tokens, windows or steps
   int64_t resident = 0;     // quantize: bytes that the process has in memory
   double last_error = -1;   // quantize: mean relative output error of the last finished block; < 0: none yet
@@ -50,17 +50,23 @@ int max_threads();  // CPUs that this process may use, hyper-threads counted
 // ----------------------------------------------------------------------------------------------------------------
 // quantize
 
+/// A file of calibration text: .txt, or .jsonl with "text" or chat "messages" a line.
+struct CalibrationSource {
+  std::filesystem::path file{};
+  double weight = 1;  // the share of all tokens that it gets, relative to the other sources'
+};
+
 struct QuantizeOptions {
   std::string method = "awq";  // see quantize_methods()
   int group_size = 0;          // 0: 128, or the largest of 64 and 32 that divides every width of the model
   /// 4 or 8: the head too, rounded to nearest, as a matrix of its own where it is tied to the embedding, which stays
   /// float. 0: it stays float, which every other program needs.
   int quantize_head = 0;
-  /// Calibration text: .txt, or .jsonl with "text" or chat "messages" a line. Empty: the model writes its own.
-  std::filesystem::path calibration{};
-  int samples = 0;           // sequences; 0: the recipe's default
-  int sample_tokens = 0;     // tokens a sequence; 0: the recipe's default
-  double temperature = 1.0;  // of the model's own calibration text
+  std::vector<CalibrationSource> calibration{};  // none: the model writes its own
+  bool mask_prompts = false;  // of chats, only the assistants' answers count in the statistics; plain text counts
+  int samples = 0;            // sequences; 0: the recipe's default
+  int sample_tokens = 0;      // tokens a sequence; 0: the recipe's default
+  double temperature = 1.0;   // of the model's own calibration text
   uint64_t seed = 0;
   /// Bytes that the process may have in memory. Whatever runs within them gives the same result; less than the least is
   /// refused before any work. 0: what the machine has available. It holds where the allocator gives freed memory of 1
@@ -71,6 +77,14 @@ struct QuantizeOptions {
   bool resume = false, restart = false;
   std::filesystem::path scratch{};  // folder for activations: 8 bytes a token and channel; empty: in the job's folder
   std::filesystem::path log{};      // JSON lines; empty: "log.jsonl" in the job's folder, which goes with it
+  /// The search's scales and ranges are written to this new file, or read from one instead of searching: of this
+  /// program (safetensors; of the same model and any group size) or of llm-awq (.pt; its names and shapes must be the
+  /// model's).
+  std::filesystem::path save_search{}, load_search{};
+  /// Layers that stay in 16 bits, with those that other programs fuse with them (q, k and v; gate and up): the `keep`
+  /// most sensitive, or as many as the mean of `budget` bits per weight of the blocks' matrices has room for. 0: none.
+  int keep = 0;
+  double budget = 0;
   DeviceOptions device{};
 };
 
@@ -97,15 +111,38 @@ struct GroupReport {
   double loss = 0, identity_loss = 0;  // on the group's own measure; loss <= identity_loss
   double smallest_scale = 1, largest_scale = 1;
 };
+/// One source of calibration text. A text is a line of a .jsonl file, or a whole .txt file; texts are joined, then cut.
+struct CalibrationSourceReport {
+  std::string name;  // "self" or the file's name
+  double weight = 1;
+  int sequences = 0;
+  int64_t texts = 0;            // read, empty ones not counted
+  int64_t texts_truncated = 0;  // used in part
+  int64_t texts_dropped = 0;    // not used
+  int64_t tokens = 0, tokens_used = 0;
+  int64_t tokens_counted = 0;  // of those used, in the statistics: all, or those of answers
+};
 struct CalibrationReport {
-  std::string source;  // "self" or the file's name
-  std::string sha256;  // of the token ids, little-endian 32-bit
+  std::string source;       // names of all sources
+  std::string sha256;       // of the token ids, little-endian 32-bit
+  std::string mask_sha256;  // of a byte a token, 1 where it counts; empty without mask_prompts
   int sequences = 0, sequence_tokens = 0;
   int64_t texts = 0, tokens_read = 0, tokens_unused = 0;
+  std::vector<CalibrationSourceReport> sources;
+};
+/// As in awq-report.json.
+std::string to_json_text(const CalibrationReport& r);
+/// A layer that stayed in 16 bits.
+struct KeptReport {
+  std::string name;
+  double kl = 0;             // to the original when this layer alone is quantized
+  uint64_t extra_bytes = 0;  // beyond 4 bits
 };
 struct QuantizeReport {
   std::vector<LayerReport> layers;
   std::vector<GroupReport> groups;
+  std::vector<KeptReport> kept;
+  std::string search;  // the file that scales and ranges came from; empty: searched
   CalibrationReport calibration;
   double worst_fold_error = 0;  // relative change of a float block by folding its scales
   int group_size = 0;
@@ -124,6 +161,30 @@ struct MethodInfo {
   std::string_view name, summary;
 };
 std::vector<MethodInfo> quantize_methods();
+
+/// What each layer costs when it alone is quantized.
+struct SensitivityOptions {
+  QuantizeOptions quantize{};    // how, and with which calibration; `keep` and `budget` are not looked at
+  std::filesystem::path text{};  // that KL is measured on, .txt or .jsonl; empty: the calibration text
+  int windows = 4, window = 128;
+};
+struct LayerSensitivity {
+  std::string name;
+  double kl = 0, standard_error = 0;  // nats a token, KL(original || only this layer quantized), over windows
+  uint64_t saved_bytes = 0;           // by 4 bits instead of 16
+};
+struct SensitivityReport {
+  std::vector<LayerSensitivity> layers;  // in the model's order
+  CalibrationReport calibration;
+  std::string text;  // "calibration" or the file's name
+  int group_size = 0, windows = 0, window = 0;
+  std::vector<std::string> warnings;
+  double seconds = 0;
+};
+/// The float model, its logits of windows * window tokens and one block's search are in memory at a time. Time: the
+/// search, and for each layer the blocks from its own to the last and the head on those tokens.
+SensitivityReport sensitivity(const std::filesystem::path& model, const SensitivityOptions& options = {},
+                              const OnProgress& progress = {});
 
 /// Quantizes `model` into the new folder `out` (AutoAWQ GEMM, with awq-report.json). The folder appears complete or not
 /// at all. The same model, options and seed give the same bytes for any number of threads on one kernel set, for any
@@ -169,7 +230,7 @@ struct EvaluateReport {
   std::string model{};
   double perplexity = 0;  // exp of the mean over windows of the mean negative log-likelihood of window - 1 predictions
   double perplexity_error = 0;
-  std::vector<double> window_nll{};
+  std::vector<double> window_nll{}, window_kl{};
   std::optional<Estimate> kl{};    // nats a token, KL(original || model) over the whole vocabulary
   std::optional<Estimate> top1{};  // share of positions where both predict the same token
   std::optional<double> original_perplexity{};
@@ -183,6 +244,25 @@ EvaluateReport evaluate(const std::filesystem::path& model, std::string_view tex
 std::vector<EvaluateReport> compare(const std::filesystem::path& original,
                                     std::span<const std::filesystem::path> models, std::string_view text,
                                     const EvaluateOptions& options = {}, const OnProgress& progress = {});
+/// Mixes of calibration text against each other, on held-out text.
+struct CalibrationCompareOptions {
+  QuantizeOptions quantize{};                           // `calibration` is not looked at
+  std::vector<std::vector<CalibrationSource>> mixes{};  // an empty one: the model's own text
+  /// Held out, .txt or .jsonl; empty: text that the model writes itself with the next seed.
+  std::filesystem::path text{};
+  int windows = 0, window = 512;        // 0 windows: all of the file, 16 of the model's own text
+  std::filesystem::path scratch = ".";  // the quantized models lie in a folder here for as long as they are needed
+};
+struct CalibrationMixReport {
+  std::string mix;  // names and weights of its files, or "self"
+  CalibrationReport calibration;
+  EvaluateReport evaluation;
+  Estimate difference;  // of KL to the first mix's, window by window
+};
+/// Quantizes the model once with each mix and evaluates all on the same windows against the original.
+std::vector<CalibrationMixReport> compare_calibrations(const std::filesystem::path& model,
+                                                       const CalibrationCompareOptions& options,
+                                                       const OnProgress& progress = {});
 /// Logits f32 [tokens][vocab] of one sequence.
 std::vector<float> logits(const std::filesystem::path& model, std::span<const int32_t> tokens,
                           const DeviceOptions& device = {});
@@ -209,6 +289,39 @@ struct InspectReport {
 InspectReport inspect(const std::filesystem::path& model);
 
 // ------------------------------------------------------------------------------------------------------------------
+// text
+
+struct TokenizeOptions {
+  bool add_special = true;     // with the tokens that the tokenizer puts around a text, such as BOS
+  bool parse_special = false;  // the text of a special token, such as "<|im_end|>", becomes that token
+  /// How text is split, where the tokenizer is a tiktoken rank file, which does not say: "llama3", "qwen2", ... An
+  /// unknown name throws, naming those that are known.
+  std::string splitting{};
+};
+struct Tokenized {
+  std::vector<int32_t> ids;
+  std::vector<std::string> tokens;  // as the vocabulary spells them
+  std::string decoded;
+};
+/// Each text by the tokenizer of a model's folder or .gguf file, of which nothing else is read, or of a tokenizer's own
+/// file: tokenizer.json, a SentencePiece model or a tiktoken rank file. Invalid UTF-8 counts as U+FFFD.
+std::vector<Tokenized> tokenize(const std::filesystem::path& model, std::span<const std::string> texts,
+                                const TokenizeOptions& options = {});
+/// The text of each list of tokens.
+std::vector<std::string> detokenize(const std::filesystem::path& model, std::span<const std::vector<int32_t>> ids,
+                                    const TokenizeOptions& options = {});
+
+struct RenderOptions {
+  std::filesystem::path chat_template{};  // a file, instead of the model's own template
+  std::string tools{}, documents{};       // JSON lists, or empty
+  std::string variables{};                // a JSON object of further variables, or empty
+  bool add_generation_prompt = false;
+};
+/// A conversation, a JSON list of messages, as the chat template writes it. `model` may be empty if options name a
+/// template. Throws Error with line and column where the template refuses the conversation or fails.
+std::string render(const std::filesystem::path& model, std::string_view messages, const RenderOptions& options = {});
+
+// ------------------------------------------------------------------------------------------------------------------
 // bench
 
 struct BenchOptions {
@@ -217,9 +330,10 @@ struct BenchOptions {
   std::vector<int> batch{1, 8};   // sequences decoded together, one token each a step
   int decode = 64;                // steps
   int repeat = 3;
-  int group_size = 0;     // of random weights; 0: as for quantize
-  int quantize_head = 0;  // of random weights: 4 or 8 bits; 0: bf16
-  uint64_t seed = 0;      // of random weights, and of the tokens
+  std::string weights = "int4";  // random ones: "int4", "bf16" or "f32"
+  int group_size = 0;            // of random weights; 0: as for quantize
+  int quantize_head = 0;         // of random weights: 4 or 8 bits; 0: bf16
+  uint64_t seed = 0;             // of random weights, and of the tokens
   DeviceOptions device{};
 };
 struct Spread {

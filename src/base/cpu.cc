@@ -51,13 +51,23 @@ std::string core_of(int cpu) {
   return std::getline(file, siblings) ? siblings : name;
 }
 
+using CpuMask = std::array<cpu_set_t, 16>;  // 16,384 CPUs: calls fail if the kernel's mask is longer
+
 std::vector<int> allowed_cpus() {
-  std::array<cpu_set_t, 16> mask{};  // 16,384 CPUs: the call fails if the kernel's mask is longer
+  CpuMask mask{};
   std::vector<int> cpus;
   if (sched_getaffinity(0, sizeof(mask), mask.data()) != 0) return cpus;
   for (int cpu = 0; cpu < int(8 * sizeof(mask)); ++cpu)
     if (CPU_ISSET_S(cpu, sizeof(mask), mask.data())) cpus.push_back(cpu);
   return cpus;
+}
+
+std::vector<int> first_of_cores(const std::vector<int>& cpus) {
+  std::set<std::string> seen;
+  std::vector<int> first;
+  for (const int cpu : cpus)
+    if (seen.insert(core_of(cpu)).second) first.push_back(cpu);
+  return first;
 }
 
 // Containers limit CPU time, not the CPUs that can be seen: "200000 100000" is two CPUs' worth, "max 100000" no limit.
@@ -116,12 +126,19 @@ std::string cpu_name() {
   return name.empty() ? "unknown CPU" : name;
 }
 
+std::vector<int> one_cpu_per_core(int threads) {
+  const std::vector<int> cpus = allowed_cpus(), first = first_of_cores(cpus);
+  return first.size() < cpus.size() && size_t(threads) <= first.size() ? first : std::vector<int>();
+}
+
+void stay_on(const std::vector<int>& cpus) {
+  CpuMask mask{};
+  for (const int cpu : cpus) CPU_SET_S(cpu, sizeof(mask), mask.data());
+  if (!cpus.empty()) sched_setaffinity(0, sizeof(mask), mask.data());
+}
+
 int usable_cpus() { return std::max(1, std::min(int(allowed_cpus().size()), cpu_quota())); }
 
-int physical_cores() {
-  std::set<std::string> cores;
-  for (const int cpu : allowed_cpus()) cores.insert(core_of(cpu));
-  return std::max(1, std::min(int(cores.size()), cpu_quota()));
-}
+int physical_cores() { return std::max(1, std::min(int(first_of_cores(allowed_cpus()).size()), cpu_quota())); }
 
 }  // namespace awq

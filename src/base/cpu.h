@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace awq {
 
@@ -20,5 +21,9 @@ uint32_t cpu_features();
 std::string cpu_name();
 int usable_cpus();     // hyper-threads this process may use: the most threads that make sense
 int physical_cores();  // cores this process may use, hyper-threads counted once
+/// A CPU of each core, where `threads` busy threads should stay on them so that no two share a core: where cores have
+/// hyper-threads and `threads` leave them idle. Empty otherwise.
+std::vector<int> one_cpu_per_core(int threads);
+void stay_on(const std::vector<int>& cpus);  // the calling thread; none, or a refusal by the system: as it is
 
 }  // namespace awq

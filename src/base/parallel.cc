@@ -66,6 +66,7 @@ struct ThreadPool::Impl {
   }
 
   void serve(int thread) {
+    stay_on(cpus);
     for (uint32_t seen = 0;;) {
       // Not the value read: a second job cannot be published before this thread has finished the first.
       wait_change(generation, seen++, spins);
@@ -98,6 +99,7 @@ struct ThreadPool::Impl {
   };
 
   const int size, spins;
+  const std::vector<int> cpus = one_cpu_per_core(size);
   std::vector<std::thread> workers;
   std::mutex callers;
   std::atomic<std::thread::id> caller{};

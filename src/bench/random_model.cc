@@ -17,11 +17,11 @@ uint64_t mixed(uint64_t x) {
 
 class RandomModel final : public Checkpoint {
  public:
-  RandomModel(const nlohmann::json& config, int group, const std::optional<QuantSpec>& head, uint64_t seed,
-              ThreadPool& pool)
+  RandomModel(const nlohmann::json& config, const MatrixType& matrices, const std::optional<QuantSpec>& head,
+              uint64_t seed, ThreadPool& pool)
       : config_(config),
         spec_(find_architecture(config.at("architectures").at(0).get<std::string>()).parse(config)),
-        quant_{.bits = 4, .group_size = group, .scale_dtype = DType::f16},
+        matrices_(matrices),
         head_(head),
         seed_(seed),
         pool_(pool) {
@@ -36,10 +36,12 @@ class RandomModel final : public Checkpoint {
 
   Weight weight(int block, Param p) const override {
     if (p.role == Role::head && head_) return matrix(key(block, p), {spec_.vocab, spec_.dim}, *head_);
-    if (p.role == Role::embed || p.role == Role::head) return table(key(block, p));
+    if (p.role == Role::embed || p.role == Role::head)
+      return floats(key(block, p), {spec_.vocab, spec_.dim}, DType::bf16);
     if (is_norm(p.role)) return gains(block, p);
     const auto [rows, cols] = spec_.blocks.at(size_t(block)).shape(p);
-    return matrix(key(block, p), {rows, cols}, quant_);
+    if (const auto* type = std::get_if<DType>(&matrices_)) return floats(key(block, p), {rows, cols}, *type);
+    return matrix(key(block, p), {rows, cols}, std::get<QuantSpec>(matrices_));
   }
   Tensor bias(int block, Param p) const override {
     return Tensor::zeros({spec_.blocks.at(size_t(block)).shape(p).first}, DType::f32);
@@ -57,19 +59,19 @@ class RandomModel final : public Checkpoint {
     return t;
   }
 
-  // Uniform with variance 1 / dim: logits of a normalised state have variance 1.
-  Tensor table(uint64_t key) const {
-    Tensor t = Tensor::empty({spec_.vocab, spec_.dim}, DType::bf16);
+  // Uniform with variance 1 / columns, rounded to bf16: logits of a normalised state have variance 1.
+  Tensor floats(uint64_t key, Shape shape, DType type) const {
+    Tensor t = Tensor::empty(shape, DType::bf16);
     auto* out = reinterpret_cast<uint16_t*>(t.data());
-    const float step = std::sqrt(3.f / float(spec_.dim)) / 32768;
-    pool_.run(t.shape().elements(), 4, [&](int64_t begin, int64_t end) {
+    const float step = std::sqrt(3.f / float(shape[1])) / 32768;
+    pool_.run(shape.elements(), 4, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i += 4) {
         uint64_t r = mixed(key + uint64_t(i));
         for (int64_t j = i; j < std::min(i + 4, end); ++j, r >>= 16)
           out[j] = f32_to_bf16((float(r & 0xffff) - 32767.5f) * step);
       }
     });
-    return t;
+    return t.to(type);
   }
 
   // Codes are uniform, zero points just below or above the middle, scales within a quarter of what gives variance
@@ -94,7 +96,7 @@ class RandomModel final : public Checkpoint {
 
   nlohmann::json config_;
   ModelSpec spec_;
-  QuantSpec quant_;
+  MatrixType matrices_;
   std::optional<QuantSpec> head_;
   uint64_t seed_;
   ThreadPool& pool_;
@@ -122,9 +124,9 @@ class FirstBlocks final : public Checkpoint {
 
 }  // namespace
 
-std::unique_ptr<Checkpoint> random_model(const nlohmann::json& config, int group, const std::optional<QuantSpec>& head,
-                                         uint64_t seed, ThreadPool& pool) {
-  return std::make_unique<RandomModel>(config, group, head, seed, pool);
+std::unique_ptr<Checkpoint> random_model(const nlohmann::json& config, const MatrixType& matrices,
+                                         const std::optional<QuantSpec>& head, uint64_t seed, ThreadPool& pool) {
+  return std::make_unique<RandomModel>(config, matrices, head, seed, pool);
 }
 
 std::unique_ptr<Checkpoint> first_blocks(const Checkpoint& model, int blocks) {

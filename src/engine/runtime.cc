@@ -5,40 +5,8 @@
 namespace awq {
 namespace {
 
-nlohmann::json json_file(const Checkpoint& model, std::string_view name) {
-  const std::string text = read_side_file(model, name);
-  if (text.empty()) return nullptr;
-  nlohmann::json j = nlohmann::json::parse(text, nullptr, false);
-  if (j.is_discarded()) fail("open", "{} is no valid JSON; download it again", name);
-  return j;
-}
-
-Tokenizer tokenizer_of(const Checkpoint& model, const nlohmann::json& config) {
-  const nlohmann::json j = json_file(model, "tokenizer.json");
-  if (j.is_null())
-    fail("open",
-         "the model has no tokenizer.json: text cannot be turned into tokens. Copy tokenizer.json and "
-         "tokenizer_config.json from the "
-         "model's original folder");
-  return Tokenizer::from_json(j, config);
-}
-
-// A string, or an object with "content", or a list of named templates of which "default" counts.
-std::string template_of(const Checkpoint& model, const nlohmann::json& config) {
-  if (std::string file = read_side_file(model, "chat_template.jinja"); !file.empty()) return file;
-  if (!config.is_object() || !config.contains("chat_template")) return "";
-  const nlohmann::json& t = config.at("chat_template");
-  if (t.is_string()) return t.get<std::string>();
-  if (t.is_array())
-    for (const auto& entry : t)
-      if (entry.value("name", "") == "default") return entry.value("template", "");
-  return "";
-}
-
-std::string token_text(const nlohmann::json& config, const char* key) {
-  if (!config.is_object() || !config.contains(key)) return "";
-  const nlohmann::json& t = config.at(key);
-  return t.is_string() ? t.get<std::string>() : t.is_object() ? t.value("content", "") : "";
+TextSource::Read side_files_of(const Checkpoint& model) {
+  return [&model](std::string_view name) { return read_side_file(model, name); };
 }
 
 void add_ends(const nlohmann::json& config, std::set<int32_t>& ends) {
@@ -52,27 +20,27 @@ void add_ends(const nlohmann::json& config, std::set<int32_t>& ends) {
 
 }  // namespace
 
-TextSide::TextSide(const Checkpoint& model)
-    : tokenizer_config_(json_file(model, "tokenizer_config.json")),
-      generation_config_(json_file(model, "generation_config.json")),
-      tokenizer_(tokenizer_of(model, tokenizer_config_)) {
-  if (const std::string source = template_of(model, tokenizer_config_); !source.empty()) template_.emplace(source);
+TextSide::TextSide(const Checkpoint& model) : TextSide(model, TextSource(side_files_of(model))) {}
+
+TextSide::TextSide(const Checkpoint& model, const TextSource& source)
+    : template_options_(source.template_options()),
+      generation_config_(json_file(side_files_of(model), "generation_config.json")),
+      tokenizer_(source.tokenizer()) {
+  if (std::string text = source.chat_template(); !text.empty()) template_.emplace(std::move(text));
   add_ends(generation_config_, ends_);
   add_ends(model.config(), ends_);
   // Gemma names the end of a turn only in its template; Llama 3 and Qwen list theirs, other chat models use these.
   for (const char* end : {"<end_of_turn>", "<|im_end|>", "<|eot_id|>"})
     if (const auto id = tokenizer_.id_of(end)) ends_.insert(*id);
-  if (const auto id = tokenizer_.id_of(token_text(tokenizer_config_, "eos_token"))) ends_.insert(*id);
+  if (const auto id = tokenizer_.id_of(template_options_.eos_token)) ends_.insert(*id);
 }
 
-std::vector<int32_t> TextSide::encode_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const {
+std::string TextSide::render_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const {
   if (!template_)
     fail("chat", "the model has no chat template, so it was not made for chat; use `awq generate` with plain text");
-  ChatTemplate::Options options;
+  ChatTemplate::Options options = template_options_;
   options.add_generation_prompt = add_generation_prompt;
-  options.bos_token = token_text(tokenizer_config_, "bos_token");
-  options.eos_token = token_text(tokenizer_config_, "eos_token");
-  return tokenizer_.encode(template_->render(messages, options), false, true);
+  return template_->render(messages, options);
 }
 
 namespace {

@@ -6,6 +6,7 @@
 
 #include "awq/awq.h"
 #include "base/parallel.h"
+#include "engine/text_source.h"
 #include "formats/load.h"
 #include "kernels/registry.h"
 #include "quant/qmatrix.h"
@@ -32,13 +33,21 @@ class TextSide {
   explicit TextSide(const Checkpoint& model);  // throws Error if there is no tokenizer
   const Tokenizer& tokenizer() const { return tokenizer_; }
   bool has_template() const { return template_.has_value(); }
-  /// Rendered by the model's template and encoded with special tokens in place.
-  std::vector<int32_t> encode_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const;
+  /// Written out by the model's template. Throws Error if it has none.
+  std::string render_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const;
+  /// What render_chat writes, or a part of it, with special tokens in place.
+  std::vector<int32_t> encode_rendered(std::string_view chat) const { return tokenizer_.encode(chat, false, true); }
+  std::vector<int32_t> encode_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const {
+    return encode_rendered(render_chat(messages, add_generation_prompt));
+  }
   bool ends(int32_t token) const { return ends_.contains(token); }
   const nlohmann::json& generation_config() const { return generation_config_; }
 
  private:
-  nlohmann::json tokenizer_config_, generation_config_;
+  TextSide(const Checkpoint& model, const TextSource& source);
+
+  ChatTemplate::Options template_options_;
+  nlohmann::json generation_config_;
   Tokenizer tokenizer_;
   std::optional<ChatTemplate> template_;
   std::set<int32_t> ends_;

@@ -37,23 +37,34 @@ Tensor Scorer::hidden(std::span<const int32_t> window) const {
 
 WindowScore Scorer::score(std::span<const int32_t> window, const Tensor& hidden, const Model* original,
                           const Tensor* original_hidden) const {
+  if (!original) return score_against(window, hidden, {});
+  return score_against(window, hidden, [&](int64_t begin, int64_t end) {
+    Tensor p = dev_.empty({end - begin, int64_t(original->spec.vocab)});
+    (*original->head)(original_hidden->rows(begin, end), p);
+    return p;
+  });
+}
+
+WindowScore Scorer::score(std::span<const int32_t> window, const Tensor& hidden, const Tensor& original_logits) const {
+  return score_against(window, hidden, [&](int64_t begin, int64_t end) { return original_logits.rows(begin, end); });
+}
+
+WindowScore Scorer::score_against(std::span<const int32_t> window, const Tensor& hidden,
+                                  const Reference& reference_logits) const {
   const int64_t predictions = int64_t(window.size()) - 1, vocab = model_.spec.vocab;
   std::vector<PositionScore> scores(static_cast<size_t>(predictions));
   for (int64_t begin = 0; begin < predictions; begin += kPositions) {
     const int64_t end = std::min(begin + kPositions, predictions);
     Tensor q = dev_.empty({end - begin, vocab}), p;
     (*model_.head)(hidden.rows(begin, end), q);
-    if (original) {
-      p = dev_.empty({end - begin, vocab});
-      (*original->head)(original_hidden->rows(begin, end), p);
-    }
+    if (reference_logits) p = reference_logits(begin, end);
     pool_.run(end - begin, 1, [&](int64_t b, int64_t e) {
       for (int64_t t = b; t < e; ++t) {
         const auto row = q.as<float>().subspan(size_t(t * vocab), size_t(vocab));
         const double log_q = kernels_.log_sum_exp(row.data(), int32_t(vocab));
         PositionScore& s = scores[size_t(begin + t)];
         s.nll = log_q - double(row[size_t(window[size_t(begin + t + 1)])]);
-        if (!original) continue;
+        if (!p) continue;
         const auto reference = p.as<float>().subspan(size_t(t * vocab), size_t(vocab));
         const double log_p = kernels_.log_sum_exp(reference.data(), int32_t(vocab));
         s.kl = divergence(kernels_, reference, log_p, row, log_q);

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <span>
 
 #include "base/parallel.h"
@@ -26,8 +27,14 @@ class Scorer {
   /// `original` and its hidden states may be null: then only nll is set.
   WindowScore score(std::span<const int32_t> window, const Tensor& hidden, const Model* original,
                     const Tensor* original_hidden) const;
+  /// Against an original whose logits [window - 1, vocab] are known.
+  WindowScore score(std::span<const int32_t> window, const Tensor& hidden, const Tensor& original_logits) const;
 
  private:
+  /// The original's logits of positions [begin, end); none where `reference` is empty.
+  using Reference = std::function<Tensor(int64_t begin, int64_t end)>;
+  WindowScore score_against(std::span<const int32_t> window, const Tensor& hidden, const Reference& reference) const;
+
   ThreadPool& pool_;
   const kernels::KernelSet& kernels_;
   Backend& dev_;

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "formats/gguf_config.h"
+#include "model/splitting.h"
 
 namespace awq {
 namespace {
@@ -179,62 +180,16 @@ json blank(const Vocabulary& v, json merges) {
             {"merges", std::move(merges)}}}};
 }
 
-/// What tokenizer.ggml.pre stands for: the fields of the tokenizer.json that models of the kind are published with.
-/// `bos` is whether the kind begins texts with a token where the file does not say.
-struct PreTokenizer {
-  std::string_view name;
-  bool bos;
-  std::string_view fields;
-};
-
-constexpr std::string_view kSmolLm = R"({
-  "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-    {"type": "Digits", "individual_digits": true},
-    {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}]},
-  "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}})";
-
-constexpr std::string_view kLlama3 = R"({
-  "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-    {"type": "Split", "behavior": "Isolated", "invert": false, "pattern": {"Regex":
-      "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
-    {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}]},
-  "post_processor": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true},
-  "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-  "model": {"ignore_merges": true}})";
-
-constexpr std::string_view kQwen2 = R"({
-  "normalizer": {"type": "NFC"},
-  "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-    {"type": "Split", "behavior": "Isolated", "invert": false, "pattern": {"Regex":
-      "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
-    {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false}]},
-  "post_processor": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
-  "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
-  "model": {"continuing_subword_prefix": "", "end_of_word_suffix": ""}})";
-
-constexpr std::string_view kGpt2 = R"({
-  "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
-  "post_processor": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true},
-  "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-  "model": {"continuing_subword_prefix": "", "end_of_word_suffix": ""}})";
-
-constexpr PreTokenizer kPreTokenizers[] = {{"smollm", false, kSmolLm}, {"llama-bpe", true, kLlama3},
-                                           {"llama3", true, kLlama3},  {"llama-v3", true, kLlama3},
-                                           {"qwen2", false, kQwen2},   {"gpt-2", false, kGpt2}};
-
-const PreTokenizer& find_pre_tokenizer(const Gguf& file) {
+const PublishedSplitting& splitting_of(const Gguf& file) {
   const std::string_view name = file.text("tokenizer.ggml.pre", "default");
-  std::string known;
-  for (const PreTokenizer& p : kPreTokenizers) {
-    if (p.name == name) return p;
-    known += (known.empty() ? "" : ", ") + std::string(p.name);
-  }
+  if (const PublishedSplitting* found = find_splitting(name)) return *found;
   if (name == "default")
     stop(file,
          "the file does not say how its tokenizer splits text (tokenizer.ggml.pre is absent or \"default\"); convert "
          "the model again "
          "with a newer tool");
-  stop(file, "the pre-tokenizer \"{}\" (tokenizer.ggml.pre) is not known; this version has {}", name, known);
+  stop(file, "the pre-tokenizer \"{}\" (tokenizer.ggml.pre) is not known; this version has {}", name,
+       splitting_names());
 }
 
 /// "a b" for every merge of a and b, all three in the vocabulary.
@@ -256,7 +211,7 @@ struct GgufTokenizer {
 };
 
 GgufTokenizer byte_level_bpe(const Gguf& file, const Vocabulary& v) {
-  const PreTokenizer& pre = find_pre_tokenizer(file);
+  const PublishedSplitting& pre = splitting_of(file);
   const Ends ends = added_ends(file, pre.bos);
   json t = blank(v, listed_merges(file, v));
   t.merge_patch(json::parse(pre.fields));

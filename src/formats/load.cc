@@ -77,7 +77,7 @@ std::string parameter_name(const ModelSpec& spec, int block, Param p) {
 }
 
 BlockWeights load_float_block(const Checkpoint& model, int block, ThreadPool& pool) {
-  BlockWeights w{.spec = model.spec().blocks.at(size_t(block)), .at = {}, .bias = {}};
+  BlockWeights w{.spec = model.spec().blocks.at(size_t(block)), .at = {}, .bias = {}, .index = block};
   for (Param p : w.spec.params()) {
     const std::string name = parameter_name(model.spec(), block, p);
     if (is_norm(p.role))
@@ -126,9 +126,17 @@ Model load_model(Backend& dev, const Checkpoint& model, const std::function<void
 }
 
 std::string quantization_of(const Checkpoint& model) {
-  const Pieces w = model.pieces(0, {Role::down});
-  const auto* q = std::get_if<QuantSpec>(&w.type);
-  return q ? text_of(*q) : "";
+  std::string quantized;
+  int in_floats = 0;
+  for (const auto& [block, p] : params_of(model.spec())) {
+    if (block < 0 || is_norm(p.role)) continue;
+    const Pieces w = model.pieces(block, p);
+    const auto* q = std::get_if<QuantSpec>(&w.type);
+    if (q && quantized.empty()) quantized = text_of(*q);
+    in_floats += !q;
+  }
+  if (quantized.empty() || !in_floats) return quantized;
+  return fmt::format("{}, {} layer{} in floats", quantized, in_floats, in_floats == 1 ? "" : "s");
 }
 
 std::string head_type(const Checkpoint& model) {

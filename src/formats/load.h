@@ -22,7 +22,7 @@ Model load_model(Backend& dev, const Checkpoint& model,
                  const std::function<void(int done, int total)>& on_parameter = {});
 /// What the matrices of `load_model` will take on the device, head included, in bytes: from shapes and types alone.
 int64_t loaded_bytes(const Backend& dev, const Checkpoint& model);
-/// "4 bits, groups of 128": how the matrices of the first block are stored; empty for a float model.
+/// "4 bits, groups of 128, 3 layers in floats": how the blocks' matrices are stored; empty for a float model.
 std::string quantization_of(const Checkpoint& model);
 /// "8 bits, groups of 128" or "BF16": how the head is stored.
 std::string head_type(const Checkpoint& model);

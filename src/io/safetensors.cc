@@ -109,10 +109,13 @@ class HeaderReader {
   uint64_t data_bytes_;
 };
 
-void check_metadata(const Json& j, const std::string& file) {
+using Metadata = std::map<std::string, std::string, std::less<>>;
+
+Metadata read_metadata(const Json& j, const std::string& file) {
   const auto is_text = [](const Json& v) { return v.is_string(); };
   if (!j.is_object() || !std::all_of(j.begin(), j.end(), is_text))
     fail("open", "{}: __metadata__ should map strings to strings, but is {}", file, shown(j));
+  return j.get<Metadata>();
 }
 
 using Entries = std::map<std::string, SafetensorsEntry, std::less<>>;
@@ -134,13 +137,13 @@ void check_tiling(const Entries& entries, uint64_t data_bytes, const std::string
          data_bytes);
 }
 
-Entries read_header(std::string_view text, uint64_t data_bytes, const std::string& file) {
+Entries read_header(std::string_view text, uint64_t data_bytes, const std::string& file, Metadata& metadata) {
   const Json header = parse_json(text, file);
   if (!header.is_object()) fail("open", "{}: the header should be a JSON object, but is {}", file, shown(header));
   Entries entries;
   for (const auto& [name, value] : header.items()) {
     if (name == "__metadata__")
-      check_metadata(value, file);
+      metadata = read_metadata(value, file);
     else
       entries.emplace(name, HeaderReader(file, data_bytes).entry(name, value));
   }
@@ -183,7 +186,7 @@ SafetensorsFile::SafetensorsFile(std::span<const std::byte> bytes, std::shared_p
     : name_(std::move(name)), owner_(std::move(owner)) {
   const uint64_t length = header_length(bytes, name_);
   data_ = bytes.subspan(kLengthBytes + length);
-  entries_ = read_header(text_of(bytes.subspan(kLengthBytes, length)), data_.size(), name_);
+  entries_ = read_header(text_of(bytes.subspan(kLengthBytes, length)), data_.size(), name_, metadata_);
 }
 
 const SafetensorsEntry& SafetensorsFile::readable(std::string_view name) const {
@@ -258,23 +261,28 @@ const SafetensorsFile& SafetensorsFolder::file_of(std::string_view name) const {
 
 namespace {
 
-constexpr std::string_view kHeaderBegin = R"({"__metadata__":{"format":"pt"})";
+std::string header_begin(const SafetensorsWriter::Metadata& metadata) {
+  return R"({"__metadata__":)" + Json(metadata).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 // Data begins at a multiple of 64, so that a mapping is aligned for any vector unit.
-uint64_t header_bytes(uint64_t room) {
-  return (kLengthBytes + kHeaderBegin.size() + room + 1 + 63) / 64 * 64 - kLengthBytes;
+uint64_t header_bytes(uint64_t room, const SafetensorsWriter::Metadata& metadata) {
+  return (kLengthBytes + header_begin(metadata).size() + room + 1 + 63) / 64 * 64 - kLengthBytes;
 }
 
 }  // namespace
 
-SafetensorsWriter::SafetensorsWriter(const fs::path& path, uint64_t header_room, const State& state)
-    : header_bytes_(header_bytes(header_room)),
+const SafetensorsWriter::Metadata SafetensorsWriter::kOfTorch = {{"format", "pt"}};
+
+SafetensorsWriter::SafetensorsWriter(const fs::path& path, uint64_t header_room, const State& state,
+                                     const Metadata& metadata)
+    : header_bytes_(header_bytes(header_room, metadata)),
       file_(path, kLengthBytes + header_bytes_ + state.data_bytes),
       header_(state.header),
       data_bytes_(state.data_bytes) {}
 
-SafetensorsWriter::SafetensorsWriter(const fs::path& path, uint64_t header_room)
-    : header_bytes_(header_bytes(header_room)), file_(path), header_(kHeaderBegin) {
+SafetensorsWriter::SafetensorsWriter(const fs::path& path, uint64_t header_room, const Metadata& metadata)
+    : header_bytes_(header_bytes(header_room, metadata)), file_(path), header_(header_begin(metadata)) {
   if (header_bytes_ > kMaxHeader)
     fail("write", "{}: a header of {} bytes is beyond the format's {}", path.string(), header_bytes_, kMaxHeader);
   file_.write(std::string(kLengthBytes + header_bytes_, ' '));

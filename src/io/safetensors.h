@@ -36,6 +36,7 @@ class SafetensorsFile {
 
   const std::string& name() const { return name_; }
   const std::map<std::string, SafetensorsEntry, std::less<>>& entries() const { return entries_; }
+  const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
   /// Shares the mapping, or copies where the file has the tensor at an address that its type cannot be read from.
   /// Throws Error if it is absent or of a type that we cannot read.
   Tensor tensor(std::string_view name) const;
@@ -49,6 +50,7 @@ class SafetensorsFile {
   std::shared_ptr<const void> owner_;
   std::span<const std::byte> data_;
   std::map<std::string, SafetensorsEntry, std::less<>> entries_;
+  std::map<std::string, std::string, std::less<>> metadata_;
 };
 
 /// The files of a folder: model.safetensors or else the shards that model.safetensors.index.json lists. No name is in
@@ -76,17 +78,20 @@ class SafetensorsFolder {
 /// `close`. The same tensors in the same order give the same bytes.
 class SafetensorsWriter {
  public:
+  using Metadata = std::map<std::string, std::string>;
+  static const Metadata kOfTorch;  // what every other program expects
   /// Header room that one tensor may need.
   static uint64_t room_for(std::string_view name) { return name.size() + 192; }
   /// `header_room`: the sum of room_for over all tensors that will come.
-  SafetensorsWriter(const std::filesystem::path& path, uint64_t header_room);
-  /// Goes on with a file that an earlier process has begun, from the `state()` that it had then; what followed is cut
-  /// off. Throws Error if the file is shorter.
+  SafetensorsWriter(const std::filesystem::path& path, uint64_t header_room, const Metadata& metadata = kOfTorch);
+  /// Goes on with a file that an earlier process has begun with the same room and metadata, from the `state()` that it
+  /// had then; what followed is cut off. Throws Error if the file is shorter.
   struct State {
     std::string header;
     uint64_t data_bytes = 0;
   };
-  SafetensorsWriter(const std::filesystem::path& path, uint64_t header_room, const State& state);
+  SafetensorsWriter(const std::filesystem::path& path, uint64_t header_room, const State& state,
+                    const Metadata& metadata = kOfTorch);
   State state() const { return {header_, data_bytes_}; }
   void sync() { file_.sync(); }
   void put(std::string_view name, const Tensor& t);  // throws Error if the header room is used up

@@ -17,6 +17,7 @@ struct BlockWeights {
   BlockSpec spec;
   std::map<Param, Weight> at;             // matrices [out, in] f32, f16 or bf16; norms f32 [channels]
   std::map<Param, Tensor> bias;           // f32 [out]
+  int index = 0;                          // of the block in its model
   std::map<Param, Factors> factors = {};  // what fold() did to matrices
   const Tensor& tensor(Param p) const { return std::get<Tensor>(at.at(p)); }
   Tensor& tensor(Param p) { return std::get<Tensor>(at.at(p)); }

@@ -22,9 +22,12 @@ int64_t total_rows(const std::vector<Rows>& weights) {
   return rows;
 }
 
-double squared_distance(const Tensor& a, const Tensor& b) {
+// Over the rows that count; all where `counted` is empty.
+double squared_distance(const Tensor& a, const Tensor& b, std::span<const uint8_t> counted) {
+  const auto cols = size_t(a.shape()[1]);
   double sum = 0;
   for (size_t i = 0; i < a.as<float>().size(); ++i) {
+    if (!counted.empty() && !counted[i / cols]) continue;
     const double d = double(a.as<float>()[i]) - double(b.as<float>()[i]);
     sum += d * d;
   }
@@ -157,7 +160,9 @@ class Solver {
                                        const std::vector<size_t>& chosen) const {
     std::vector<double> losses(scales.size(), INFINITY);
     const Tensor reference = module_output(g, block_);
-    for (size_t i : chosen) losses[i] = squared_distance(reference, module_output(g, replaced(g, scales[i])));
+    std::span<const uint8_t> counted;  // rows of gate's sample all count
+    if (g.consumers.front().role == Role::q) counted = calibration_.sample_counted;
+    for (size_t i : chosen) losses[i] = squared_distance(reference, module_output(g, replaced(g, scales[i])), counted);
     return losses;
   }
 
@@ -214,7 +219,11 @@ class Solver {
     const auto [energy, rounding] = before_.at(p);
     // Scaled columns leave outputs, and so their energy, as they were; divided rows do not.
     const double own = w_.factors.at(p).rows.empty() ? energy : gram_loss(host_, zero_rows(w.rows, w.cols), w, gram, s);
-    solution_.layers.push_back({p, relative(loss, own), relative(rounding, energy), clipped, std::move(ranges)});
+    solution_.layers.push_back({.param = p,
+                                .error = relative(loss, own),
+                                .rounding_error = relative(rounding, energy),
+                                .clipped = clipped,
+                                .ranges = std::move(ranges)});
     solution_.matrices[p] = std::move(q);
   }
 
@@ -243,6 +252,7 @@ class Solver {
 class Awq final : public Method {
  public:
   bool needs_calibration() const override { return true; }
+  bool folds() const override { return true; }
   Solution solve(BlockWeights& w, const Block& block, const BlockCalibration& calibration,
                  const SolveContext& context) const override {
     return Solver(w, block, calibration, context).run();

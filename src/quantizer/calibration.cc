@@ -27,20 +27,34 @@ void require_finite(const std::vector<double>& sum_abs, int block, Site site) {
            block, name_of(site.role), c);
 }
 
-// Rows of this chunk that belong to the sample: whole sequences at q, every step-th row elsewhere.
-struct Sampler {
-  int64_t total, wanted, length;
-  bool sequences;
-  std::vector<int64_t> rows(int64_t begin, int64_t end) const {
-    std::vector<int64_t> r;
-    const int64_t unit = sequences ? length : 1, units = total / unit, keep = std::min(wanted, units);
-    for (int64_t i = 0; i < keep; ++i) {
-      const int64_t first = i * units / keep * unit;
-      for (int64_t t = std::max(first, begin); t < std::min(first + unit, end); ++t) r.push_back(t - begin);
-    }
-    return r;
+// Rows of the sample: `wanted` units of consecutive rows (whole sequences, or single rows), evenly spread over those
+// that have a row that counts.
+std::vector<int64_t> sampled(int64_t total, int64_t unit, int64_t wanted, std::span<const uint8_t> counted) {
+  std::vector<int64_t> units, rows;
+  for (int64_t first = 0; first < total; first += unit) {
+    const auto part = counted.empty() ? counted : counted.subspan(size_t(first), size_t(unit));
+    if (part.empty() || std::ranges::count(part, 0) < unit) units.push_back(first);
   }
-};
+  const auto n = int64_t(units.size()), keep = std::min(wanted, n);
+  for (int64_t i = 0; i < keep; ++i)
+    for (int64_t r = 0; r < unit; ++r) rows.push_back(units[size_t(i * n / keep)] + r);
+  return rows;
+}
+
+// Those of [begin, end), from its beginning.
+std::vector<int64_t> within(const std::vector<int64_t>& rows, int64_t begin, int64_t end) {
+  std::vector<int64_t> some;
+  for (int64_t r : rows)
+    if (r >= begin && r < end) some.push_back(r - begin);
+  return some;
+}
+
+std::vector<uint8_t> counted_of(const std::vector<int64_t>& rows, std::span<const uint8_t> counted) {
+  std::vector<uint8_t> some;
+  if (!counted.empty())
+    for (int64_t r : rows) some.push_back(counted[size_t(r)]);
+  return some;
+}
 
 Tensor appended(const Tensor& sample, const Tensor& x, const std::vector<int64_t>& rows) {
   const int64_t have = sample ? sample.shape()[0] : 0, cols = x.shape()[1];
@@ -67,47 +81,53 @@ namespace {
 /// What one block's sites have seen so far.
 class Observer {
  public:
-  Observer(const Host& host, int index, const HiddenStates& hidden, const CalibrationOptions& options,
-           BlockCosts& costs)
-      : host_(host), index_(index), hidden_(hidden), options_(options), costs_(costs) {}
+  Observer(const Host& host, int index, const HiddenStates& hidden, const CalibrationOptions& o, BlockCosts& costs)
+      : host_(host),
+        index_(index),
+        length_(hidden.length),
+        costs_(costs),
+        counted_(o.counted),
+        rows_(sampled(hidden.tokens, 1, hidden.tokens, o.counted)),
+        sequences_(sampled(hidden.tokens, hidden.length, o.sample_sequences, o.counted)),
+        sample_rows_(sampled(hidden.tokens, 1, o.sample_rows, o.counted)) {}
 
   /// The inputs of tokens [begin, ...) at a site.
-  void see(Site site, const Tensor& x, int64_t begin) {
-    const Timed timed(costs_.gram, Gram::operations(x.shape()[0], x.shape()[1]));
+  void see(Site site, const Tensor& all, int64_t begin) {
+    const int64_t end = begin + all.shape()[0];
+    const std::vector<int64_t> here = within(rows_, begin, end);
+    const Timed timed(costs_.gram, Gram::operations(int64_t(here.size()), all.shape()[1]));
     SiteStatistics& s = sites_[site];
     if (!s.gram) {
-      s.gram = Gram(x.shape()[1]);
-      s.sum_abs.assign(size_t(x.shape()[1]), 0);
+      s.gram = Gram(all.shape()[1]);
+      s.sum_abs.assign(size_t(all.shape()[1]), 0);
     }
+    if (site.role == Role::q) s.sample = appended(s.sample, all, within(sequences_, begin, end));
+    if (site.role == Role::gate) s.sample = appended(s.sample, all, within(sample_rows_, begin, end));
+    const Tensor x = int64_t(here.size()) == end - begin ? all : appended({}, all, here);
     s.tokens += x.shape()[0];
     add_abs(host_, x, s.sum_abs);
     require_finite(s.sum_abs, index_, site);
-    s.gram.add(host_, x);
-    sample(site, x, begin, s);
+    if (!here.empty()) s.gram.add(host_, x);
   }
   BlockCalibration finish() {
-    const int64_t rows = sites_.at({Role::q}).sample.shape()[0];
-    return {std::move(sites_), int(rows / hidden_.length), hidden_.length};
+    return {.sites = std::move(sites_),
+            .sample_sequences = int(int64_t(sequences_.size()) / length_),
+            .sequence_tokens = length_,
+            .sample_counted = counted_of(sequences_, counted_)};
   }
 
  private:
-  void sample(Site site, const Tensor& x, int64_t begin, SiteStatistics& s) const {
-    const bool whole = site.role == Role::q;
-    if (!whole && site.role != Role::gate) return;
-    const Sampler sampler{hidden_.tokens, whole ? options_.sample_sequences : options_.sample_rows, hidden_.length,
-                          whole};
-    s.sample = appended(s.sample, x, sampler.rows(begin, begin + x.shape()[0]));
-  }
-
   const Host& host_;
-  int index_;
-  const HiddenStates& hidden_;
-  const CalibrationOptions& options_;
+  int index_, length_;
   BlockCosts& costs_;
+  std::span<const uint8_t> counted_;
+  std::vector<int64_t> rows_, sequences_, sample_rows_;  // that count; of the samples at q and at gate
   std::map<Site, SiteStatistics> sites_;
 };
 
-void forward(Backend& dev, const Block& block, int length, Tensor& x, const Tap& tap) {
+}  // namespace
+
+void run_sequences(Backend& dev, const Block& block, int length, Tensor& x, const Tap& tap) {
   std::vector<std::unique_ptr<KvCache>> caches;
   std::vector<Sequence> batch;
   for (int64_t t = 0; t < x.shape()[0]; t += length) {
@@ -117,7 +137,15 @@ void forward(Backend& dev, const Block& block, int length, Tensor& x, const Tap&
   block_forward(dev, block, batch, 0, x, tap);
 }
 
-}  // namespace
+HiddenStates in_memory(Tensor& x, int length) {
+  return {.tokens = x.shape()[0],
+          .length = length,
+          .read = [&x](int64_t begin, int64_t end) { return x.rows(begin, end).clone(); },
+          .write =
+              [&x](int64_t begin, const Tensor& y) {
+                std::ranges::copy(y.as<float>(), x.rows(begin, begin + y.shape()[0]).as<float>().begin());
+              }};
+}
 
 BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, int index, const HiddenStates& hidden,
                            const CalibrationOptions& options, BlockCosts& costs,
@@ -129,7 +157,8 @@ BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, i
     Tensor x = hidden.read(begin, end);
     {
       const Timed timed(costs.forward, block_operations(block.spec, end - begin), &costs.gram);
-      forward(dev, block, hidden.length, x, [&](Site site, const Tensor& seen) { observer.see(site, seen, begin); });
+      run_sequences(dev, block, hidden.length, x,
+                    [&](Site site, const Tensor& seen) { observer.see(site, seen, begin); });
     }
     if (hidden.write) hidden.write(begin, x);
   }

@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <map>
+#include <span>
 #include <vector>
 
 #include "model/block.h"
@@ -22,11 +23,15 @@ struct SiteStatistics {
 struct BlockCalibration {
   std::map<Site, SiteStatistics> sites;
   int sample_sequences = 0, sequence_tokens = 0;  // of the sample at site q: whole sequences of this length
+  std::vector<uint8_t> sample_counted;            // of its rows, 0 where their output judges nothing; empty: all do
 };
 
 struct CalibrationOptions {
   int sample_sequences = 4;  // whole sequences whose attention output judges q, k, v
   int sample_rows = 1024;    // tokens, evenly spread, whose MLP output judges gate and up
+  /// [sequences * length], 0 for tokens that are seen by attention alone and by no statistic; empty: all count. At
+  /// least one must.
+  std::span<const uint8_t> counted{};
 };
 
 /// The calibration tokens between two blocks, wherever they are kept: f32 [tokens, dim], sequences of `length` tokens.
@@ -36,6 +41,12 @@ struct HiddenStates {
   std::function<Tensor(int64_t begin, int64_t end)> read;     // in memory of its own
   std::function<void(int64_t begin, const Tensor& x)> write;  // what goes into the next block; may be empty
 };
+
+/// x [tokens, dim], whose rows are written over.
+HiddenStates in_memory(Tensor& x, int length);
+
+/// x [sequences * length, dim] becomes the block's output.
+void run_sequences(Backend& dev, const Block& block, int length, Tensor& x, const Tap& tap = {});
 
 /// Tokens that run through a block at once: whole sequences, at least 512 tokens. It does not depend on how much memory
 /// there is, because sums of products do on it.

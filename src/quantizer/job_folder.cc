@@ -6,9 +6,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "base/sha256.h"
 #include "io/file.h"
 #include "io/json.h"
-#include "io/sha256.h"
 
 namespace awq {
 namespace {
@@ -16,7 +16,8 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-constexpr std::string_view kState = "state.json", kCalibration = "calibration.json", kJob = "job.json";
+constexpr std::string_view kState = "state.json", kCalibration = "calibration.json", kChoice = "kept.json",
+                           kJob = "job.json";
 
 fs::path without_slash(const fs::path& path) {
   const fs::path normal = path.lexically_normal();
@@ -37,7 +38,7 @@ bool is_present(const fs::path& path) {
 /// Two outputs of one name in different places may share a scratch folder.
 fs::path scratch_in(const fs::path& scratch, const fs::path& output) {
   const std::string full = fs::absolute(output).lexically_normal().string();
-  return scratch / fmt::format("{}.awq-{}", output.filename().string(), sha256_hex(full).substr(0, 8));
+  return scratch / fmt::format("{}.awq-{}", output.filename().string(), sha256_of(full).substr(0, 8));
 }
 
 void remove_tree(const fs::path& path) {
@@ -58,6 +59,7 @@ JobFolder::JobFolder(const fs::path& output, const fs::path& scratch, JobStart s
     fail("write", "{}: exists already; remove it or choose another output", output_.string());
   make();
   lock_.emplace(path("lock"), folder_.string());
+  remove_tree(finished_folder());
   if (start == JobStart::fresh && worth_resuming())
     fail("quantize",
          "{}: an unfinished job is there. Go on with it by --resume, or throw it away and begin anew by --restart",
@@ -87,7 +89,9 @@ void JobFolder::clear() {
   if (own_scratch_) remove_tree(scratch_);
 }
 
-bool JobFolder::worth_resuming() const { return is_present(path(kState)) || is_present(path(kCalibration)); }
+bool JobFolder::worth_resuming() const {
+  return is_present(path(kState)) || is_present(path(kCalibration)) || is_present(path(kChoice));
+}
 
 bool JobFolder::output_stands() const {
   return is_present(output_) && is_present(path(kState)) && !is_present(path("output"));
@@ -115,11 +119,17 @@ std::optional<nlohmann::json> JobFolder::read(std::string_view name) const {
 
 void JobFolder::save(std::string_view name, const nlohmann::json& value) { replace_file(path(name), value.dump()); }
 
+// Gone at once under its name: a process that is killed here has finished its job.
 void JobFolder::remove() {
   if (own_scratch_) remove_tree(scratch_);
-  for (std::string_view name : {"output", "hidden-0", "hidden-1"}) remove_tree(path(name));
-  remove_tree(path(kState));
-  remove_tree(folder_);
+  std::error_code error;
+  fs::rename(folder_, finished_folder(), error);
+  remove_tree(error ? folder_ : finished_folder());
+}
+
+fs::path JobFolder::finished_folder() const {
+  fs::path folder = folder_;
+  return folder += "-done";
 }
 
 }  // namespace awq

@@ -18,6 +18,8 @@ using Fingerprint = std::vector<std::pair<std::string, std::string>>;
 ///   lock              of the process at work
 ///   job.json          the fingerprint
 ///   calibration.json  token ids, where they were expensive to get
+///   kept.json         layers that stay in 16 bits, where they were measured
+///   search            the search so far, where it is to be saved
 ///   blocks.jsonl      what is known of each finished block
 ///   state.json        what is done; replaced at once after each block, when all that it counts on is on the disk
 ///   hidden-0, -1      activations, unless --scratch puts them elsewhere
@@ -30,7 +32,8 @@ class JobFolder {
   /// Throws Error if the output exists, another process is at work on it, or an unfinished job is there and `start` is
   /// fresh. `restart` throws away what is there; `resume` goes on with it, or begins where there is nothing.
   JobFolder(const std::filesystem::path& output, const std::filesystem::path& scratch, JobStart start);
-  /// Leaves nothing where nothing would be lost with it: no block is done and no calibration was kept.
+  /// Leaves nothing where nothing would be lost with it: no block is done, no calibration and no choice of layers was
+  /// kept.
   ~JobFolder();
   JobFolder(const JobFolder&) = delete;
   JobFolder& operator=(const JobFolder&) = delete;
@@ -52,6 +55,7 @@ class JobFolder {
  private:
   void make();
   void clear();
+  std::filesystem::path finished_folder() const;  // until all of it is deleted
 
   std::filesystem::path output_, folder_, scratch_;
   bool own_scratch_;

@@ -65,7 +65,7 @@ class BlockMemory {
     return gram + rounded_bytes(weights_, job_.spec) + widest_ * job_.spec.group_size * kFloat + at_work();
   }
   int64_t check() const {
-    if (!job_.calibrated) return 0;
+    if (!job_.folds) return 0;
     return stored_ + weights_ * kFloat + rounded_bytes(weights_, job_.spec) + activations(job_.length) +
            2 * int64_t(job_.length) * b_.dim * kFloat;
   }
@@ -104,15 +104,27 @@ int64_t outer_bytes(const JobShape& job) {
   return job.head ? std::max(weights * 2, rounded_bytes(weights, *job.head) + weights) : weights * 2;
 }
 
+int64_t whole_model(const JobShape& job) {
+  const Pieces table = job.source.pieces(-1, {Role::embed});  // rows that tokens have, in the end most of them
+  const int64_t embedding = table.shape.elements() * int64_t(size_of(std::get<DType>(table.type)));
+  return loaded_bytes(job.dev, job.source) + embedding;
+}
+
 int64_t text_bytes(const JobShape& job) {
   if (!job.own_text) return 0;
   const ModelSpec& m = job.source.spec();
   const int64_t batch = std::min(job.sequences, job.text_batch);
   int64_t caches = 0;
   for (const BlockSpec& b : m.blocks) caches += batch * (job.length + 255) / 256 * 256 * 2 * b.attention.kv_rows() * 2;
-  const Pieces table = job.source.pieces(-1, {Role::embed});  // rows that tokens have, in the end most of them
-  const int64_t embedding = table.shape.elements() * int64_t(size_of(std::get<DType>(table.type)));
-  return loaded_bytes(job.dev, job.source) + embedding + caches + batch * m.vocab * kFloat;
+  return whole_model(job) + caches + batch * m.vocab * kFloat;
+}
+
+/// Beside what a block takes: the model, activations of the calibration, and logits of what is measured on, of which
+/// there are 4 x 128 tokens.
+int64_t kept_bytes(const JobShape& job) {
+  const ModelSpec& m = job.source.spec();
+  const int64_t tokens = int64_t(job.sequences) * job.length, measured = 512;
+  return whole_model(job) + tokens * m.dim * kFloat + measured * (2 * m.vocab + 4 * m.dim) * kFloat;
 }
 
 }  // namespace
@@ -120,7 +132,9 @@ int64_t text_bytes(const JobShape& job) {
 // What the allocator keeps of pieces below the size that it maps, with a threshold of 1 MB: 10 MB were seen.
 constexpr int64_t kKept = 16 << 20;
 
-int64_t JobMemory::peak() const { return base + kKept + std::max({text, outer, load, forward, search, clip, check}); }
+int64_t JobMemory::peak() const {
+  return base + kKept + std::max({text, kept, outer, load, forward, search, clip, check});
+}
 
 JobMemory memory_of(const JobShape& job) {
   JobMemory need;
@@ -135,6 +149,7 @@ JobMemory memory_of(const JobShape& job) {
   need.search = most(&BlockMemory::search);
   need.clip = most(&BlockMemory::clip);
   need.check = most(&BlockMemory::check);
+  if (job.keeps) need.kept = kept_bytes(job) + std::max({need.forward, need.search, need.clip, need.check});
   return need;
 }
 

@@ -15,8 +15,9 @@ namespace awq {
 struct LayerResult {
   Param param;
   double error = 0, rounding_error = 0;
+  bool kept = false;          // stored in 16 bits after all
   double clipped = 0;         // share of groups whose range was cut
-  std::vector<Range> ranges;  // [rows * groups] in row order; empty where none was cut
+  std::vector<Range> ranges;  // [rows * groups] of the scaled weights, in row order; empty where none was cut
 };
 
 /// What a method decided for one scale group, by the loss that the group is judged on.
@@ -49,6 +50,7 @@ class Method {
  public:
   virtual ~Method() = default;
   virtual bool needs_calibration() const = 0;
+  virtual bool folds() const = 0;  // calls fold(), so that the float block is to be checked
   /// `block` is `w` on the device, before any change; empty where no calibration is needed.
   virtual Solution solve(BlockWeights& w, const Block& block, const BlockCalibration& calibration,
                          const SolveContext& context) const = 0;

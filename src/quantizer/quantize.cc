@@ -5,6 +5,7 @@
 #include <future>
 #include <mutex>
 #include <queue>
+#include <random>
 #include <thread>
 
 #include "formats/load.h"
@@ -36,6 +37,33 @@ double relative_change(const Tensor& before, const Tensor& after) {
   return energy > 0 ? std::sqrt(change / energy) : std::sqrt(change);
 }
 
+// For a fold of scales that were not searched here: a sequence that any norm and every channel sees.
+Tensor noise(int dim) {
+  std::mt19937 random(1);
+  Tensor x = Tensor::empty({32, dim}, DType::f32);
+  for (float& v : x.as<float>()) v = float(int64_t(random())) / 0x1p31f - 1;
+  return x;
+}
+
+Piece narrowed(Piece band, const std::string& name) {
+  const Tensor half = std::get<Tensor>(band.weight).to(DType::f16);
+  for (uint16_t bits : half.bits16())
+    if ((bits & 0x7c00) == 0x7c00)
+      fail("quantize",
+           "{}: a weight does not fit into F16, in which it would be kept; where --keep or --budget chose it, leave it "
+           "out of what is kept",
+           name);
+  band.weight = half;
+  return band;
+}
+
+/// Of a matrix in f32.
+Pieces in_f16(Pieces w, const std::string& name) {
+  w.type = DType::f16;
+  w.read = [read = w.read, name](int64_t i) { return narrowed(read(i), name); };
+  return w;
+}
+
 /// One block up to its solution.
 class BlockJob {
  public:
@@ -48,16 +76,17 @@ class BlockJob {
 
   /// `ready` is called before the hidden states of the block before the last are written over.
   void run(const std::function<void()>& ready) {
-    Tensor input;
     BlockCalibration calibration;
     ready();
-    Tensor output;
-    if (f_.hidden) {
-      input = f_.hidden->input(index_).read(0, f_.hidden->length());
+    Tensor input, output;
+    if (f_.method.folds()) {
+      input = f_.hidden ? f_.hidden->input(index_).read(0, f_.hidden->length()) : noise(w_.spec.dim);
       output = wide_output(input);
+    }
+    if (f_.hidden) {
       block_ = uploaded();
       calibration = observed();
-      result_.tokens = f_.hidden->tokens();
+      result_.tokens = calibration.sites.begin()->second.tokens;
     }
     report("search");
     const auto go_on = [&] { report("search"); };
@@ -65,6 +94,8 @@ class BlockJob {
     calibration = {};
     block_ = {};  // never in memory beside the folded one
     if (input) check_fold(input, output);
+    for (LayerResult& l : result_.solution.layers)
+      if (f_.kept.contains({index_, l.param})) keep(l);
     for (const auto& [p, q] : result_.solution.matrices) w_.at.erase(p);  // the next block is loaded meanwhile
   }
 
@@ -113,6 +144,14 @@ class BlockJob {
            index_, result_.fold_error, kFoldTolerance);
   }
 
+  void keep(LayerResult& l) {
+    l.kept = true;
+    result_.solution.matrices.erase(l.param);
+    const Tensor half =
+        whole(in_f16(w_.pieces(l.param, true), parameter_name(f_.source.spec(), index_, l.param)), f_.host.pool);
+    w_.at[l.param] = half;
+  }
+
   void put(Param p) {
     const auto q = result_.solution.matrices.find(p);
     f_.sink.put(index_, p, q != result_.solution.matrices.end() ? Weight(q->second) : w_.at.at(p));
@@ -129,16 +168,9 @@ class BlockJob {
 
 // 32-bit tables are stored in 16 bits: f16 keeps 11 significant bits, which is what every engine computes with.
 Tensor stored(const QuantizeFlow& f, Role role) {
-  Pieces table = f.source.pieces(-1, {role});
-  if (std::get<DType>(table.type) == DType::f32) {
-    table.type = DType::f16;
-    table.read = [read = table.read](int64_t i) {
-      Piece band = read(i);
-      band.weight = std::get<Tensor>(band.weight).to(DType::f16);
-      return band;
-    };
-  }
-  return whole(table, f.host.pool);
+  const Pieces table = f.source.pieces(-1, {role});
+  const bool wide = std::get<DType>(table.type) == DType::f32;
+  return whole(wide ? in_f16(table, parameter_name(f.source.spec(), -1, {role})) : table, f.host.pool);
 }
 
 void put_outer(const QuantizeFlow& f) {
@@ -225,9 +257,10 @@ bool group_fits(const ModelSpec& spec, int group) {
 }
 
 double BlockResult::mean_error() const {
-  double sum = 0;
-  for (const LayerResult& l : solution.layers) sum += l.error;
-  return solution.layers.empty() ? 0 : sum / double(solution.layers.size());
+  double sum = 0, layers = 0;
+  for (const LayerResult& l : solution.layers)
+    if (!l.kept) sum += l.error, ++layers;
+  return layers > 0 ? sum / layers : 0;
 }
 
 // The table is read once, band by band: it may be larger than a block.

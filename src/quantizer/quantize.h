@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <optional>
+#include <set>
 
 #include "formats/format.h"
 #include "quantizer/hidden_files.h"
@@ -15,7 +16,7 @@ struct BlockResult {
   double fold_error = 0;  // relative change of the float block's output by folding
   int64_t tokens = 0;     // seen by each layer
   BlockCosts costs;
-  double mean_error() const;  // of its layers
+  double mean_error() const;  // of its quantized layers
 };
 
 struct QuantizeProgress {
@@ -41,6 +42,7 @@ struct QuantizeFlow {
   /// A block has been put into the sink. Called on another thread, while the next block is loaded; the next block's
   /// result never comes before this one's call has returned.
   std::function<void(const BlockResult&)> finished;
+  std::set<std::pair<int, Param>> kept{};  // matrices that are stored in 16 bits
 };
 
 /// The straight line from a float checkpoint to a 4-bit one: the embedding, if `first` is 0; per block load, calibrate,

@@ -173,6 +173,22 @@ std::vector<double> gram_losses(const Host& host, std::span<const Rows> weights,
   return losses;
 }
 
+double weight_error(const Host& host, const Rows& w, const QMatrix& rounded) {
+  std::vector<double> error(size_t((w.rows + kBand - 1) / kBand)), energy(error.size());
+  host.pool.each(int64_t(error.size()), [&](int64_t i) {
+    const int64_t first = i * kBand, m = std::min(kBand, w.rows - first);
+    std::vector<float> a(size_t(m * w.cols)), b(a.size());
+    w.read(first, m, a.data());
+    dequantize(rounded, first, m, b.data());
+    for (size_t k = 0; k < a.size(); ++k) {
+      error[size_t(i)] += double(b[k] - a[k]) * double(b[k] - a[k]);
+      energy[size_t(i)] += double(a[k]) * double(a[k]);
+    }
+  });
+  const double all = std::accumulate(energy.begin(), energy.end(), 0.0);
+  return all > 0 ? std::accumulate(error.begin(), error.end(), 0.0) / all : 0;
+}
+
 double gram_energy(const Host& host, const Rows& w, const Gram& gram) {
   return gram_loss(host, zero_rows(w.rows, w.cols), w, gram);
 }

@@ -36,8 +36,13 @@ double gram_energy(const Host& host, const Rows& w, const Gram& gram);
 /// layer whose inputs are divided by them, while `gram` is of the inputs before.
 double gram_loss(const Host& host, const Rows& w, const Rows& rounded, const Gram& gram,
                  std::span<const float> divisors = {});
+/// Relative squared error of the weights themselves.
+double weight_error(const Host& host, const Rows& w, const QMatrix& rounded);
 /// Of one value of the loss: a product is one, its addition another.
 inline double form_operations(const Rows& w) { return double(w.rows) * double(w.cols) * double(w.cols); }
+
+/// Relative squared error of the weights themselves.
+double weight_error(const Tensor& w, const Tensor& rounded);
 
 /// What to try for a group's range: `both` bounds of |w|, 1.00, 0.95 ... of the largest; from the best of these, each
 /// end by itself at 0.95 ... 0.95 - 0.05 * `each` of where the weights end.

@@ -33,25 +33,13 @@ size_t spaces_behind(std::string_view text, size_t pos) {
 
 }  // namespace
 
-int32_t AddedTokenMatcher::child(int32_t node, unsigned char byte) const {
-  const auto it = edges_.find(uint64_t(uint32_t(node)) * 256 + byte);
-  return it == edges_.end() ? -1 : it->second;
-}
-
 void AddedTokenMatcher::add(const AddedToken& token) {
   const std::string& pattern = token.pattern;
   if (pattern.empty()) return;
   if (pattern.size() > longest)
     fail("tokenizer", "added token {} has {} bytes; at most {} are read", token.id, pattern.size(), longest);
-  int32_t node = 0;
-  for (const char b : pattern) {
-    const auto fresh = static_cast<int32_t>(token_of_.size());
-    const auto [edge, inserted] = edges_.emplace(uint64_t(uint32_t(node)) * 256 + static_cast<unsigned char>(b), fresh);
-    if (inserted) token_of_.push_back(-1);
-    node = edge->second;
-  }
   starts_[static_cast<unsigned char>(pattern[0])] = true;
-  token_of_[size_t(node)] = static_cast<int32_t>(tokens_.size());
+  trie_.add(pattern, static_cast<int32_t>(tokens_.size()));
   tokens_.push_back(token);
 }
 
@@ -59,10 +47,10 @@ bool AddedTokenMatcher::match_at(std::string_view text, size_t pos, Match& match
   bool found = false;
   int32_t node = 0;
   while (pos < text.size()) {
-    node = child(node, static_cast<unsigned char>(text[pos]));
+    node = trie_.child(node, text[pos]);
     if (node < 0) break;
     ++pos;
-    const int32_t token = token_of_[size_t(node)];
+    const int32_t token = trie_.value(node);
     if (token < 0) continue;
     match = {pos, &tokens_[size_t(token)]};
     found = true;

@@ -3,8 +3,9 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
+
+#include "text/trie.h"
 
 namespace awq {
 
@@ -36,17 +37,15 @@ class AddedTokenMatcher {
   /// The text cut into spans, none of them empty unless the text is. Special tokens count only with `parse_special`.
   std::vector<Span> split(std::string_view text, bool parse_special) const;
 
- private:
   struct Match {
     size_t end;
     const AddedToken* token;
   };
-  int32_t child(int32_t node, unsigned char byte) const;
+  /// The longest token at text[pos], whatever stands around it.
   bool match_at(std::string_view text, size_t pos, Match& match) const;
 
-  // A trie of bytes. Node 0 is the root.
-  std::unordered_map<uint64_t, int32_t> edges_;  // node * 256 + byte -> node
-  std::vector<int32_t> token_of_{-1};            // by node; index into tokens_
+ private:
+  Trie trie_;  // of indices into tokens_
   std::vector<AddedToken> tokens_;
   std::array<bool, 256> starts_{};  // first bytes of tokens
 };

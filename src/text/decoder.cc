@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "text/byte_alphabet.h"
+#include "text/byte_token.h"
 #include "text/json_fields.h"
 #include "text/pattern.h"
 #include "text/pre_tokenizer.h"
@@ -58,16 +59,8 @@ class ByteFallback final : public WholeToken {
   }
 
  private:
-  static std::optional<char> byte_of(std::string_view token) {
-    constexpr std::string_view digits = "0123456789ABCDEFabcdef";
-    if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return std::nullopt;
-    const std::string hex(token.substr(3, 2));
-    if (hex.find_first_not_of(digits) != std::string::npos) return std::nullopt;
-    return static_cast<char>(std::stoi(hex, nullptr, 16));
-  }
-
   void token(std::string_view text) override {
-    if (const auto byte = byte_of(text)) {
+    if (const auto byte = byte_of_token(text)) {
       run_.push_back(*byte);
       return;
     }
@@ -191,6 +184,65 @@ class Metaspace final : public WholeToken {
   bool drop_;  // the next token is the first, and its replacements stand for no space
 };
 
+/// BERT's: a token that does not continue a word stands behind a blank; with `cleanup` blanks before punctuation and
+/// in front of English contractions go.
+class WordPieceDecoder final : public WholeToken {
+ public:
+  WordPieceDecoder(std::string prefix, bool cleanup) : prefix_(std::move(prefix)), cleanup_(cleanup) {}
+
+ private:
+  void token(std::string_view text) override {
+    std::string out(text);
+    if (!first_ && text.starts_with(prefix_))
+      out.erase(0, prefix_.size());
+    else if (!first_)
+      out.insert(0, " ");
+    first_ = false;
+    emit(cleanup_ ? cleaned(std::move(out)) : out);
+  }
+
+  static std::string cleaned(std::string text) {
+    constexpr std::pair<std::string_view, std::string_view> rules[] = {
+        {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
+        {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+    for (const auto& [from, to] : rules)
+      for (size_t at = text.find(from); at != text.npos; at = text.find(from, at + to.size()))
+        text.replace(at, from.size(), to);
+    return text;
+  }
+
+  std::string prefix_;
+  bool cleanup_, first_ = true;
+};
+
+/// The end of a word becomes a blank, and nothing behind the last token.
+class BpeDecoder final : public WholeToken {
+ public:
+  explicit BpeDecoder(std::string suffix) : suffix_(std::move(suffix)) {}
+  void finish() override {
+    if (held_) emit(without_suffix(*held_, ""));
+    next().finish();
+  }
+
+ private:
+  void token(std::string_view text) override {
+    if (held_) emit(without_suffix(*held_, " "));
+    held_ = text;
+  }
+  std::string without_suffix(const std::string& text, std::string_view with) const {
+    std::string out;
+    size_t done = 0;
+    for (size_t at = text.find(suffix_); at != text.npos; at = text.find(suffix_, done)) {
+      out.append(text, done, at - done).append(with);
+      done = at + suffix_.size();
+    }
+    return out.append(text, done);
+  }
+
+  std::string suffix_;
+  std::optional<std::string> held_;  // the last token so far
+};
+
 class JoinBySpaces final : public WholeToken {
  private:
   void token(std::string_view text) override {
@@ -230,6 +282,15 @@ void append_decoder(const nlohmann::json& spec, std::vector<DecoderFactory>& ste
     const bool drop = prepend_scheme(spec) != PrependScheme::never;
     steps.emplace_back(
         [replacement = metaspace_replacement(spec), drop] { return std::make_unique<Metaspace>(replacement, drop); });
+  } else if (type == "WordPiece") {
+    steps.emplace_back([prefix = fields::text(spec, "decoder WordPiece", "prefix"),
+                        cleanup = fields::flag(spec, "decoder WordPiece", "cleanup", true)] {
+      return std::make_unique<WordPieceDecoder>(prefix, cleanup);
+    });
+  } else if (type == "BPEDecoder") {
+    std::string suffix = fields::text(spec, "decoder BPEDecoder", "suffix");
+    if (suffix.empty()) fields::bad("decoder BPEDecoder", "suffix", "a string that is not empty");
+    steps.emplace_back([suffix] { return std::make_unique<BpeDecoder>(suffix); });
   } else {
     fail("tokenizer", "tokenizer.json: the decoder {} is not implemented{}", type,
          type == "Sequence" ? " inside a Sequence" : "");

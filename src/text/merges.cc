@@ -14,7 +14,20 @@ size_t Merges::slot_of(int32_t left, int32_t right) const {
   return at;
 }
 
-void Merges::set(int32_t left, int32_t right, Merge merge) { slots_[slot_of(left, right)] = {left, right, merge}; }
+void Merges::grow() {
+  std::vector<Slot> old(2 * slots_.size());
+  old.swap(slots_);
+  --shift_;
+  for (const Slot& s : old)
+    if (s.left >= 0) slots_[slot_of(s.left, s.right)] = s;
+}
+
+void Merges::set(int32_t left, int32_t right, Merge merge) {
+  if (2 * (count_ + 1) > slots_.size()) grow();
+  Slot& slot = slots_[slot_of(left, right)];
+  count_ += slot.left < 0 ? 1 : 0;
+  slot = {left, right, merge};
+}
 
 const Merge* Merges::find(int32_t left, int32_t right) const {
   const Slot& slot = slots_[slot_of(left, right)];

@@ -10,7 +10,7 @@ struct Merge {
   int32_t rank, id;
 };
 
-/// A hash table from pairs of token ids, neither negative, to merges.
+/// A hash table from pairs of token ids, neither negative, to merges. Grows as needed.
 class Merges {
  public:
   explicit Merges(size_t entries = 0);
@@ -25,9 +25,11 @@ class Merges {
     Merge merge{};
   };
   size_t slot_of(int32_t left, int32_t right) const;
+  void grow();
 
   int shift_;
-  std::vector<Slot> slots_;  // a power of two, more than `entries`
+  size_t count_ = 0;
+  std::vector<Slot> slots_;  // a power of two, at most half of them taken
 };
 
 }  // namespace awq

@@ -18,29 +18,24 @@ std::variant<std::string, Regex> read(const nlohmann::json& spec, std::string_vi
   return text;
 }
 
-std::vector<Regex::Range> find_string(std::string_view text, std::string_view what) {
-  std::vector<Regex::Range> matches;
-  for (size_t at = text.find(what); at != std::string_view::npos; at = text.find(what, at + what.size()))
-    matches.emplace_back(at, at + what.size());
-  return matches;
-}
-
 }  // namespace
 
 Pattern::Pattern(const nlohmann::json& spec, std::string_view component) : what_(read(spec, component)) {}
 
-std::vector<Regex::Range> Pattern::find_all(std::string_view text) const {
-  if (const auto* s = std::get_if<std::string>(&what_)) return find_string(text, *s);
-  return std::get<Regex>(what_).find_all(text);
+void Pattern::for_each(std::string_view text, FunctionRef<void(Regex::Range)> match) const {
+  const auto* s = std::get_if<std::string>(&what_);
+  if (!s) return std::get<Regex>(what_).for_each(text, match);
+  for (size_t at = text.find(*s); at != std::string_view::npos; at = text.find(*s, at + s->size()))
+    match({at, at + s->size()});
 }
 
 std::string Pattern::replace_all(std::string_view text, std::string_view with) const {
   std::string out;
   size_t done = 0;
-  for (const Regex::Range& m : find_all(text)) {
+  for_each(text, [&](Regex::Range m) {
     out.append(text.substr(done, m.first - done)).append(with);
     done = m.second;
-  }
+  });
   return out.append(text.substr(done));
 }
 

@@ -3,7 +3,6 @@
 #include <string>
 #include <string_view>
 #include <variant>
-#include <vector>
 
 #include "text/regex.h"
 
@@ -14,7 +13,7 @@ class Pattern {
  public:
   /// Reads "pattern" of `spec`; `component` is for the error.
   Pattern(const nlohmann::json& spec, std::string_view component);
-  std::vector<Regex::Range> find_all(std::string_view text) const;
+  void for_each(std::string_view text, FunctionRef<void(Regex::Range)> match) const;
   std::string replace_all(std::string_view text, std::string_view with) const;
 
  private:

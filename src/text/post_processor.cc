@@ -40,13 +40,27 @@ PostProcessor around_one_text(const nlohmann::json& spec) {
   return p;
 }
 
+/// BERT's and RoBERTa's: "cls" before the text and "sep" behind it, each ["token", id].
+PostProcessor class_and_separator(const nlohmann::json& spec, const std::string& type) {
+  const std::string component = "post_processor " + type;
+  const auto ids = [&](std::string_view key) -> std::vector<int32_t> {
+    const nlohmann::json& token = fields::array(spec, component, key);
+    if (token.size() != 2) fields::bad(component, key, "a token and its id");
+    return {fields::index(token[1], component, key, Vocabulary::limit)};
+  };
+  return {ids("cls"), ids("sep")};
+}
+
+PostProcessor one(const nlohmann::json& spec, const std::string& type) {
+  if (type == "ByteLevel") return {};  // moves offsets only
+  if (type == "TemplateProcessing") return around_one_text(spec);
+  if (type == "BertProcessing" || type == "RobertaProcessing") return class_and_separator(spec, type);
+  fail("tokenizer", "tokenizer.json: the post_processor {} is not implemented{}", type,
+       type == "Sequence" ? " inside a Sequence" : "");
+}
+
 void append(const nlohmann::json& spec, PostProcessor& all) {
-  const std::string type = fields::type(spec, "post_processor");
-  if (type == "ByteLevel") return;  // moves offsets only
-  if (type != "TemplateProcessing")
-    fail("tokenizer", "tokenizer.json: the post_processor {} is not implemented{}", type,
-         type == "Sequence" ? " inside a Sequence" : "");
-  const PostProcessor p = around_one_text(spec);
+  const PostProcessor p = one(spec, fields::type(spec, "post_processor"));
   all.before.insert(all.before.begin(), p.before.begin(), p.before.end());
   all.after.insert(all.after.end(), p.after.begin(), p.after.end());
 }

@@ -1,10 +1,13 @@
 #include "text/pre_tokenizer.h"
 
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "text/byte_alphabet.h"
 #include "text/json_fields.h"
 #include "text/pattern.h"
+#include "text/unicode.h"
 #include "text/utf8.h"
 
 namespace awq {
@@ -15,78 +18,89 @@ namespace fields = json_fields;
 /// What becomes of the matches of a Split, as the format names it.
 enum class Behavior { removed, isolated, merged_with_previous, merged_with_next, contiguous };
 
-Behavior behavior_of(const nlohmann::json& spec) {
-  const std::string name = fields::text(spec, "pre_tokenizer Split", "behavior");
+Behavior behavior_of(const nlohmann::json& spec, std::string_view component) {
+  const std::string name = fields::text(spec, component, "behavior");
   if (name == "Removed") return Behavior::removed;
   if (name == "Isolated") return Behavior::isolated;
   if (name == "MergedWithPrevious") return Behavior::merged_with_previous;
   if (name == "MergedWithNext") return Behavior::merged_with_next;
   if (name == "Contiguous") return Behavior::contiguous;
-  fail("tokenizer", "tokenizer.json: pre_tokenizer Split: the behavior {} is not implemented", name);
+  fail("tokenizer", "tokenizer.json: {}: the behavior {} is not implemented", component, name);
 }
 
-struct Segment {
-  size_t begin, end;
-  bool match;
-};
-
-/// Matches and the text between them. With `invert` they change roles.
-std::vector<Segment> segments_of(size_t size, const std::vector<Regex::Range>& matches, bool invert) {
-  std::vector<Segment> out;
-  out.reserve(2 * matches.size() + 1);
-  size_t done = 0;
-  for (const Regex::Range& m : matches) {
-    if (done < m.first) out.push_back({done, m.first, invert});
-    out.push_back({m.first, m.second, !invert});
-    done = m.second;
-  }
-  if (done < size) out.push_back({done, size, invert});
-  return out;
-}
-
-/// Whether segment i goes into the same piece as segment i - 1. Of two matches in a row the second stands alone when
-/// matches merge with the previous, the first when they merge with the next.
-bool joins(const std::vector<Segment>& s, size_t i, Behavior behavior) {
-  switch (behavior) {
-    case Behavior::contiguous:
-      return s[i].match == s[i - 1].match;
-    case Behavior::merged_with_previous:
-      return s[i].match && !s[i - 1].match;
-    case Behavior::merged_with_next:
-      return s[i - 1].match && !s[i].match;
-    default:
-      return false;
-  }
-}
-
-void cut(const Piece& piece, const std::vector<Segment>& segments, Behavior behavior, std::vector<Piece>& out) {
-  for (size_t i = 0; i < segments.size();) {
-    size_t next = i + 1;
-    while (next < segments.size() && joins(segments, next, behavior)) ++next;
-    const size_t begin = segments[i].begin, end = segments[next - 1].end;
-    const bool removed = behavior == Behavior::removed && segments[i].match;
-    if (!removed && begin < end) out.push_back({piece.text.substr(begin, end - begin), piece.first && begin == 0});
-    i = next;
-  }
-}
-
-class NoPreTokenizer final : public PreTokenizer {
+/// Takes the matches in a text from left to right and hands on the pieces that they and the text between them make.
+class Cutter {
  public:
-  std::vector<Piece> apply(const std::vector<Piece>& pieces, Arena&) const override { return pieces; }
+  Cutter(const Piece& piece, Behavior behavior, PieceSink sink, bool invert = false)
+      : piece_(piece), behavior_(behavior), sink_(sink), invert_(invert) {}
+
+  void match(Regex::Range m) {
+    if (done_ < m.first) segment({done_, m.first, invert_});
+    segment({m.first, m.second, !invert_});
+    done_ = m.second;
+  }
+  void finish() {
+    if (done_ < piece_.text.size()) segment({done_, piece_.text.size(), invert_});
+    flush();
+  }
+
+ private:
+  struct Segment {
+    size_t begin = 0, end = 0;
+    bool match = false;
+  };
+
+  void segment(const Segment& s) {
+    if (any_ && joins(s)) {
+      last_ = s;
+      return;
+    }
+    flush();
+    begin_ = s.begin;
+    last_ = s;
+    any_ = true;
+  }
+
+  /// Whether a segment goes into the same piece as the one before. Of two matches in a row the second stands alone when
+  /// matches merge with the previous, the first when they merge with the next.
+  bool joins(const Segment& s) const {
+    switch (behavior_) {
+      case Behavior::contiguous:
+        return s.match == last_.match;
+      case Behavior::merged_with_previous:
+        return s.match && !last_.match;
+      case Behavior::merged_with_next:
+        return last_.match && !s.match;
+      default:
+        return false;
+    }
+  }
+
+  void flush() {
+    const bool removed = behavior_ == Behavior::removed && last_.match;
+    if (any_ && !removed && begin_ < last_.end)
+      sink_({piece_.text.substr(begin_, last_.end - begin_), piece_.first && begin_ == 0});
+  }
+
+  const Piece& piece_;
+  Behavior behavior_;
+  PieceSink sink_;
+  bool invert_, any_ = false;
+  size_t done_ = 0, begin_ = 0;  // of the matches; of the piece that is being joined
+  Segment last_;                 // of that piece
 };
 
 class Split final : public PreTokenizer {
  public:
   explicit Split(const nlohmann::json& spec)
       : pattern_(spec, "pre_tokenizer Split"),
-        behavior_(behavior_of(spec)),
+        behavior_(behavior_of(spec, "pre_tokenizer Split")),
         invert_(fields::flag(spec, "pre_tokenizer Split", "invert", false)) {}
 
-  std::vector<Piece> apply(const std::vector<Piece>& pieces, Arena&) const override {
-    std::vector<Piece> out;
-    for (const Piece& p : pieces)
-      cut(p, segments_of(p.text.size(), pattern_.find_all(p.text), invert_), behavior_, out);
-    return out;
+  void apply(const Piece& piece, Arena&, PieceSink sink) const override {
+    Cutter cutter(piece, behavior_, sink, invert_);
+    pattern_.for_each(piece.text, [&](Regex::Range m) { cutter.match(m); });
+    cutter.finish();
   }
 
  private:
@@ -102,10 +116,10 @@ class Digits final : public PreTokenizer {
         behavior_(fields::flag(spec, "pre_tokenizer Digits", "individual_digits", false) ? Behavior::isolated
                                                                                          : Behavior::contiguous) {}
 
-  std::vector<Piece> apply(const std::vector<Piece>& pieces, Arena&) const override {
-    std::vector<Piece> out;
-    for (const Piece& p : pieces) cut(p, segments_of(p.text.size(), digit_.find_all(p.text), false), behavior_, out);
-    return out;
+  void apply(const Piece& piece, Arena&, PieceSink sink) const override {
+    Cutter cutter(piece, behavior_, sink);
+    digit_.for_each(piece.text, [&](Regex::Range m) { cutter.match(m); });
+    cutter.finish();
   }
 
  private:
@@ -113,7 +127,48 @@ class Digits final : public PreTokenizer {
   Behavior behavior_;
 };
 
-/// GPT-2's pre-tokenizer: cuts into words and writes each byte as a character of the byte alphabet.
+/// Cuts at characters of a kind.
+class CharacterSplit final : public PreTokenizer {
+ public:
+  using Kind = std::function<bool(char32_t)>;
+  CharacterSplit(Kind kind, Behavior behavior) : kind_(std::move(kind)), behavior_(behavior) {}
+
+  void apply(const Piece& piece, Arena&, PieceSink sink) const override {
+    Cutter cutter(piece, behavior_, sink);
+    for (size_t pos = 0; pos < piece.text.size();) {
+      const size_t begin = pos;
+      if (kind_(utf8::next(piece.text, pos))) cutter.match({begin, pos});
+    }
+    cutter.finish();
+  }
+
+ private:
+  Kind kind_;
+  Behavior behavior_;
+};
+
+/// Runs of word characters and runs of others are pieces; white space is dropped.
+class Whitespace final : public PreTokenizer {
+ public:
+  void apply(const Piece& piece, Arena&, PieceSink sink) const override {
+    const std::string_view text = piece.text;
+    for (size_t begin = 0; begin < text.size();) {
+      size_t end = begin;
+      const Kind kind = kind_of(utf8::next(text, end));
+      for (size_t at = end; at < text.size() && kind_of(utf8::next(text, at)) == kind;) end = at;
+      if (kind != Kind::space) sink({text.substr(begin, end - begin), piece.first && begin == 0});
+      begin = end;
+    }
+  }
+
+ private:
+  enum class Kind { space, word, other };
+  static Kind kind_of(char32_t c) {
+    return utf8::is_word(c) ? Kind::word : utf8::is_space(c) ? Kind::space : Kind::other;
+  }
+};
+
+/// GPT-2's words. What writes their bytes as characters is ByteAlphabet.
 class ByteLevel final : public PreTokenizer {
  public:
   explicit ByteLevel(const nlohmann::json& spec)
@@ -121,43 +176,27 @@ class ByteLevel final : public PreTokenizer {
         use_regex_(fields::flag(spec, "pre_tokenizer ByteLevel", "use_regex", true)),
         words_(R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)") {}
 
-  std::vector<Piece> apply(const std::vector<Piece>& pieces, Arena& arena) const override {
-    std::vector<Piece> words;
-    for (const Piece& p : pieces) cut_words(with_prefix(p, arena), words);
-    return in_byte_alphabet(words, arena);
+  void apply(const Piece& piece, Arena& arena, PieceSink sink) const override {
+    const bool prefix = prefix_space_ && !piece.text.starts_with(' ');
+    const Piece whole = prefix ? Piece{arena.keep(std::string(" ").append(piece.text)), piece.first} : piece;
+    if (!use_regex_) return sink(whole);
+    Cutter cutter(whole, Behavior::isolated, sink);
+    words_.for_each(whole.text, [&](Regex::Range m) { cutter.match(m); });
+    cutter.finish();
   }
 
  private:
-  Piece with_prefix(const Piece& p, Arena& arena) const {
-    if (!prefix_space_ || p.text.starts_with(' ')) return p;
-    return {arena.keep(std::string(" ").append(p.text)), p.first};
-  }
-
-  void cut_words(const Piece& p, std::vector<Piece>& out) const {
-    if (use_regex_)
-      cut(p, segments_of(p.text.size(), words_.find_all(p.text), false), Behavior::isolated, out);
-    else
-      out.push_back(p);
-  }
-
-  static std::vector<Piece> in_byte_alphabet(const std::vector<Piece>& pieces, Arena& arena) {
-    std::string all;
-    std::vector<size_t> ends;
-    for (const Piece& p : pieces) {
-      append_as_characters(all, p.text);
-      ends.push_back(all.size());
-    }
-    const std::string_view kept = arena.keep(std::move(all));
-    std::vector<Piece> out;
-    out.reserve(pieces.size());
-    size_t begin = 0;
-    for (size_t i = 0; i < pieces.size(); begin = ends[i++])
-      out.push_back({kept.substr(begin, ends[i] - begin), pieces[i].first});
-    return out;
-  }
-
   bool prefix_space_, use_regex_;
   Regex words_;
+};
+
+class ByteAlphabet final : public PreTokenizer {
+ public:
+  void apply(const Piece& piece, Arena& arena, PieceSink sink) const override {
+    std::string characters;
+    append_as_characters(characters, piece.text);
+    sink({arena.keep(std::move(characters)), piece.first});
+  }
 };
 
 /// SentencePiece's view of text: spaces become a visible character, and one stands before the text.
@@ -168,16 +207,14 @@ class Metaspace final : public PreTokenizer {
         scheme_(prepend_scheme(spec)),
         split_(fields::flag(spec, "pre_tokenizer Metaspace", "split", true)) {}
 
-  std::vector<Piece> apply(const std::vector<Piece>& pieces, Arena& arena) const override {
-    std::vector<Piece> out;
-    for (const Piece& p : pieces) {
-      const Piece spaced{arena.keep(with_spaces(p)), p.first};
-      if (split_)
-        cut(spaced, segments_of(spaced.text.size(), replacements(spaced.text), false), Behavior::merged_with_next, out);
-      else
-        out.push_back(spaced);
-    }
-    return out;
+  void apply(const Piece& piece, Arena& arena, PieceSink sink) const override {
+    const Piece spaced{arena.keep(with_spaces(piece)), piece.first};
+    if (!split_) return sink(spaced);
+    Cutter cutter(spaced, Behavior::merged_with_next, sink);
+    for (size_t at = spaced.text.find(replacement_); at != spaced.text.npos;
+         at = spaced.text.find(replacement_, at + replacement_.size()))
+      cutter.match({at, at + replacement_.size()});
+    cutter.finish();
   }
 
  private:
@@ -188,37 +225,67 @@ class Metaspace final : public PreTokenizer {
     return prepend && !text.starts_with(replacement_) ? replacement_ + text : text;
   }
 
-  std::vector<Regex::Range> replacements(std::string_view text) const {
-    std::vector<Regex::Range> found;
-    for (size_t at = text.find(replacement_); at != std::string_view::npos;
-         at = text.find(replacement_, at + replacement_.size()))
-      found.emplace_back(at, at + replacement_.size());
-    return found;
-  }
-
   std::string replacement_;
   PrependScheme scheme_;
   bool split_;
 };
 
+using Steps = std::vector<std::unique_ptr<PreTokenizer>>;
+
 class PreTokenizerChain final : public PreTokenizer {
  public:
-  explicit PreTokenizerChain(const nlohmann::json& spec) {
-    for (const nlohmann::json& p : fields::array(spec, "pre_tokenizer Sequence", "pretokenizers")) {
-      if (fields::type(p, "pre_tokenizer") == "Sequence")
-        fail("tokenizer", "tokenizer.json: a pre_tokenizer Sequence inside a Sequence is not implemented");
-      parts_.push_back(make_pre_tokenizer(p));
-    }
-  }
-  std::vector<Piece> apply(const std::vector<Piece>& pieces, Arena& arena) const override {
-    std::vector<Piece> out = pieces;
-    for (const auto& part : parts_) out = part->apply(out, arena);
-    return out;
-  }
+  explicit PreTokenizerChain(Steps steps) : steps_(std::move(steps)) {}
+  void apply(const Piece& piece, Arena& arena, PieceSink sink) const override { run(0, piece, arena, sink); }
 
  private:
-  std::vector<std::unique_ptr<PreTokenizer>> parts_;
+  void run(size_t step, const Piece& piece, Arena& arena, PieceSink sink) const {
+    if (step == steps_.size()) return sink(piece);
+    steps_[step]->apply(piece, arena, [&](const Piece& p) { run(step + 1, p, arena, sink); });
+  }
+
+  Steps steps_;
 };
+
+char32_t delimiter_of(const nlohmann::json& spec) {
+  const std::string text = fields::text(spec, "pre_tokenizer CharDelimiterSplit", "delimiter");
+  if (utf8::length(text) != 1) fields::bad("pre_tokenizer CharDelimiterSplit", "delimiter", "one character");
+  size_t pos = 0;
+  return utf8::next(text, pos);
+}
+
+void append_characters(CharacterSplit::Kind kind, Behavior behavior, Steps& steps) {
+  steps.push_back(std::make_unique<CharacterSplit>(std::move(kind), behavior));
+}
+
+void append_step(const nlohmann::json& spec, Steps& steps) {
+  const std::string type = fields::type(spec, "pre_tokenizer");
+  if (type == "Split") {
+    steps.push_back(std::make_unique<Split>(spec));
+  } else if (type == "Digits") {
+    steps.push_back(std::make_unique<Digits>(spec));
+  } else if (type == "ByteLevel") {
+    steps.push_back(std::make_unique<ByteLevel>(spec));
+    steps.push_back(std::make_unique<ByteAlphabet>());
+  } else if (type == "Metaspace") {
+    steps.push_back(std::make_unique<Metaspace>(spec));
+  } else if (type == "Punctuation") {
+    const bool given = fields::find(spec, "behavior") != nullptr;
+    append_characters(is_punctuation, given ? behavior_of(spec, "pre_tokenizer Punctuation") : Behavior::isolated,
+                      steps);
+  } else if (type == "Whitespace") {
+    steps.push_back(std::make_unique<Whitespace>());
+  } else if (type == "WhitespaceSplit") {
+    append_characters(utf8::is_space, Behavior::removed, steps);
+  } else if (type == "BertPreTokenizer") {
+    append_characters(utf8::is_space, Behavior::removed, steps);
+    append_characters(is_punctuation, Behavior::isolated, steps);
+  } else if (type == "CharDelimiterSplit") {
+    append_characters([d = delimiter_of(spec)](char32_t c) { return c == d; }, Behavior::removed, steps);
+  } else {
+    fail("tokenizer", "tokenizer.json: the pre_tokenizer {} is not implemented{}", type,
+         type == "Sequence" ? " inside a Sequence" : "");
+  }
+}
 
 }  // namespace
 
@@ -239,15 +306,16 @@ std::string metaspace_replacement(const nlohmann::json& spec) {
   return replacement;
 }
 
-std::unique_ptr<PreTokenizer> make_pre_tokenizer(const nlohmann::json& spec) {
-  if (spec.is_null()) return std::make_unique<NoPreTokenizer>();
-  const std::string type = fields::type(spec, "pre_tokenizer");
-  if (type == "Split") return std::make_unique<Split>(spec);
-  if (type == "Digits") return std::make_unique<Digits>(spec);
-  if (type == "ByteLevel") return std::make_unique<ByteLevel>(spec);
-  if (type == "Metaspace") return std::make_unique<Metaspace>(spec);
-  if (type == "Sequence") return std::make_unique<PreTokenizerChain>(spec);
-  fail("tokenizer", "tokenizer.json: the pre_tokenizer {} is not implemented", type);
+PreTokenizing make_pre_tokenizer(const nlohmann::json& spec) {
+  Steps steps;
+  if (spec.is_object() && fields::type(spec, "pre_tokenizer") == "Sequence")
+    for (const nlohmann::json& p : fields::array(spec, "pre_tokenizer Sequence", "pretokenizers"))
+      append_step(p, steps);
+  else if (!spec.is_null())
+    append_step(spec, steps);
+  const bool bytes = !steps.empty() && dynamic_cast<const ByteAlphabet*>(steps.back().get());
+  if (bytes) steps.pop_back();
+  return {std::make_unique<PreTokenizerChain>(std::move(steps)), bytes};
 }
 
 }  // namespace awq

@@ -4,7 +4,8 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
-#include <vector>
+
+#include "text/function_ref.h"
 
 namespace awq {
 
@@ -23,17 +24,27 @@ class Arena {
   std::deque<std::string> texts_;  // a deque does not move its elements
 };
 
-/// Cuts pieces into smaller ones and rewrites them: "pre_tokenizer" of tokenizer.json. Immutable; may be used from
+/// Receives pieces from left to right.
+using PieceSink = FunctionRef<void(const Piece&)>;
+
+/// Cuts a piece into smaller ones and rewrites them: "pre_tokenizer" of tokenizer.json. Immutable; may be used from
 /// several threads.
 class PreTokenizer {
  public:
   virtual ~PreTokenizer() = default;
-  /// The new pieces view the old texts or `arena`. Empty pieces are dropped.
-  virtual std::vector<Piece> apply(const std::vector<Piece>& pieces, Arena& arena) const = 0;
+  /// The new pieces view the old text or `arena`. None of them is empty.
+  virtual void apply(const Piece& piece, Arena& arena, PieceSink sink) const = 0;
+};
+
+struct PreTokenizing {
+  std::unique_ptr<PreTokenizer> steps;
+  /// The last step, writing each byte as a character of the byte alphabet, is left to the caller, who needs it only for
+  /// pieces that it has not met before.
+  bool byte_alphabet = false;
 };
 
 /// A JSON null gives one that changes nothing. Throws Error naming the type if it is not implemented.
-std::unique_ptr<PreTokenizer> make_pre_tokenizer(const nlohmann::json& spec);
+PreTokenizing make_pre_tokenizer(const nlohmann::json& spec);
 
 /// The scheme of a Metaspace component ("always", "first", "never"), checked; shared with its decoder.
 enum class PrependScheme { always, first, never };

@@ -312,20 +312,25 @@ Regex::Regex(std::string_view pattern) : pattern_(pattern) {
   code_ = compile(pattern, to_pcre2(pattern));
 }
 
-std::vector<Regex::Range> Regex::find_all(std::string_view text) const {
-  std::vector<Range> matches;
+void Regex::for_each(std::string_view text, FunctionRef<void(Range)> match) const {
   Matcher matcher(static_cast<const pcre2_code*>(code_.get()), text);
-  Range match;
-  for (size_t from = 0; from <= text.size() && matcher.find(from, match);) {
-    from = match.second;
-    const bool empty = match.first == match.second;
-    if (!empty || matches.empty() || matches.back().second != match.second)
-      matches.push_back(match);
+  Range found;
+  size_t behind = std::string_view::npos;  // the last match
+  for (size_t from = 0; from <= text.size() && matcher.find(from, found);) {
+    from = found.second;
+    if (found.first < found.second || behind != found.second)
+      match(found);
     else if (from == text.size())
       break;
     else
       utf8::next(text, from);
+    behind = found.second;
   }
+}
+
+std::vector<Regex::Range> Regex::find_all(std::string_view text) const {
+  std::vector<Range> matches;
+  for_each(text, [&](Range match) { matches.push_back(match); });
   return matches;
 }
 

@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "text/function_ref.h"
+
 namespace awq {
 
 /// A regular expression as tokenizer files write them (Oniguruma, Ruby syntax, Unicode), run by PCRE2. Where the two
@@ -18,6 +20,7 @@ class Regex {
   using Range = std::pair<size_t, size_t>;  // [begin, end)
   /// The non-overlapping matches in `text`, which must be valid UTF-8, from left to right. An empty match directly
   /// behind another match does not count. Throws Error if the pattern needs too many steps on this text.
+  void for_each(std::string_view text, FunctionRef<void(Range)> match) const;
   std::vector<Range> find_all(std::string_view text) const;
 
  private:

@@ -1,13 +1,14 @@
 #pragma once
 #include <cstdint>
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
 #include <string_view>
 #include <vector>
 
 #include "text/vocabulary.h"
 
 namespace awq {
+
+struct ModelFile;
 
 /// The step that turns a pre-tokenized piece of text into ids: the "model" of tokenizer.json. Immutable; may be used
 /// from several threads.
@@ -20,6 +21,9 @@ class TokenModel {
 };
 
 /// Throws Error naming the type if it is not implemented.
-std::unique_ptr<TokenModel> make_token_model(const nlohmann::json& model);
+std::unique_ptr<TokenModel> make_token_model(const ModelFile& model);
+
+/// "vocab" of a model that lists ids; `component` is for errors.
+Vocabulary read_vocabulary(const ModelFile& model, std::string_view component);
 
 }  // namespace awq

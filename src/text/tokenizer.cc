@@ -1,51 +1,18 @@
 #include "text/tokenizer.h"
 
 #include <algorithm>
-#include <map>
+#include <bit>
 #include <nlohmann/json.hpp>
-#include <unordered_map>
 #include <utility>
 
-#include "text/added_tokens.h"
+#include "text/byte_alphabet.h"
+#include "text/hash.h"
 #include "text/json_fields.h"
-#include "text/normalizer.h"
-#include "text/post_processor.h"
-#include "text/pre_tokenizer.h"
-#include "text/token_model.h"
+#include "text/tokenizer_file.h"
+#include "text/tokenizer_parts.h"
 #include "text/utf8.h"
 
 namespace awq {
-
-struct TokenizerParts {
-  std::unique_ptr<Normalizer> normalizer;
-  std::unique_ptr<PreTokenizer> pre_tokenizer;
-  std::unique_ptr<TokenModel> model;
-  std::vector<DecoderFactory> decoder;
-  PostProcessor post_processor;
-  std::map<int32_t, AddedToken> added;
-  std::unordered_map<std::string, int32_t> added_ids;
-  AddedTokenMatcher raw, normalized;  // what is looked for before and after normalization
-  std::optional<int32_t> bos, eos;
-  int32_t size = 0;
-
-  const AddedToken* added_token(int32_t id) const {
-    const auto it = added.find(id);
-    return it == added.end() ? nullptr : &it->second;
-  }
-  /// What decoding starts from; null if no token has the id.
-  const std::string* text_of(int32_t id) const {
-    const AddedToken* token = added_token(id);
-    return token ? &token->pattern : model->vocabulary().text_of(id);
-  }
-  std::optional<int32_t> id_of(std::string_view text) const {
-    const auto it = added_ids.find(std::string(text));
-    return it != added_ids.end() ? std::optional(it->second) : model->vocabulary().id_of(text);
-  }
-  bool is_special(int32_t id) const {
-    const AddedToken* token = added_token(id);
-    return token && token->special;
-  }
-};
 
 namespace {
 
@@ -81,21 +48,6 @@ void read_added_tokens(const nlohmann::json& tokenizer, TokenizerParts& parts) {
   }
 }
 
-/// tokenizer_config.json repeats the added tokens. Where it differs it wins, as when transformers loads the folder.
-void read_config_tokens(const nlohmann::json& config, TokenizerParts& parts) {
-  const nlohmann::json& listed = part(config, "added_tokens_decoder");
-  if (listed.is_null()) return;
-  if (!listed.is_object())
-    fail("tokenizer", "tokenizer_config.json: \"added_tokens_decoder\" should be an object of ids and tokens");
-  for (const auto& [key, t] : listed.items()) {
-    const bool is_id = !key.empty() && key.size() <= 8 && key.find_first_not_of("0123456789") == std::string::npos;
-    const int32_t id = is_id ? std::stoi(key) : Vocabulary::limit;
-    if (id >= Vocabulary::limit)
-      fail("tokenizer", "tokenizer_config.json: \"{}\" in added_tokens_decoder is no token id", key);
-    parts.added.insert_or_assign(id, read_added_token(t, id));
-  }
-}
-
 /// An added token may also be in the model's vocabulary, but then under the same id.
 void check_against_model(const AddedToken& token, const Vocabulary& vocabulary) {
   const std::optional<int32_t> id = vocabulary.id_of(token.content);
@@ -109,37 +61,26 @@ void check_against_model(const AddedToken& token, const Vocabulary& vocabulary) 
          token.content, token.id, *text);
 }
 
-void index_added_tokens(TokenizerParts& parts) {
-  parts.size = parts.model->vocabulary().size();
-  for (auto& [id, token] : parts.added) {
-    check_against_model(token, parts.model->vocabulary());
-    const auto [it, fresh] = parts.added_ids.emplace(token.content, id);
-    if (!fresh) fail("tokenizer", "added token \"{}\" has the ids {} and {}", token.content, it->second, id);
-    parts.size = std::max(parts.size, id + 1);
-    token.pattern = token.normalized ? parts.normalizer->apply(token.content) : token.content;
-    (token.normalized ? parts.normalized : parts.raw).add(token);
-  }
-}
+/// The words of one call and where their ids are. Of words that share a slot the last stays.
+class WordCache {
+ public:
+  explicit WordCache(size_t text) : slots_(std::bit_ceil(std::clamp<size_t>(text / 8, 16, 1 << 15))) {}
 
-/// The id of tokenizer_config.json's `key`: a token's text, or an object with it as "content".
-std::optional<int32_t> named_token(const nlohmann::json& config, std::string_view key, const TokenizerParts& parts) {
-  const nlohmann::json& value = part(config, key);
-  if (value.is_null()) return std::nullopt;
-  if (!value.is_string() && !value.is_object())
-    fail("tokenizer", "tokenizer_config.json: \"{}\" should be a token", key);
-  const std::string text = value.is_string() ? value.get<std::string>() : fields::text(value, key, "content");
-  const std::optional<int32_t> id = parts.id_of(text);
-  if (!id)
-    fail("tokenizer",
-         "tokenizer_config.json: {} is \"{}\", which is no token of tokenizer.json; do the files belong together?", key,
-         text);
-  return id;
-}
+  struct Slot {
+    std::string_view word;
+    size_t begin = 0, count = 0;  // in the ids of the call
+  };
+  Slot& slot(std::string_view word) { return slots_[hash_of(word) & (slots_.size() - 1)]; }
+
+ private:
+  std::vector<Slot> slots_;
+};
 
 /// One call of encode().
 class Encoder {
  public:
-  Encoder(const TokenizerParts& parts, bool parse_special) : parts_(parts), parse_special_(parse_special) {}
+  Encoder(const TokenizerParts& parts, bool parse_special, size_t text)
+      : parts_(parts), parse_special_(parse_special), cache_(text) {}
 
   std::vector<int32_t> run(std::string_view text) {
     for (const auto& span : spans(parts_.raw, text)) {
@@ -167,31 +108,35 @@ class Encoder {
   }
 
   void plain(const Piece& piece) {
-    for (const Piece& p : parts_.pre_tokenizer->apply({piece}, arena_)) word(p.text);
+    parts_.pre_tokenizer.steps->apply(piece, arena_, [&](const Piece& p) { word(p.text); });
   }
 
   void word(std::string_view text) {
-    constexpr size_t longest_cached = 128;  // words repeat, longer stretches do not
-    if (text.size() > longest_cached) return parts_.model->encode(text, ids_);
-    const size_t begin = ids_.size();
-    const auto [it, fresh] = cache_.emplace(text, Range{begin, 0});
-    if (fresh) {
-      parts_.model->encode(text, ids_);
-      it->second.count = ids_.size() - begin;
+    constexpr size_t longest_cached = 64;  // words repeat, longer stretches do not
+    if (text.size() > longest_cached) return new_word(text);
+    WordCache::Slot& slot = cache_.slot(text);
+    if (slot.word != text) {
+      slot = {text, ids_.size(), 0};
+      new_word(text);
+      slot.count = ids_.size() - slot.begin;
       return;
     }
-    for (size_t i = 0; i < it->second.count; ++i) ids_.push_back(ids_[it->second.begin + i]);
+    for (size_t i = 0; i < slot.count; ++i) ids_.push_back(ids_[slot.begin + i]);
   }
 
-  struct Range {
-    size_t begin, count;  // in ids_
-  };
+  void new_word(std::string_view text) {
+    if (!parts_.pre_tokenizer.byte_alphabet) return parts_.model->encode(text, ids_);
+    characters_.clear();
+    append_as_characters(characters_, text);
+    parts_.model->encode(characters_, ids_);
+  }
 
   const TokenizerParts& parts_;
   bool parse_special_;
   Arena arena_;
   std::vector<int32_t> ids_;
-  std::unordered_map<std::string_view, Range> cache_;  // words view the arena
+  WordCache cache_;  // words view the arena
+  std::string characters_;
 };
 
 /// Collects what the last step emits.
@@ -208,27 +153,71 @@ class Sink final : public DecoderStep {
 
 }  // namespace
 
+void TokenizerParts::read_config_tokens(const nlohmann::json& config) {
+  const nlohmann::json& listed = part(config, "added_tokens_decoder");
+  if (listed.is_null()) return;
+  if (!listed.is_object())
+    fail("tokenizer", "tokenizer_config.json: \"added_tokens_decoder\" should be an object of ids and tokens");
+  for (const auto& [key, t] : listed.items()) {
+    const bool is_id = !key.empty() && key.size() <= 8 && key.find_first_not_of("0123456789") == std::string::npos;
+    const int32_t id = is_id ? std::stoi(key) : Vocabulary::limit;
+    if (id >= Vocabulary::limit)
+      fail("tokenizer", "tokenizer_config.json: \"{}\" in added_tokens_decoder is no token id", key);
+    added.insert_or_assign(id, read_added_token(t, id));
+  }
+}
+
+std::optional<int32_t> TokenizerParts::named_token(const nlohmann::json& config, std::string_view key) const {
+  const nlohmann::json& value = part(config, key);
+  if (value.is_null()) return std::nullopt;
+  if (!value.is_string() && !value.is_object())
+    fail("tokenizer", "tokenizer_config.json: \"{}\" should be a token", key);
+  const std::string text = value.is_string() ? value.get<std::string>() : fields::text(value, key, "content");
+  std::optional<int32_t> id = id_of(text);
+  if (!id)
+    fail("tokenizer",
+         "tokenizer_config.json: {} is \"{}\", which is no token of the tokenizer; do the files belong together?", key,
+         text);
+  return id;
+}
+
+void TokenizerParts::index_added_tokens() {
+  size = model->vocabulary().size();
+  for (auto& [id, token] : added) {
+    check_against_model(token, model->vocabulary());
+    const auto [it, fresh] = added_ids.emplace(token.content, id);
+    if (!fresh) fail("tokenizer", "added token \"{}\" has the ids {} and {}", token.content, it->second, id);
+    size = std::max(size, id + 1);
+    token.pattern = token.normalized ? normalizer->apply(token.content) : token.content;
+    (token.normalized ? normalized : raw).add(token);
+  }
+}
+
 Tokenizer Tokenizer::from_json(const nlohmann::json& tokenizer_json, const nlohmann::json& tokenizer_config) {
-  if (!tokenizer_json.is_object()) fail("tokenizer", "tokenizer.json should hold an object; is the file complete?");
+  return parse(tokenizer_json.dump(), tokenizer_config);
+}
+
+Tokenizer Tokenizer::parse(std::string_view tokenizer_json, const nlohmann::json& tokenizer_config) {
+  const TokenizerFile file = parse_tokenizer_file(tokenizer_json);
   auto parts = std::make_shared<TokenizerParts>();
-  parts->normalizer = make_normalizer(part(tokenizer_json, "normalizer"));
-  parts->pre_tokenizer = make_pre_tokenizer(part(tokenizer_json, "pre_tokenizer"));
-  parts->model = make_token_model(part(tokenizer_json, "model"));
-  parts->decoder = make_decoder(part(tokenizer_json, "decoder"));
-  parts->post_processor = make_post_processor(part(tokenizer_json, "post_processor"));
-  read_added_tokens(tokenizer_json, *parts);
-  read_config_tokens(tokenizer_config, *parts);
-  index_added_tokens(*parts);
-  parts->bos = named_token(tokenizer_config, "bos_token", *parts);
-  parts->eos = named_token(tokenizer_config, "eos_token", *parts);
+  parts->normalizer = make_normalizer(part(file.rest, "normalizer"));
+  parts->pre_tokenizer = make_pre_tokenizer(part(file.rest, "pre_tokenizer"));
+  parts->model = make_token_model(file.model);
+  parts->decoder = make_decoder(part(file.rest, "decoder"));
+  parts->post_processor = make_post_processor(part(file.rest, "post_processor"));
+  read_added_tokens(file.rest, *parts);
+  parts->read_config_tokens(tokenizer_config);
+  parts->index_added_tokens();
+  parts->bos = parts->named_token(tokenizer_config, "bos_token");
+  parts->eos = parts->named_token(tokenizer_config, "eos_token");
   return Tokenizer(std::move(parts));
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special, bool parse_special) const {
   std::string repaired;
-  if (!utf8::valid(text)) text = repaired = utf8::sanitize(text);
+  if (!parts_->raw_bytes && !utf8::valid(text)) text = repaired = utf8::sanitize(text);
   std::vector<int32_t> ids;
-  if (!text.empty()) ids = Encoder(*parts_, parse_special).run(text);
+  if (!text.empty()) ids = Encoder(*parts_, parse_special, text.size()).run(text);
   if (!add_special) return ids;
   const PostProcessor& post = parts_->post_processor;
   ids.insert(ids.begin(), post.before.begin(), post.before.end());

@@ -19,10 +19,13 @@ struct TokenizerParts;
 /// may be called from several threads.
 class Tokenizer {
  public:
-  /// From the parsed files. `tokenizer_config` (tokenizer_config.json) may be null; it adds the names of the BOS and
-  /// EOS tokens and added tokens that tokenizer.json lacks. Truncation and padding settings are not applied. Throws
-  /// Error naming the component that is damaged or not implemented.
+  /// From the text of tokenizer.json. `tokenizer_config` (tokenizer_config.json) may be null; it adds the names of the
+  /// BOS and EOS tokens and added tokens that tokenizer.json lacks. Truncation and padding settings are not applied.
+  /// Throws Error naming the component that is damaged or not implemented.
+  static Tokenizer parse(std::string_view tokenizer_json, const nlohmann::json& tokenizer_config);
   static Tokenizer from_json(const nlohmann::json& tokenizer_json, const nlohmann::json& tokenizer_config);
+  /// From parts whose added tokens are indexed.
+  explicit Tokenizer(std::shared_ptr<const TokenizerParts> parts) : parts_(std::move(parts)) {}
 
   /// Invalid UTF-8 counts as U+FFFD. `add_special` puts in what the post-processor adds (BOS for most models);
   /// with `parse_special` the text of a special token, such as "<|im_end|>", becomes its id; without, it is plain text.
@@ -42,7 +45,6 @@ class Tokenizer {
   std::optional<int32_t> eos() const;
 
  private:
-  explicit Tokenizer(std::shared_ptr<const TokenizerParts> parts) : parts_(std::move(parts)) {}
   friend class StreamDecoder;
 
   std::shared_ptr<const TokenizerParts> parts_;

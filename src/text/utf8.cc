@@ -2,6 +2,8 @@
 
 #include <utf8proc.h>
 
+#include <cstdint>
+#include <cstring>
 #include <utility>
 
 namespace awq::utf8 {
@@ -27,6 +29,16 @@ Lead lead_of(unsigned char b) {
 bool is_continuation(char b) { return (static_cast<unsigned char>(b) & 0xC0) == 0x80; }
 
 }  // namespace
+
+size_t skip_ascii(std::string_view s, size_t pos) {
+  for (; pos + 8 <= s.size(); pos += 8) {
+    uint64_t word = 0;
+    std::memcpy(&word, s.data() + pos, 8);
+    if (word & 0x8080808080808080u) break;
+  }
+  while (pos < s.size() && static_cast<unsigned char>(s[pos]) < 0x80) ++pos;
+  return pos;
+}
 
 Scan scan(std::string_view s, size_t pos) {
   const Lead lead = lead_of(static_cast<unsigned char>(s[pos]));
@@ -85,6 +97,8 @@ size_t length(std::string_view s) {
 
 bool valid(std::string_view s) {
   for (size_t pos = 0; pos < s.size();) {
+    pos = skip_ascii(s, pos);
+    if (pos == s.size()) break;
     const Scan at = scan(s, pos);
     if (!at.valid) return false;
     pos += at.length;

@@ -15,6 +15,9 @@ struct Scan {
 };
 Scan scan(std::string_view s, size_t pos);
 
+/// Past a run of ASCII.
+size_t skip_ascii(std::string_view s, size_t pos);
+
 /// The character at s[pos], which must be valid UTF-8; pos moves behind it.
 char32_t next(std::string_view s, size_t& pos);
 /// The character that ends at s[pos] (pos > 0), which must be valid UTF-8; pos moves to its start.

@@ -1,15 +1,25 @@
 #include "text/vocabulary.h"
 
-#include <functional>
+#include <algorithm>
+#include <bit>
 
 #include "base/check.h"
+#include "text/hash.h"
 
 namespace awq {
 namespace {
 
-uint32_t hash_of(std::string_view text) { return static_cast<uint32_t>(std::hash<std::string_view>()(text)); }
+constexpr size_t kPlanned = 1 << 18;  // entries: more is taken as they come
+
+uint32_t short_hash(std::string_view text) { return static_cast<uint32_t>(hash_of(text) >> 16); }
 
 }  // namespace
+
+Vocabulary::Vocabulary(size_t entries)
+    : slots_(std::max<size_t>(256, std::bit_ceil(2 * std::min(entries, kPlanned))), Slot{0, -1}),
+      largest_(std::min<size_t>(limit - 1, 65536 + 16 * entries)) {
+  texts_.reserve(std::min(entries, kPlanned));
+}
 
 /// The slot that holds the text, or the free one where it would go.
 size_t Vocabulary::slot_of(std::string_view text, uint32_t hash) const {
@@ -20,7 +30,7 @@ size_t Vocabulary::slot_of(std::string_view text, uint32_t hash) const {
 }
 
 void Vocabulary::grow() {
-  std::vector<Slot> old(slots_.empty() ? 256 : 2 * slots_.size(), Slot{0, -1});
+  std::vector<Slot> old(2 * slots_.size(), Slot{0, -1});
   old.swap(slots_);
   for (const Slot& s : old)
     if (s.id >= 0) slots_[slot_of(texts_[size_t(s.id)], s.hash)] = s;
@@ -38,7 +48,7 @@ void Vocabulary::add(std::string_view text, int64_t id) {
   }
   if (used_[at])
     fail("tokenizer", "tokens \"{}\" and \"{}\" share the id {}; is the file damaged?", texts_[at], text, id);
-  const uint32_t hash = hash_of(text);
+  const uint32_t hash = short_hash(text);
   Slot& slot = slots_[slot_of(text, hash)];
   if (slot.id >= 0) fail("tokenizer", "token \"{}\" has the ids {} and {}; is the file damaged?", text, slot.id, id);
   slot = {hash, static_cast<int32_t>(id)};
@@ -48,8 +58,7 @@ void Vocabulary::add(std::string_view text, int64_t id) {
 }
 
 std::optional<int32_t> Vocabulary::id_of(std::string_view text) const {
-  if (slots_.empty()) return std::nullopt;
-  const int32_t id = slots_[slot_of(text, hash_of(text))].id;
+  const int32_t id = slots_[slot_of(text, short_hash(text))].id;
   return id < 0 ? std::nullopt : std::optional(id);
 }
 

@@ -1,5 +1,4 @@
 #pragma once
-#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -14,7 +13,7 @@ class Vocabulary {
  public:
   static constexpr int32_t limit = 1 << 24;  // above any id; the largest published vocabulary has 262,144 entries
 
-  explicit Vocabulary(size_t entries) : largest_(std::min<size_t>(limit - 1, 65536 + 16 * entries)) {}
+  explicit Vocabulary(size_t entries);
   /// Throws Error if the text or the id is taken, or the id is implausible for so many entries.
   void add(std::string_view text, int64_t id);
   std::optional<int32_t> id_of(std::string_view text) const;

@@ -76,5 +76,19 @@ TEST(Cpu, CoresAreThoseThisThreadMayUse) {
   EXPECT_EQ(pinned, 1);
 }
 
+TEST(Cpu, ThreadsStayOnCpusOfDifferentCores) {
+  const std::vector<int> cpus = one_cpu_per_core(physical_cores());
+  EXPECT_EQ(cpus.empty(), usable_cpus() == physical_cores());
+  EXPECT_TRUE(one_cpu_per_core(usable_cpus() + 1).empty());
+  int cores = 0;
+  std::thread([&] {
+    stay_on({sched_getcpu()});
+    cores = physical_cores();
+    stay_on({});
+    EXPECT_EQ(physical_cores(), cores);
+  }).join();
+  EXPECT_EQ(cores, 1);
+}
+
 }  // namespace
 }  // namespace awq

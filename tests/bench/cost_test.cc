@@ -77,7 +77,7 @@ TEST(Cost, OperationsOfLlama1B) {
 // A group of 128: 64 bytes of codes, 2 of its scale, half of one for its zero point.
 TEST(Cost, StoredBytesOfAGroup) {
   ThreadPool pool(2);
-  const auto model = random_model(shape_config("llama-3.2-1b"), 128, {}, 0, pool);
+  const auto model = random_model(shape_config("llama-3.2-1b"), groups_of(128), {}, 0, pool);
   EXPECT_EQ(stored_bytes(model->weight(0, {Role::k})), int64_t(512 * 16 * 66.5));
   EXPECT_EQ(stored_bytes(Tensor::empty({3, 5}, DType::bf16)), 30);
 }
@@ -90,7 +90,7 @@ TEST(Cost, CountsEverythingThatIsLoadedButTheTable) {
   for (const bool tied : {false, true}) {
     nlohmann::json config = tiny_config();
     config["tie_word_embeddings"] = tied;
-    const auto model = random_model(config, 32, {}, 0, pool);
+    const auto model = random_model(config, groups_of(32), {}, 0, pool);
     const CountedCheckpoint counted(*model);
     load_model(*cpu, counted);
     const Cost cost = counted.cost(DType::f16);
@@ -106,7 +106,7 @@ TEST(Cost, AQuantizedHeadIsReadInsteadOfATiedTable) {
   const auto weights = [&](const std::optional<QuantSpec>& head) {
     nlohmann::json config = tiny_config();
     config["tie_word_embeddings"] = true;
-    const auto model = random_model(config, 32, head, 0, pool);
+    const auto model = random_model(config, groups_of(32), head, 0, pool);
     const CountedCheckpoint counted(*model);
     load_model(*cpu, counted);
     EXPECT_EQ(counted.cost(DType::f16).embed_row, 256);
@@ -122,7 +122,8 @@ TEST(Cost, CountsBiases) {
   config["attention_bias"] = true;
   ThreadPool pool(1);
   const auto cpu = cpu_backend(pool, kernels::select());
-  const auto plain = random_model(tiny_config(), 32, {}, 0, pool), biased = random_model(config, 32, {}, 0, pool);
+  const auto plain = random_model(tiny_config(), groups_of(32), {}, 0, pool),
+             biased = random_model(config, groups_of(32), {}, 0, pool);
   const CountedCheckpoint a(*plain), b(*biased);
   load_model(*cpu, a);
   load_model(*cpu, b);

@@ -26,7 +26,7 @@ struct Loaded {
                   const std::optional<QuantSpec>& head = {}, Activations activations = Activations::int16)
       : pool(threads),
         backend(cpu_backend(pool, set, activations)),
-        checkpoint(random_model(config, 32, head, 1, pool)),
+        checkpoint(random_model(config, groups_of(32), head, 1, pool)),
         model(load_model(*backend, *checkpoint)) {}
   ThreadPool pool;
   std::unique_ptr<Backend> backend;

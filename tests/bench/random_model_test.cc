@@ -26,8 +26,9 @@ constexpr Param kSome[] = {{Role::q}, {Role::down}};
 
 TEST(RandomModel, SeedDecidesAndThreadsDoNot) {
   ThreadPool one(1), five(5);
-  const auto a = random_model(tiny_config(), 32, {}, 7, one), b = random_model(tiny_config(), 32, {}, 7, five),
-             c = random_model(tiny_config(), 32, {}, 8, one);
+  const auto a = random_model(tiny_config(), groups_of(32), {}, 7, one),
+             b = random_model(tiny_config(), groups_of(32), {}, 7, five),
+             c = random_model(tiny_config(), groups_of(32), {}, 8, one);
   for (const Param p : kSome) {
     EXPECT_TRUE(same(a->weight(1, p), b->weight(1, p)));
     EXPECT_FALSE(same(a->weight(1, p), c->weight(1, p)));
@@ -51,16 +52,30 @@ double variance(std::span<const float> v) {
 // scales, even in [3/4, 5/4], adds 1/48 to the mean square. All within 4 %.
 TEST(RandomModel, WeightsHaveTheVarianceOfOneOverColumns) {
   ThreadPool pool(2);
-  const auto m = random_model(tiny_config(), 32, {}, 3, pool);
+  const auto m = random_model(tiny_config(), groups_of(32), {}, 3, pool);
   const Tensor w = dequantize(std::get<QMatrix>(m->weight(0, {Role::gate})));
   EXPECT_NEAR(variance(w.as<float>()) * 128, 1, 0.04);
   EXPECT_NEAR(variance(std::get<Tensor>(m->weight(-1, {Role::head})).to(DType::f32).as<float>()) * 128, 1, 0.04);
   for (const int bits : {4, 8}) {
-    const auto q = random_model(tiny_config(), 32, QuantSpec{.bits = bits, .group_size = 64}, 3, pool);
+    const auto q = random_model(tiny_config(), groups_of(32), QuantSpec{.bits = bits, .group_size = 64}, 3, pool);
     const auto head = std::get<QMatrix>(q->weight(-1, {Role::head}));
     EXPECT_EQ(head.spec, (QuantSpec{.bits = bits, .group_size = 64}));
     EXPECT_NEAR(variance(dequantize(head).as<float>()) * 128, 1, 0.04) << bits;
     EXPECT_TRUE(same(q->weight(0, {Role::gate}), m->weight(0, {Role::gate})));
+  }
+}
+
+// As above; bf16 rounds by 2^-9 at most. f32 holds the same values.
+TEST(RandomModel, FloatMatricesAreBf16ValuesOfThatVariance) {
+  ThreadPool pool(2);
+  const auto narrow = random_model(tiny_config(), DType::bf16, {}, 3, pool),
+             wide = random_model(tiny_config(), DType::f32, {}, 3, pool);
+  for (const Param p : kSome) {
+    const Tensor a = std::get<Tensor>(narrow->weight(1, p)), b = std::get<Tensor>(wide->weight(1, p));
+    EXPECT_EQ(a.dtype(), DType::bf16);
+    EXPECT_EQ(b.dtype(), DType::f32);
+    EXPECT_TRUE(same(a.to(DType::f32), b));
+    EXPECT_NEAR(variance(b.as<float>()) * double(b.shape()[1]), 1, 0.04);
   }
 }
 
@@ -78,7 +93,7 @@ TEST(RandomModel, LogitsKeepTheirSpreadThroughTheDepth) {
 
 TEST(RandomModel, FirstBlocksAreTheModels) {
   ThreadPool pool(2);
-  const auto m = random_model(tiny_config(), 32, {}, 3, pool);
+  const auto m = random_model(tiny_config(), groups_of(32), {}, 3, pool);
   const auto cut = first_blocks(*m, 2);
   EXPECT_EQ(cut->spec().blocks.size(), 2U);
   EXPECT_EQ(m->spec().blocks.size(), 3U);

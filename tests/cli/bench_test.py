@@ -84,6 +84,14 @@ class Bench(unittest.TestCase):
         # 64 weights of the blocks are 34.5 bytes, and 67 of the head.
         self.assertEqual(report["weight_bytes"], 106168320 // 64 * 34.5 + 61 * 576 * 4 + 49152 * 576 // 64 * 67)
 
+    def test_float_weights(self):
+        few = ("--prefill", 8, "--context", 0, "--batch", 1, "--decode", 1, "--repeat", 1)
+        for weights, size in (("bf16", 2), ("f32", 4)):
+            report = self.bench("--shape", "smollm2-135m", "--weights", weights, *few)
+            self.check_numbers(report)
+            self.assertEqual((report["quantization"], {r["peak"] for r in report["results"]}), ("", {"f32"}))
+            self.assertEqual(report["weight_bytes"], 106168320 * size + 61 * 576 * 4 + 49152 * 576 * 2)
+
     def test_hash_depends_on_seed_and_kernels_only(self):
         few = (self.model, "--prefill", 4, "--context", 0, "--batch", 1, "--decode", 1, "--repeat", 1)
         one, again, other = self.bench(*few, "--threads", 1), self.bench(*few), self.bench(*few, "--seed", 1)

@@ -128,6 +128,36 @@ class Job(unittest.TestCase):
         self.assertGreater(finished, 1)
         self.assertGreater(len(moments), 4)  # kills were spread over the job
 
+    def test_options_with_files_and_choices_of_their_own_go_on(self):
+        """Masked calibration, a saved search, layers chosen to stay in 16 bits: all survive kills between any two blocks."""
+        model = make_model(self.work / "m", 3)
+        (model / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"}))
+        chats = self.work / "chats.jsonl"
+        chats.write_text("".join(json.dumps({"messages": [{"role": "user", "content": "Who is there? " * 4},
+                                                          {"role": "assistant", "content": f"It is {i}. " * 8}]}) + "\n" for i in range(9)))
+        options = ["--calib", chats, "--mask-prompts", "--keep", "2"]
+        want = self.reference(model, *options, "--save-search", self.work / "reference.search")
+        saved = self.work / "saved.search"
+        command, kills = self.command(model, *options, "--save-search", saved), 0
+        while not self.out.exists():
+            job = subprocess.Popen([*command, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            done = self.blocks_done()
+            while self.blocks_done() == done and job.poll() is None:
+                time.sleep(0.001)
+            job.kill()
+            message = job.communicate()[1]
+            self.assertIn(job.returncode, (0, -signal.SIGKILL), message)
+            kills += job.returncode != 0
+        if self.folder.exists():  # it was killed after the output had its name
+            self.run_json(*command, "--resume")
+        self.assertGreaterEqual(kills, 3)
+        self.assertEqual(digest(self.out), want)
+        self.assertEqual(saved.read_bytes(), (self.work / "reference.search").read_bytes())
+
+    def blocks_done(self):
+        state = self.folder / "state.json"
+        return json.loads(state.read_text())["blocks_done"] if state.exists() else 0
+
     def test_redoes_at_most_one_block(self):
         model = make_model(self.work / "m", 8)
         want = self.reference(model)
@@ -248,15 +278,15 @@ class Job(unittest.TestCase):
         self.assertEqual(digest(self.out), want)
         shutil.rmtree(self.out)
         message = self.refused(*self.command(model, *more, "--max-ram", planned * 9 // 10))
-        least = float(re.search(r"--max-ram [\d.]+ GB: at least ([\d.]+) GB are needed", message)[1])
-        self.assertAlmostEqual(least, planned / 1e9, delta=0.011)  # two digits, and the process itself
+        least = float(re.search(r"--max-ram [\d.]+ MB: at least ([\d.]+) MB are needed", message)[1])
+        self.assertAlmostEqual(least, planned / 1e6, delta=11)  # the process itself
         self.assertEqual([f.name for f in self.work.iterdir() if f.name.startswith("out")], [])
         plan = [AWQ, "plan", model, "--tokens", "64", "--samples", "4", "--threads", "1", *map(str, more), "--json"]
         self.assertAlmostEqual(self.run_json(*plan[:-1])["peak_memory"] / peak, 1, delta=0.1)
         no_room = subprocess.run([*plan, "--max-ram", "50M"], capture_output=True, text=True)
         self.assertEqual(no_room.returncode, 1)
         self.assertFalse(json.loads(no_room.stdout)["fits"])
-        self.assertIn("--max-ram 0.05 GB: at least", no_room.stderr)
+        self.assertIn("--max-ram 50.0 MB: at least", no_room.stderr)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,9 @@ class Readme(unittest.TestCase):
         model(work / MODEL)
         chat = {"messages": [{"role": "user", "content": "Why is the sky blue?"}, {"role": "assistant", "content": "Air scatters blue light most."}]}
         (work / "chats.jsonl").write_text(f"{json.dumps(chat)}\n" * 50)
+        (work / "chat.json").write_text(json.dumps(chat["messages"][:1]))
         (work / "held-out.txt").write_text("The river was over its banks. " * 200)
+        (work / "code.txt").write_text("".join(f"int f{i}(int x) {{ return x + {i}; }}\n" for i in range(400)))
         self.assertGreaterEqual(len(commands("awq")), 6)
         for command in commands("awq"):
             with self.subTest(command):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The whole line on a real model: float perplexity as transformers computes it, AWQ better than rounding, a sane answer.
 
-usage: smollm2_test.py AWQ TEXT.txt SHARED_FOLDER
+usage: smollm2_test.py AWQ TEXT.txt WIKITEXT.raw
 
 The model's path comes in AWQ_SMOLLM2_GGUF (tools/fetch_model.py smollm2-135m); without it the test is skipped.
 """
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import unittest
 
-AWQ, TEXT, SHARED = (pathlib.Path(a).resolve() for a in sys.argv[1:4])
+AWQ, TEXT, WIKITEXT = (pathlib.Path(a).resolve() for a in sys.argv[1:4])
 MODEL = os.environ.get("AWQ_SMOLLM2_GGUF", "")
 # Mean negative log-likelihood of the first two windows of 2,048 tokens of WikiText-2's raw test text: transformers 5.24.0,
 # float32, on the same de-quantized weights.
@@ -32,10 +32,9 @@ class SmolLm2(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.work)
 
     def test_float_perplexity_is_that_of_transformers(self):
-        text = SHARED / "data" / "text" / "wiki.test.raw"
-        if not text.exists():
-            self.skipTest(f"{text} is not there")
-        seen = json.loads(run("eval", MODEL, "--text", text, "--windows", 2, "--json"))
+        if not WIKITEXT.exists():
+            self.skipTest(f"{WIKITEXT} is not there")
+        seen = json.loads(run("eval", MODEL, "--text", WIKITEXT, "--windows", 2, "--json"))
         self.assertEqual(seen["text_tokens"], 303415)
         # Three decimals of a perplexity near 20 are 2.5e-5 of it.
         for got, want in zip(seen["window_nll"], REFERENCE_NLL):

@@ -131,8 +131,8 @@ TEST(GgufTokenizer, RefusesWhatItDoesNotKnow) {
   const auto pre = [](const char* name) {
     return byte_level().without("tokenizer.ggml.pre").text("tokenizer.ggml.pre", name);
   };
-  EXPECT_SAYS(error(pre("tekken")),
-              "the pre-tokenizer \"tekken\" (tokenizer.ggml.pre) is not known; this version has smollm, llama-bpe");
+  EXPECT_SAYS(error(pre("nosuch")),
+              "the pre-tokenizer \"nosuch\" (tokenizer.ggml.pre) is not known; this version has smollm, llama-bpe");
   EXPECT_SAYS(error(pre("default")), "does not say how its tokenizer splits text");
   EXPECT_SAYS(error(byte_level().without("tokenizer.ggml.pre")), "does not say how its tokenizer splits text");
   EXPECT_SAYS(error(sentencepiece().text("tokenizer.ggml.pre", "smollm")),
@@ -291,6 +291,8 @@ INSTANTIATE_TEST_SUITE_P(, PublishedTokenizer,
 INSTANTIATE_TEST_SUITE_P(RealModel, PublishedTokenizer,
                          testing::Values(Published{"llama3_1/tokenizer.json", "gpt2", "llama-bpe", false},
                                          Published{"qwen3/tokenizer.json", "gpt2", "qwen2", false},
+                                         Published{"mpt.tokenizer.json", "gpt2", "mpt", false},
+                                         Published{"falcon/tokenizer.json", "gpt2", "falcon", false},
                                          Published{"mistral03.tokenizer.json", "llama", nullptr, true, true},
                                          Published{"gemma3/tokenizer.json", "llama", nullptr, false}),
                          name_of);

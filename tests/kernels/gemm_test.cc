@@ -174,13 +174,13 @@ TEST_P(GemmTest, LongSums) {
 }
 
 TEST_P(GemmTest, ManyTokens) {
-  for (const int m : kSanitized ? std::vector{73} : std::vector{72, 73, 150})
+  for (const int m : kSanitized ? std::vector{145} : std::vector{72, 144, 145, 300})
     for (const Type type : {Type::f32, Type::bf16, Type::f16})
       for (const bool panels : {true, false}) check(type, m, 40, 330, panels, m % 2);
 }
 
 TEST_P(GemmTest, TokenDoesNotDependOnItsCompany) {
-  for (const int m : {2, 4, 6, 17, 80}) {
+  for (const int m : {2, 4, 6, 17, 80, 150}) {
     const Product many(Type::f32, m, 53, 700, true, true, 5);
     const auto all = many.run(*set().set);
     for (int i = 0; i < m; ++i) {

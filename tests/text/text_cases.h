@@ -1,13 +1,17 @@
 #pragma once
 // One case of the vectors that tools/make_*_vectors.py write.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "awq/error.h"
+#include "text/base64.h"
 #include "text/chat_template.h"
+#include "text/sentencepiece.h"
+#include "text/tiktoken.h"
 #include "text/tokenizer.h"
 
 namespace awq::test {
@@ -72,6 +76,25 @@ inline std::string tokenizer_difference(const Tokenizer& t, const nlohmann::orde
   return streamed(t, ids) == c.at("decoded")
              ? ""
              : fmt::format("\"{}\": streaming differs from decoding", c.at("text").get<std::string>());
+}
+
+inline Tokenizer model_of(const nlohmann::ordered_json& made) {
+  if (made.contains("tiktoken"))
+    return parse_tiktoken(made.at("tiktoken").get<std::string>(), made.at("splitting").get<std::string>(), nullptr);
+  return parse_sentencepiece(*decode_base64(made.at("sentencepiece").get<std::string>()), nullptr);
+}
+
+/// The same for a case of the sentencepiece and tiktoken libraries. One without a text is decoded only.
+inline std::string sentencepiece_difference(const Tokenizer& t, const nlohmann::ordered_json& c) {
+  const auto want = c.at("ids").get<std::vector<int32_t>>();
+  if (c.contains("text") || c.contains("bytes")) {
+    const std::string text =
+        c.contains("text") ? c.at("text").get<std::string>() : *decode_base64(c.at("bytes").get<std::string>());
+    const std::vector<int32_t> ids = t.encode(text, true, false);
+    if (ids != want) return fmt::format("\"{}\": {} should be {}", text, fmt::join(ids, " "), fmt::join(want, " "));
+  }
+  const std::string decoded = t.decode(want, true), wanted = c.at("decoded").get<std::string>();
+  return decoded == wanted ? "" : fmt::format("{}: \"{}\" should be \"{}\"", fmt::join(want, " "), decoded, wanted);
 }
 
 }  // namespace awq::test

@@ -1,5 +1,6 @@
 // Compares the library with what the reference implementations wrote: text_reference VECTORS.json, as made by
-// tools/make_template_vectors.py (with a folder) or tools/make_tokenizer_vectors.py (with a tokenizer).
+// tools/make_template_vectors.py (with a folder), tools/make_tokenizer_vectors.py (with a tokenizer) or
+// tools/make_sentencepiece_vectors.py.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -42,8 +43,9 @@ int check_templates(const Json& vectors) {
 }
 
 int check_tokenizer(const Json& vectors) {
-  const std::string path = vectors.at("tokenizer");
-  const auto tokenizer = awq::Tokenizer::from_json(nlohmann::json::parse(read_file(path)), nullptr);
+  const Json& made = vectors.at("tokenizer");  // a path, or the file itself
+  const std::string path = made.is_string() ? made.get<std::string>() : vectors.at("name").get<std::string>();
+  const auto tokenizer = awq::Tokenizer::parse(made.is_string() ? read_file(path) : made.dump(), nullptr);
   int wrong = 0;
   for (const Json& c : vectors.at("cases")) {
     const std::string difference = awq::test::tokenizer_difference(tokenizer, c);
@@ -53,6 +55,17 @@ int check_tokenizer(const Json& vectors) {
   return wrong == 0 && !vectors.at("cases").empty() ? 0 : 1;
 }
 
+int check_model(const Json& made) {
+  const auto tokenizer = awq::test::model_of(made);
+  int wrong = 0;
+  for (const Json& c : made.at("cases")) {
+    const std::string difference = awq::test::sentencepiece_difference(tokenizer, c);
+    if (!difference.empty() && ++wrong <= 20) fmt::print("{}\n", difference);
+  }
+  fmt::print("{}: {} of {} texts differ\n", made.at("name").get<std::string>(), wrong, made.at("cases").size());
+  return wrong == 0 && !made.at("cases").empty() ? 0 : 1;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -60,6 +73,7 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const Json vectors = read_json(argv[i]);
     if (vectors.contains("folder")) status |= check_templates(vectors);
+    for (const Json& m : vectors.value("models", Json::array())) status |= check_model(m);
     for (const Json& t : vectors.value("tokenizers", Json::array())) status |= check_tokenizer(t);
   }
   return argc > 1 ? status : 2;

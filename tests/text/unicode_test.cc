@@ -34,5 +34,11 @@ TEST(Unicode, Lowercase) {
   EXPECT_EQ(lowercase("ß中😀"), "ß中😀");
 }
 
+TEST(Unicode, PunctuationIsThatOfTheLibrary) {
+  for (const char32_t c : {0x21, 0x2B, 0x7E, 0xA1, 0x3001, 0x166D}) EXPECT_TRUE(is_punctuation(c)) << uint32_t(c);
+  for (const char32_t c : {0x20, 0x61, 0xA2, 0x20AC, 0xA76, 0x2E45, 0x2E5D})
+    EXPECT_FALSE(is_punctuation(c)) << uint32_t(c);
+}
+
 }  // namespace
 }  // namespace awq

@@ -1,11 +1,18 @@
 #!/bin/sh
-# make test-ecosystem: run.sh AWQ_BINARY. Loads folders written by awq in transformers with GPTQModel and in vLLM, in
+# make test-ecosystem: run.sh AWQ_BINARY. Compares tokens with those of the tokenizers and sentencepiece libraries (text.py;
+# AWQ_TOKENIZERS or ../shared/data/tokenizers beside the checkout is where tokenizer.json files are). Then loads folders written by awq in transformers with GPTQModel and in vLLM, in
 # two virtual environments of the user's cache folder (1.2 and 3.4 GB, made once), and compares logits (check.py).
 set -eu
 [ $# -eq 1 ] || { echo "usage: run.sh AWQ_BINARY" >&2; exit 2; }
 awq=$(realpath "$1")
 cd "$(dirname "$0")"
 . ../environment.sh
+
+text=$(environment requirements-text.txt)
+set -- --awq "$awq"
+tokenizers=${AWQ_TOKENIZERS:-../../../shared/data/tokenizers}
+if [ -d "$tokenizers" ]; then set -- "$@" --tokenizers "$tokenizers"; fi
+"$text" text.py "$@"
 
 # One of GPTQModel's packages is compiled.
 header=$(python3 -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")')

@@ -41,7 +41,8 @@ def products(**choices):
     return [tuple(itertools.chain(*zip(["--" + c for c in choices], values, strict=True))) for values in itertools.product(*choices.values())]
 
 
-def awq(binary, model, folder):
+def awq(binary, model, folder, name="awq", activations=("int16", "bf16")):
+    """activations: what is tried, like a setting"""
     def command(measure, threads, setting):
         kind, count = timing.measure(measure)
         work = ["--prefill", count, "--decode", 1] if kind == "prefill" else ["--prefill", 1, "--decode", timing.STEPS, "--batch", count]
@@ -52,7 +53,7 @@ def awq(binary, model, folder):
         longest = max(out["results"], key=lambda r: r["tokens"])
         return longest["tokens_per_second"]["median"]
 
-    return Program("awq", model, tuple(dict.fromkeys(LLAMA_MEASURES + VLLM_MEASURES)), command, settings=lambda measure: products(activations=["int16", "bf16"]), rate=rate)
+    return Program(name, model, tuple(dict.fromkeys(LLAMA_MEASURES + VLLM_MEASURES)), command, lambda measure: products(activations=activations), rate)
 
 
 def llama(python, quant, heads, folder):
@@ -84,7 +85,8 @@ def programs(args):
     folders = {"llama-3.2-1b": args.shape and args.shape / "awq", "smollm2": args.smollm2}
     for model, folder in folders.items():
         if folder and args.awq:
-            out.append(awq(args.awq, model, folder))
+            # The others round activations to 8 bits, awq only when asked: a row of its own.
+            out += [awq(args.awq, model, folder), awq(args.awq, model, folder, "awq, int8 activations", ("int8",))]
         if folder and args.vllm_python:
             out.append(vllm(args.vllm_python, model, folder))
     if args.shape and args.llama_python:
@@ -164,7 +166,7 @@ def self_test():
     assert timing.rates(10, iter([9, 5, 2, 2]).__next__) == [2, 5, 5]  # the first is not counted, none begins after 8 s
     args = parse(["--awq", "a", "--llama-python", "l", "--vllm-python", "v", "--shape", "s", "--smollm2", "m"])
     by_name = {(p.name, p.model): p for p in programs(args)}
-    assert len(by_name) == 8, by_name
+    assert len(by_name) == 10, by_name
     q4_1 = by_name["llama.cpp Q4_1, bf16 head", "llama-3.2-1b"]
     assert len(q4_1.settings("decode:1")) == 4 and len(q4_1.settings("prefill:512")) == 2 and len(q4_1.settings("prefill:2048")) == 4
     assert q4_1.command("decode:1", 2, ("--flash", "on", "--head", "f16"))[2:] == [
@@ -205,7 +207,7 @@ def main():
         group = [p for p in found if p.model == model and measure in p.measures]
         if args.measures and measure not in args.measures:
             continue
-        if any(p.name != "awq" for p in group):
+        if any(not p.name.startswith("awq") for p in group):
             rows += compare(group, measure, threads, args.rounds)
     machine = cpu()
     if args.awq:

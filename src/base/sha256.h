@@ -1,4 +1,5 @@
 #pragma once
+#include <cstddef>
 #include <memory>
 #include <span>
 #include <string>
@@ -6,23 +7,25 @@
 
 namespace awq {
 
-/// SHA-256 of what is added, in lower-case hexadecimal digits.
+/// SHA-256 of bytes that come in parts. Throws Error where OpenSSL has none.
 class Sha256 {
  public:
-  Sha256();  // throws Error where OpenSSL has none
+  Sha256();
   ~Sha256();
+  Sha256(const Sha256&) = delete;
+  Sha256& operator=(const Sha256&) = delete;
   void add(std::span<const std::byte> bytes);
   void add(std::string_view text) { add(std::as_bytes(std::span(text.data(), text.size()))); }
-  std::string hex();  // once
+  std::string hex();  // of everything added; nothing may be added afterwards
 
  private:
   struct Context;
   std::unique_ptr<Context> context_;
 };
-inline std::string sha256_hex(std::string_view text) {
-  Sha256 h;
-  h.add(text);
-  return h.hex();
+inline std::string sha256_of(std::string_view text) {
+  Sha256 hash;
+  hash.add(text);
+  return hash.hex();
 }
 
 }  // namespace awq

@@ -1,0 +1,17 @@
+#pragma once
+#include "awq/awq.h"
+#include "formats/format.h"
+
+namespace awq {
+
+/// As compare() of a text that is these tokens, cut into options.window each.
+std::vector<EvaluateReport> compare_tokens(const std::filesystem::path& original,
+                                           std::span<const std::filesystem::path> models,
+                                           std::span<const int32_t> tokens, const EvaluateOptions& options,
+                                           const OnProgress& progress);
+/// The text's tokens as evaluate() cuts them. Throws Error if they are fewer than a window.
+std::vector<int32_t> tokens_of_text(const Checkpoint& model, std::string_view text, const EvaluateOptions& o);
+/// Mean, and its standard error.
+Estimate mean_of(const std::vector<double>& v);
+
+}  // namespace awq
