@@ -211,6 +211,13 @@ def end_of_word(pre_tokenizer, normalizer=None, **options):
     return t
 
 
+def word_level(pre_tokenizer):
+    t = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    t.pre_tokenizer = pre_tokenizer
+    t.train_from_iterator(SENTENCES, trainers.WordLevelTrainer(vocab_size=120, special_tokens=["<unk>", "<pad>"], show_progress=False))
+    return t
+
+
 def compiled_rules():
     """A small table of SentencePiece, compiled by its own trainer."""
     import make_sentencepiece_vectors as sentencepiece
@@ -239,6 +246,11 @@ def others():
     roberta = byte_level(pre_tokenizers.ByteLevel(add_prefix_space=True), special=("<s>", "</s>"),
                          post=lambda t: processors.RobertaProcessing(("</s>", t.token_to_id("</s>")), ("<s>", t.token_to_id("<s>"))))
     yield "roberta", roberta
+    yield "words", word_level(pre_tokenizers.Whitespace())
+    yield "fixed length", word_level(pre_tokenizers.FixedLength(length=2))
+    speech = word_level(pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.FixedLength(length=1)]))
+    speech.decoder = decoders.CTC(pad_token="<pad>", word_delimiter_token="e")
+    yield "speech", speech
     bytes_first = byte_level(pre_tokenizers.Split(Regex("Ġ?[^Ġ]+"), "isolated"))
     bytes_first.normalizer = normalizers.ByteLevel()
     yield "bytes first", bytes_first

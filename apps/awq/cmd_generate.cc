@@ -52,10 +52,16 @@ void add_sampling(CLI::App& c, Sampling& s) {
 
 struct GenerateFlags {
   std::string model, prompt, prompt_file, system;
-  bool chat = false, json = false;
+  bool chat = false, json = false, special = false;
   Sampling sampling;
   DeviceOptions device;
 };
+
+CLI::Option* add_special(CLI::App& c, GenerateFlags& o) {
+  return c.add_flag(
+      "--special", o.special,
+      "Texts of special tokens in messages, such as <|im_end|>, become these tokens; default: plain text");
+}
 
 double decode_rate(const Generation& g) {
   return g.tokens.size() > 1 && g.decode_seconds > 0 ? double(g.tokens.size() - 1) / g.decode_seconds : 0;
@@ -101,7 +107,7 @@ void run_generate(GenerateFlags& o) {
   Engine engine = open_engine(o.model, o.device);
   std::vector<Message> messages = with_system(o.system);
   messages.push_back({"user", o.prompt});
-  const std::vector<int32_t> prompt = o.chat ? engine.encode_chat(messages) : engine.encode(o.prompt);
+  const std::vector<int32_t> prompt = o.chat ? engine.encode_chat(messages, o.special) : engine.encode(o.prompt);
   const Generation g =
       engine.generate(prompt, o.sampling.over(engine.defaults()),
                       o.json ? OnText([](std::string_view) { return !interrupted(); }) : OnText(stream));
@@ -134,7 +140,8 @@ void run_chat(GenerateFlags& o) {
   std::vector<Message> messages = with_system(o.system);
   for (std::string line; read_line(line) && !line.empty();) {
     messages.push_back({"user", line});
-    const Generation g = engine.generate(engine.encode_chat(messages), o.sampling.over(engine.defaults()), stream);
+    const Generation g =
+        engine.generate(engine.encode_chat(messages, o.special), o.sampling.over(engine.defaults()), stream);
     fmt::print("\n");
     print_speed(g, engine);
     messages.push_back({"assistant", g.text});
@@ -150,7 +157,8 @@ void add_generate(CLI::App& app) {
   c->add_option("MODEL", o->model, "Folder or .gguf file, float or 4-bit")->required();
   auto* text = c->add_option("-p,--prompt", o->prompt, "Text to start from");
   c->add_option("-f,--file", o->prompt_file, "File with the text to start from")->excludes(text);
-  c->add_flag("--chat", o->chat, "The text is a user's message: use the model's chat template");
+  auto* chat = c->add_flag("--chat", o->chat, "The text is a user's message: use the model's chat template");
+  add_special(*c, *o)->needs(chat);
   c->add_option("--system", o->system, "System message, with --chat");
   c->add_flag("--json", o->json, "Print one JSON object instead of streaming text");
   add_sampling(*c, o->sampling);
@@ -168,6 +176,7 @@ void add_chat(CLI::App& app) {
   CLI::App* c = app.add_subcommand("chat", "Talk to a model in the terminal");
   c->add_option("MODEL", o->model, "Folder or .gguf file, float or 4-bit")->required();
   c->add_option("--system", o->system, "System message");
+  add_special(*c, *o);
   add_sampling(*c, o->sampling);
   add_device_options(*c, o->device);
   add_run_options(*c, o->device, "bf16");

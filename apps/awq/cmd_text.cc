@@ -18,7 +18,7 @@ std::string dump(const Json& j) { return j.dump(-1, ' ', false, Json::error_hand
 struct TokenizeFlags {
   std::string model, tokenizer, text, file;
   std::vector<int32_t> decode;
-  bool lines = false, ids = false, json = false, plain = false, special = false;
+  bool lines = false, ids = false, json = false, plain = false, special = false, skip_special = false;
   std::string splitting;
 };
 
@@ -39,7 +39,8 @@ void print(const Tokenized& t, const TokenizeFlags& o) {
 
 void run_tokenize(const TokenizeFlags& o, bool has_text) {
   const std::string& from = o.model.empty() ? o.tokenizer : o.model;
-  const TokenizeOptions options{.add_special = !o.plain, .parse_special = o.special, .splitting = o.splitting};
+  const TokenizeOptions options{
+      .add_special = !o.plain, .parse_special = o.special, .skip_special = o.skip_special, .splitting = o.splitting};
   if (!o.decode.empty()) {
     const std::string text = detokenize(from, {{o.decode}}, options).front();
     return fmt::print("{}\n", o.json ? dump({{"ids", o.decode}, {"decoded", text}}) : text);
@@ -50,7 +51,7 @@ void run_tokenize(const TokenizeFlags& o, bool has_text) {
 struct RenderFlags {
   std::string model, messages, tools;
   RenderOptions options;
-  bool json = false;
+  bool json = false, ids = false;
 };
 
 void run_render(RenderFlags& o) {
@@ -61,6 +62,10 @@ void run_render(RenderFlags& o) {
     throw Error(
         fmt::format("[render] {}: expected a list of messages, or an object with one as \"messages\"", o.messages));
   if (!o.tools.empty()) o.options.tools = read_file(o.tools);
+  if (o.ids) {
+    const std::vector<int32_t> ids = encode_chat(o.model, messages.dump(), o.options);
+    return fmt::print("{}\n", o.json ? dump({{"ids", ids}}) : fmt::format("{}", fmt::join(ids, " ")));
+  }
   const std::string text = render(o.model, messages.dump(), o.options);
   fmt::print("{}", o.json ? dump({{"text", text}}) + "\n" : text);
 }
@@ -87,6 +92,7 @@ void add_tokenize(CLI::App& app) {
               "Leave out what the tokenizer puts around a text, such as BOS; default: put it there");
   c->add_flag("--special", o->special,
               "The texts of special tokens, such as <|im_end|>, become these tokens; default: they are plain text");
+  c->add_flag("--skip-special", o->skip_special, "Decode without special tokens; default: with them");
   c->add_option("--splitting", o->splitting, "For tiktoken files: how text is split, such as llama3 or qwen2");
   c->footer("Example:\n  awq tokenize smollm2-awq --text \"Hello, world\"");
   c->callback([o, text] {
@@ -98,14 +104,18 @@ void add_tokenize(CLI::App& app) {
 void add_render(CLI::App& app) {
   auto o = std::make_shared<RenderFlags>();
   CLI::App* c = app.add_subcommand("render", "A conversation as the model's chat template writes it");
-  c->add_option("MODEL", o->model, "Folder or .gguf file; only its chat template is read");
+  auto* model = c->add_option("MODEL", o->model, "Folder or .gguf file; only its chat template and tokenizer are read");
   c->add_option("--template", o->options.chat_template, "Template to use instead of the model's own");
   c->add_option("--messages", o->messages, "JSON file: a list of messages, or an object with \"messages\"")->required();
   c->add_option("--tools", o->tools, "JSON file with a list of tools");
   c->add_flag("--add-generation-prompt", o->options.add_generation_prompt,
               "End where the answer begins; default: do not");
   c->add_option("--kwargs", o->options.variables, "Further variables, a JSON object: '{\"enable_thinking\": false}'");
-  c->add_flag("--json", o->json, "Print a JSON object with the text");
+  auto* ids = c->add_flag("--ids", o->ids, "Print the ids of its tokens instead, as the model reads it")->needs(model);
+  c->add_flag("--special", o->options.parse_special,
+              "With --ids: the texts of special tokens in messages become these tokens; default: they are plain text")
+      ->needs(ids);
+  c->add_flag("--json", o->json, "Print a JSON object with the text, or with the ids");
   c->footer("Example:\n  awq render smollm2-awq --messages chat.json --add-generation-prompt");
   c->callback([o] {
     if (o->model.empty() && o->options.chat_template.empty()) throw CLI::RequiredError("MODEL or --template");

@@ -294,6 +294,7 @@ InspectReport inspect(const std::filesystem::path& model);
 struct TokenizeOptions {
   bool add_special = true;     // with the tokens that the tokenizer puts around a text, such as BOS
   bool parse_special = false;  // the text of a special token, such as "<|im_end|>", becomes that token
+  bool skip_special = false;   // decoding leaves special tokens out
   /// How text is split, where the tokenizer is a tiktoken rank file, which does not say: "llama3", "qwen2", ... An
   /// unknown name throws, naming those that are known.
   std::string splitting{};
@@ -316,10 +317,14 @@ struct RenderOptions {
   std::string tools{}, documents{};       // JSON lists, or empty
   std::string variables{};                // a JSON object of further variables, or empty
   bool add_generation_prompt = false;
+  bool parse_special = false;  // of encode_chat: the text of a special token in a message becomes that token
 };
 /// A conversation, a JSON list of messages, as the chat template writes it. `model` may be empty if options name a
 /// template. Throws Error with line and column where the template refuses the conversation or fails.
 std::string render(const std::filesystem::path& model, std::string_view messages, const RenderOptions& options = {});
+/// What render() writes, as the model's tokens.
+std::vector<int32_t> encode_chat(const std::filesystem::path& model, std::string_view messages,
+                                 const RenderOptions& options = {});
 
 // ------------------------------------------------------------------------------------------------------------------
 // bench
@@ -433,8 +438,9 @@ class Engine {
 
   std::vector<int32_t> encode(std::string_view text) const;  // special tokens in the text are plain text
   std::string decode(std::span<const int32_t> tokens) const;
-  std::vector<int32_t> encode_chat(
-      std::span<const Message> chat) const;  // the model's own template, ready for an answer
+  /// Written by the model's own template, ready for an answer. The text of a special token in a message is plain text,
+  /// unless `parse_special`.
+  std::vector<int32_t> encode_chat(std::span<const Message> chat, bool parse_special = false) const;
   bool has_chat_template() const;
   GenerateOptions defaults() const;  // from generation_config.json
 

@@ -153,10 +153,10 @@ std::vector<int32_t> Engine::encode(std::string_view text) const {
 std::string Engine::decode(std::span<const int32_t> tokens) const { return impl_->text.tokenizer().decode(tokens); }
 bool Engine::has_chat_template() const { return impl_->text.has_template(); }
 
-std::vector<int32_t> Engine::encode_chat(std::span<const Message> chat) const {
+std::vector<int32_t> Engine::encode_chat(std::span<const Message> chat, bool parse_special) const {
   nlohmann::ordered_json messages = nlohmann::ordered_json::array();
   for (const Message& m : chat) messages.push_back({{"role", m.role}, {"content", m.content}});
-  return impl_->text.encode_chat(messages, true);
+  return impl_->text.encode_chat(messages, true, parse_special);
 }
 
 GenerateOptions Engine::defaults() const {

@@ -35,12 +35,12 @@ TextSide::TextSide(const Checkpoint& model, const TextSource& source)
   if (const auto id = tokenizer_.id_of(template_options_.eos_token)) ends_.insert(*id);
 }
 
-std::string TextSide::render_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const {
+MarkedText TextSide::render_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const {
   if (!template_)
     fail("chat", "the model has no chat template, so it was not made for chat; use `awq generate` with plain text");
   ChatTemplate::Options options = template_options_;
   options.add_generation_prompt = add_generation_prompt;
-  return template_->render(messages, options);
+  return template_->render_marked(messages, options);
 }
 
 namespace {

@@ -34,11 +34,12 @@ class TextSide {
   const Tokenizer& tokenizer() const { return tokenizer_; }
   bool has_template() const { return template_.has_value(); }
   /// Written out by the model's template. Throws Error if it has none.
-  std::string render_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const;
-  /// What render_chat writes, or a part of it, with special tokens in place.
-  std::vector<int32_t> encode_rendered(std::string_view chat) const { return tokenizer_.encode(chat, false, true); }
-  std::vector<int32_t> encode_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const {
-    return encode_rendered(render_chat(messages, add_generation_prompt));
+  MarkedText render_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const;
+  /// With the template's special tokens in place. Those in messages are plain text unless `parse_special`.
+  std::vector<int32_t> encode_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt,
+                                   bool parse_special = false) const {
+    const MarkedText chat = render_chat(messages, add_generation_prompt);
+    return parse_special ? tokenizer_.encode(chat.text(), false, true) : tokenizer_.encode_chat(chat);
   }
   bool ends(int32_t token) const { return ends_.contains(token); }
   const nlohmann::json& generation_config() const { return generation_config_; }

@@ -39,6 +39,7 @@ void AddedTokenMatcher::add(const AddedToken& token) {
   if (pattern.size() > longest)
     fail("tokenizer", "added token {} has {} bytes; at most {} are read", token.id, pattern.size(), longest);
   starts_[static_cast<unsigned char>(pattern[0])] = true;
+  has_special_ = has_special_ || token.special;
   trie_.add(pattern, static_cast<int32_t>(tokens_.size()));
   tokens_.push_back(token);
 }
@@ -58,12 +59,23 @@ bool AddedTokenMatcher::match_at(std::string_view text, size_t pos, Match& match
   return found;
 }
 
-std::vector<AddedTokenMatcher::Span> AddedTokenMatcher::split(std::string_view text, bool parse_special) const {
+std::vector<AddedTokenMatcher::Span> AddedTokenMatcher::split(std::string_view text, bool parse_special,
+                                                              std::span<const ByteRange> plain) const {
   std::vector<Span> spans;
   size_t done = 0;
   Match match{};
   for (size_t pos = 0; pos < text.size();) {
     if (!starts_[static_cast<unsigned char>(text[pos])] || !match_at(text, pos, match)) {
+      ++pos;
+      continue;
+    }
+    while (!plain.empty() && plain.front().end <= pos) plain = plain.subspan(1);
+    const bool touches = match.token->special && parse_special && !plain.empty() && plain.front().begin < match.end;
+    if (touches && plain.front().begin <= pos) {
+      pos = std::min(match.end, plain.front().end);
+      continue;
+    }
+    if (touches && !match_at(text.substr(0, plain.front().begin), pos, match)) {
       ++pos;
       continue;
     }

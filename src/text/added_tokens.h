@@ -1,10 +1,12 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "text/marked_text.h"
 #include "text/trie.h"
 
 namespace awq {
@@ -34,8 +36,10 @@ class AddedTokenMatcher {
     size_t begin, end;
     int32_t id;  // -1: text between tokens
   };
-  /// The text cut into spans, none of them empty unless the text is. Special tokens count only with `parse_special`.
-  std::vector<Span> split(std::string_view text, bool parse_special) const;
+  /// The text cut into spans, none of them empty unless the text is. Special tokens count only with `parse_special`,
+  /// and only if they touch none of the `plain` stretches, which are in order and apart.
+  std::vector<Span> split(std::string_view text, bool parse_special, std::span<const ByteRange> plain = {}) const;
+  bool has_special() const { return has_special_; }
 
   struct Match {
     size_t end;
@@ -47,6 +51,7 @@ class AddedTokenMatcher {
  private:
   Trie trie_;  // of indices into tokens_
   std::vector<AddedToken> tokens_;
+  bool has_special_ = false;
   std::array<bool, 256> starts_{};  // first bytes of tokens
 };
 

@@ -19,9 +19,17 @@ using OrderedJson = nlohmann::ordered_json;
 
 constexpr int kDeepest = 90;  // below the limit of template values, so that templates can wrap what they are given
 
+/// Letters, digits, _ and -: no text of a special token.
+bool is_word(const OrderedJson& json) {
+  constexpr std::string_view in_words = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+  return json.is_string() && json.get_ref<const std::string&>().find_first_not_of(in_words) == std::string::npos;
+}
+
 /// Values are charged to a budget of their own: their size is the caller's choice.
 class Converter {
  public:
+  explicit Converter(bool marked) : marked_(marked) {}
+
   Value convert(const OrderedJson& json, int depth = 0) {
     if (depth > kDeepest) fail("chat template", "messages, tools or variables nest more than {} deep", kDeepest);
     switch (json.type()) {
@@ -36,7 +44,7 @@ class Converter {
       case OrderedJson::value_t::number_float:
         return Value(json.get<double>());
       case OrderedJson::value_t::string:
-        return text(json.get_ref<const std::string&>());
+        return text(json.get_ref<const std::string&>(), marked_);
       case OrderedJson::value_t::array:
         return list(json, depth);
       case OrderedJson::value_t::object:
@@ -53,7 +61,9 @@ class Converter {
     return Value(static_cast<int64_t>(i));
   }
 
-  static Value text(const std::string& s) { return Value(utf8::valid(s) ? s : utf8::sanitize(s)); }
+  Value text(const std::string& s, bool marked) const {
+    return Value(MarkedText(utf8::valid(s) ? s : utf8::sanitize(s), marked));
+  }
 
   Value list(const OrderedJson& json, int depth) {
     std::vector<Value> items;
@@ -64,10 +74,16 @@ class Converter {
 
   Value dict(const OrderedJson& json, int depth) {
     jinja::Dict d;
-    for (const auto& [key, value] : json.items()) d.set(text(key), convert(value, depth + 1));
+    for (const auto& [key, value] : json.items()) {
+      const bool is_role = depth == kMessage && key == "role" && is_word(value);
+      d.set(text(key, marked_), is_role ? text(value.get_ref<const std::string&>(), false) : convert(value, depth + 1));
+    }
     return jinja::make_dict(budget_, std::move(d));
   }
 
+  static constexpr int kMessage = 1;  // the depth of an entry of the list of messages
+
+  bool marked_;
   jinja::Budget budget_{UINT64_MAX};
 };
 
@@ -79,18 +95,18 @@ ChatTemplate::~ChatTemplate() = default;
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
-std::string ChatTemplate::render(const OrderedJson& messages, const Options& options) const {
-  Converter values;
+MarkedText ChatTemplate::render_marked(const OrderedJson& messages, const Options& options) const {
+  Converter variables(false), conversation(true);
   std::map<std::string, Value, std::less<>> names = jinja::global_functions();
   if (!options.bos_token.empty()) names.insert_or_assign("bos_token", Value(utf8::sanitize(options.bos_token)));
   if (!options.eos_token.empty()) names.insert_or_assign("eos_token", Value(utf8::sanitize(options.eos_token)));
   if (!options.extra.is_null() && !options.extra.is_object())
     fail("chat template", "extra variables should be an object of names and values");
   if (options.extra.is_object())
-    for (const auto& [name, value] : options.extra.items()) names.insert_or_assign(name, values.convert(value));
-  names.insert_or_assign("messages", values.convert(messages));
-  names.insert_or_assign("tools", values.convert(options.tools));
-  names.insert_or_assign("documents", values.convert(options.documents));
+    for (const auto& [name, value] : options.extra.items()) names.insert_or_assign(name, variables.convert(value));
+  names.insert_or_assign("messages", conversation.convert(messages));
+  names.insert_or_assign("tools", conversation.convert(options.tools));
+  names.insert_or_assign("documents", conversation.convert(options.documents));
   names.insert_or_assign("add_generation_prompt", Value(options.add_generation_prompt));
   jinja::Interpreter run({options.max_work, options.max_output}, options.now);
   return run.render(program_->body, std::move(names));

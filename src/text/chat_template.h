@@ -5,6 +5,8 @@
 #include <optional>
 #include <string>
 
+#include "text/marked_text.h"
+
 namespace awq {
 
 /// A model's chat template: a program in a subset of the Jinja language that writes a conversation as the text the
@@ -34,7 +36,12 @@ class ChatTemplate {
 
   /// `messages` is a list of {"role": ..., "content": ...} and whatever else the template reads. Throws Error with line
   /// and column if the template refuses the conversation or fails.
-  std::string render(const nlohmann::ordered_json& messages, const Options& options) const;
+  std::string render(const nlohmann::ordered_json& messages, const Options& options) const {
+    return render_marked(messages, options).text();
+  }
+  /// The same; marked is what messages, tools and documents wrote. A message's role that is one word is not marked, for
+  /// templates make special tokens of it ("<|user|>"), and neither are numbers.
+  MarkedText render_marked(const nlohmann::ordered_json& messages, const Options& options) const;
 
   const std::string& source() const { return source_; }
 

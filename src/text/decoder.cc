@@ -9,6 +9,7 @@
 #include "text/json_fields.h"
 #include "text/pattern.h"
 #include "text/pre_tokenizer.h"
+#include "text/python_text.h"
 #include "text/utf8.h"
 
 namespace awq {
@@ -184,8 +185,18 @@ class Metaspace final : public WholeToken {
   bool drop_;  // the next token is the first, and its replacements stand for no space
 };
 
-/// BERT's: a token that does not continue a word stands behind a blank; with `cleanup` blanks before punctuation and
-/// in front of English contractions go.
+/// Blanks before punctuation and in front of English contractions go.
+std::string cleaned(std::string text) {
+  constexpr std::pair<std::string_view, std::string_view> rules[] = {
+      {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
+      {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+  for (const auto& [from, to] : rules)
+    for (size_t at = text.find(from); at != text.npos; at = text.find(from, at + to.size()))
+      text.replace(at, from.size(), to);
+  return text;
+}
+
+/// BERT's: a token that does not continue a word stands behind a blank.
 class WordPieceDecoder final : public WholeToken {
  public:
   WordPieceDecoder(std::string prefix, bool cleanup) : prefix_(std::move(prefix)), cleanup_(cleanup) {}
@@ -201,18 +212,28 @@ class WordPieceDecoder final : public WholeToken {
     emit(cleanup_ ? cleaned(std::move(out)) : out);
   }
 
-  static std::string cleaned(std::string text) {
-    constexpr std::pair<std::string_view, std::string_view> rules[] = {
-        {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
-        {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
-    for (const auto& [from, to] : rules)
-      for (size_t at = text.find(from); at != text.npos; at = text.find(from, at + to.size()))
-        text.replace(at, from.size(), to);
-    return text;
-  }
-
   std::string prefix_;
   bool cleanup_, first_ = true;
+};
+
+/// Speech recognition's: of a token in a row one counts, padding is nothing, and a token of its own is the blank.
+class CtcDecoder final : public WholeToken {
+ public:
+  CtcDecoder(std::string padding, std::string blank, bool cleanup)
+      : padding_(std::move(padding)), blank_(std::move(blank)), cleanup_(cleanup) {}
+
+ private:
+  void token(std::string_view text) override {
+    if (last_ == text) return;
+    last_ = text;
+    std::string out = python::replace(text, padding_, "", -1);
+    if (cleanup_) out = python::replace(cleaned(std::move(out)), blank_, " ", -1);
+    if (!out.empty()) emit(out);
+  }
+
+  std::string padding_, blank_;
+  bool cleanup_;
+  std::optional<std::string> last_;
 };
 
 /// The end of a word becomes a blank, and nothing behind the last token.
@@ -286,6 +307,12 @@ void append_decoder(const nlohmann::json& spec, std::vector<DecoderFactory>& ste
     steps.emplace_back([prefix = fields::text(spec, "decoder WordPiece", "prefix"),
                         cleanup = fields::flag(spec, "decoder WordPiece", "cleanup", true)] {
       return std::make_unique<WordPieceDecoder>(prefix, cleanup);
+    });
+  } else if (type == "CTC") {
+    steps.emplace_back([padding = fields::text(spec, "decoder CTC", "pad_token"),
+                        blank = fields::text(spec, "decoder CTC", "word_delimiter_token"),
+                        cleanup = fields::flag(spec, "decoder CTC", "cleanup", true)] {
+      return std::make_unique<CtcDecoder>(padding, blank, cleanup);
     });
   } else if (type == "BPEDecoder") {
     std::string suffix = fields::text(spec, "decoder BPEDecoder", "suffix");

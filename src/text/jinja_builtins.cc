@@ -54,7 +54,7 @@ Value make_namespace(Interpreter& run, const Args& args) { return run.new_namesp
 
 Value raise_exception(Interpreter& run, const Args& args) {
   const Bound b("raise_exception", args, {"message"}, 1);
-  fault("the template refuses this conversation: {}", str(run.budget(), *b[0]));
+  fault("the template refuses this conversation: {}", str(run.budget(), *b[0]).text());
 }
 
 /// C's strftime with the conversions that Python documents. Others have no portable meaning.
@@ -77,7 +77,7 @@ Value strftime_now(Interpreter& run, const Args& args) {
     char buffer[128];
     out.append(buffer, std::strftime(buffer, sizeof buffer, conversion.c_str(), &now));
   }
-  return run.text(std::move(out));
+  return run.text(MarkedText(std::move(out), b[0]->marked().has_marks()));
 }
 
 }  // namespace

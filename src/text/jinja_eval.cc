@@ -190,8 +190,8 @@ Interpreter::~Interpreter() {
   for (const auto& object : namespaces_) static_cast<Namespace&>(*object).clear();
 }
 
-std::string Interpreter::render(const Body& body, std::map<std::string, Value, std::less<>> globals) {
-  std::string out;
+MarkedText Interpreter::render(const Body& body, std::map<std::string, Value, std::less<>> globals) {
+  MarkedText out;
   out_ = &out;
   scope_ = std::make_shared<Scope>(Scope{std::move(globals), nullptr});
   scope_ = std::make_shared<Scope>(Scope{{}, scope_});
@@ -211,8 +211,8 @@ std::tm Interpreter::now() const {
   return local;
 }
 
-Value Interpreter::text(std::string s, bool safe) {
-  budget_.charge(1 + s.size());
+Value Interpreter::text(MarkedText s, bool safe) {
+  budget_.charge(1 + s.cost());
   return Value(std::move(s), safe);
 }
 
@@ -238,7 +238,7 @@ Interpreter::Flow Interpreter::run(const Stmt& s) {
   budget_.charge(4);
   switch (s.kind) {
     case Stmt::Kind::data:
-      emit(s.text);
+      emit(MarkedText(s.text));
       break;
     case Stmt::Kind::output:
       emit(str(budget_, eval(*s.value)));
@@ -279,23 +279,23 @@ Interpreter::Flow Interpreter::run_in_new_scope(const Body& body) {
   return run(body);
 }
 
-std::string Interpreter::captured(const Body& body) {
-  std::string text;
-  const Replaced<std::string*> redirected(out_, &text);
+MarkedText Interpreter::captured(const Body& body) {
+  MarkedText text;
+  const Replaced<MarkedText*> redirected(out_, &text);
   run_in_new_scope(body);
   return text;
 }
 
-Value Interpreter::through_filters(const Expr* filters, std::string text) {
+Value Interpreter::through_filters(const Expr* filters, MarkedText text) {
   if (!filters) return this->text(std::move(text));
-  const Replaced<std::string> block(block_, std::move(text));
+  const Replaced<MarkedText> block(block_, std::move(text));
   return eval(*filters);
 }
 
 void Interpreter::filter_block(const Stmt& s) {
   const Value v = through_filters(s.value.get(), captured(s.body));
   if (!v.is(Kind::text)) fault("a filter block made a value of type {}, not a string", type_name(v));
-  emit(v.text());
+  emit(v.marked());
 }
 
 Interpreter::Flow Interpreter::branch(const Stmt& s) {
@@ -367,9 +367,9 @@ void Interpreter::assign(const Expr& target, const Value& v) {
   }
 }
 
-void Interpreter::emit(std::string_view text) {
-  budget_.charge(text.size());
-  if (text.size() > limits_.output - std::min(limits_.output, out_->size()))
+void Interpreter::emit(const MarkedText& text) {
+  budget_.charge(text.cost());
+  if (text.text().size() > limits_.output - std::min(limits_.output, out_->text().size()))
     fault("the output exceeds {} bytes", limits_.output);
   out_->append(text);
 }
@@ -504,7 +504,7 @@ Value Interpreter::compare(const Expr& e) {
 }
 
 Value Interpreter::concat(const Expr& e) {
-  std::string out;
+  MarkedText out;
   for (const ExprPtr& part : e.args) append_str(budget_, eval(*part), out);
   return text(std::move(out));
 }

@@ -31,12 +31,13 @@ class Interpreter {
   Interpreter& operator=(const Interpreter&) = delete;
 
   /// The template's output. Throws awq::Error with line and column.
-  std::string render(const Body& body, std::map<std::string, Value, std::less<>> globals);
+  MarkedText render(const Body& body, std::map<std::string, Value, std::less<>> globals);
 
   // For built-in functions.
   Budget& budget() { return budget_; }
   std::tm now() const;
-  Value text(std::string s, bool safe = false);
+  Value text(MarkedText s, bool safe = false);
+  Value text(std::string s) { return text(MarkedText(std::move(s))); }
   Value list(std::vector<Value> items, List::Kind kind = List::Kind::list) {
     return make_list(budget_, std::move(items), kind);
   }
@@ -56,8 +57,8 @@ class Interpreter {
   Flow run(const Body& body);
   Flow run(const Stmt& s);
   Flow run_in_new_scope(const Body& body);
-  std::string captured(const Body& body);
-  Value through_filters(const Expr* filters, std::string text);
+  MarkedText captured(const Body& body);
+  Value through_filters(const Expr* filters, MarkedText text);
   void filter_block(const Stmt& s);
   Flow branch(const Stmt& s);
   Flow loop(const Stmt& s);
@@ -66,7 +67,7 @@ class Interpreter {
   Value macro_of(const Stmt& s);
   void call_block(const Stmt& s);
   void assign(const Expr& target, const Value& v);
-  void emit(std::string_view text);
+  void emit(const MarkedText& text);
 
   Value eval(const Expr& e);
   Value dispatch(const Expr& e);
@@ -84,10 +85,10 @@ class Interpreter {
   Limits limits_;
   std::optional<std::tm> now_;
   std::shared_ptr<Scope> scope_;
-  std::string* out_ = nullptr;  // where output goes: the template's, or that of a block that is captured
-  Position where_;              // of what runs; stays where it is when a Fault is thrown
+  MarkedText* out_ = nullptr;  // where output goes: the template's, or that of a block that is captured
+  Position where_;             // of what runs; stays where it is when a Fault is thrown
   int depth_ = 0;
-  std::string block_;                                    // the text that a block filter works on
+  MarkedText block_;                                     // the text that a block filter works on
   std::vector<std::shared_ptr<Scope>> captured_scopes_;  // of macros: they hold each other, so the end lets go of them
   std::vector<std::shared_ptr<Object>> namespaces_;      // likewise
 };

@@ -18,13 +18,13 @@ template <std::string (*f)(std::string_view)>
 Value text_filter(Interpreter& run, const Value& v, const Args& args) {
   const Bound none("the filter", args, {});
   const Value s = soft_text(run, v);
-  return run.text(f(s.text()), s.safe());
+  return run.text(MarkedText(f(s.text()), s.marked().has_marks()), s.safe());
 }
 
 Value trim(Interpreter& run, const Value& v, const Args& args) {
   const Bound b("trim", args, {"chars"});
   const Value s = soft_text(run, v);
-  return run.text(std::string(python::strip(s.text(), b.optional_text(0), true, true)), s.safe());
+  return run.text(s.marked().part(python::strip(s.text(), b.optional_text(0), true, true)), s.safe());
 }
 
 /// Unlike str.title, words start behind blanks and opening brackets only.
@@ -43,10 +43,9 @@ std::string title_words(std::string_view s) {
 
 Value replace(Interpreter& run, const Value& v, const Args& args) {
   const Bound b("replace", args, {"old", "new", "count"}, 2);
-  const std::string s = str(run.budget(), v), from = str(run.budget(), *b[0]), to = str(run.budget(), *b[1]);
+  const MarkedText s = str(run.budget(), v), from = str(run.budget(), *b[0]), to = str(run.budget(), *b[1]);
   const int64_t limit = b[2] && !b[2]->is(Kind::none) ? b.integer(2, -1) : -1;
-  run.budget().charge(static_cast<uint64_t>(python::count(s, from)) * to.size());
-  return run.text(python::replace(s, from, to, limit));
+  return run.text(replaced(run.budget(), s, from.text(), to, limit));
 }
 
 Value indent(Interpreter& run, const Value& v, const Args& args) {
@@ -54,16 +53,19 @@ Value indent(Interpreter& run, const Value& v, const Args& args) {
   if (!v.is(Kind::text)) fault("indent needs a string, got a value of type {}", type_name(v));
   const int64_t width = b[0] && !b[0]->is(Kind::text) ? b.integer(0, 4) : 4;
   if (width > 1000) fault("indent: a width of {} is too large", width);
-  const std::string by =
-      b[0] && b[0]->is(Kind::text) ? b[0]->text() : std::string(static_cast<size_t>(std::max<int64_t>(width, 0)), ' ');
-  const std::string text = v.text() + "\n";
-  std::string out = b.flag(1, false) ? by : std::string();
+  const MarkedText by = b[0] && b[0]->is(Kind::text)
+                            ? b[0]->marked()
+                            : MarkedText(std::string(static_cast<size_t>(std::max<int64_t>(width, 0)), ' '));
+  MarkedText text = v.marked(), out;
+  text.append("\n");
+  if (b.flag(1, false)) out.append(by);
   bool first = true;
-  for (const std::string_view line : python::split_lines(text, false)) {
-    run.budget().charge(by.size() + line.size() + 1);
-    if (!first) out.append("\n").append(line.empty() && !b.flag(2, false) ? "" : by);
+  for (const std::string_view line : python::split_lines(text.text(), false)) {
+    run.budget().charge(by.cost() + line.size() + 1);
+    if (!first) out.append("\n");
+    if (!first && (!line.empty() || b.flag(2, false))) out.append(by);
     first = false;
-    out.append(line);
+    out.append_part(text, line);
   }
   return run.text(std::move(out), v.safe());
 }
@@ -71,7 +73,7 @@ Value indent(Interpreter& run, const Value& v, const Args& args) {
 Value safe(Interpreter& run, const Value& v, const Args&) { return run.text(str(run.budget(), v), true); }
 
 Value escape(Interpreter& run, const Value& v, const Args&) {
-  return v.safe() ? v : run.text(python::escape_html(str(run.budget(), v)), true);
+  return v.safe() ? v : run.text(escaped(soft_text(run, v)), true);
 }
 
 Value string(Interpreter& run, const Value& v, const Args&) { return soft_text(run, v); }
@@ -220,12 +222,12 @@ Value ignoring_case(const Value& v, bool case_sensitive) {
 
 Value join(Interpreter& run, const Value& v, const Args& args) {
   const Bound b("join", args, {"d", "attribute"});
-  const std::string separator = b[0] ? str(run.budget(), *b[0]) : std::string();
+  const MarkedText separator = b[0] ? str(run.budget(), *b[0]) : MarkedText();
   const std::vector<Value> path = b[1] ? attribute_path(run, *b[1]) : std::vector<Value>();
-  std::string out;
+  MarkedText out;
   bool first_part = true;
   for (const Value& item : iterate(run.budget(), v)) {
-    run.budget().charge(separator.size());
+    run.budget().charge(separator.cost());
     if (!first_part) out.append(separator);
     first_part = false;
     append_str(run.budget(), follow(run, item, path), out);
@@ -327,7 +329,7 @@ Value map(Interpreter& run, const Value& v, const Args& args) {
   } else {
     const Args rest{{args.positional.begin() + 1, args.positional.end()}, args.named};
     for (const Value& item : iterate(run.budget(), v))
-      out.push_back(run.apply_filter(str(run.budget(), args.positional[0]), item, rest));
+      out.push_back(run.apply_filter(str(run.budget(), args.positional[0]).text(), item, rest));
   }
   return run.list(std::move(out), List::Kind::generator);
 }
@@ -340,14 +342,14 @@ Value select(Interpreter& run, const Value& v, const Args& args) {
   if (args.positional.size() < taken) fault("selectattr and rejectattr need an attribute");
   const std::vector<Value> path = by_attribute ? attribute_path(run, args.positional[0]) : std::vector<Value>();
   const bool has_test = args.positional.size() > taken;
-  const std::string test = has_test ? str(run.budget(), args.positional[taken]) : std::string();
+  const MarkedText test = has_test ? str(run.budget(), args.positional[taken]) : MarkedText();
   Args rest{{}, args.named};
   if (has_test)
     rest.positional.assign(args.positional.begin() + static_cast<std::ptrdiff_t>(taken) + 1, args.positional.end());
   std::vector<Value> out;
   for (const Value& item : iterate(run.budget(), v)) {
     const Value subject = follow(run, item, path);
-    if ((has_test ? run.apply_test(test, subject, rest) : truth(subject)) == keep) out.push_back(item);
+    if ((has_test ? run.apply_test(test.text(), subject, rest) : truth(subject)) == keep) out.push_back(item);
   }
   return run.list(std::move(out), List::Kind::generator);
 }
@@ -381,19 +383,19 @@ Value tojson(Interpreter& run, const Value& v, const Args& args) {
   const Bound b("tojson", args, {"ensure_ascii", "indent", "separators", "sort_keys"});
   JsonStyle style{.ascii = b.flag(0, false), .sort_keys = b.flag(3, false), .indent = {}};
   if (b[1] && b[1]->is(Kind::text)) {
-    style.indent = b[1]->text();
+    style.indent = b[1]->marked();
   } else if (b[1] && !b[1]->is(Kind::none)) {
     const int64_t width = b.integer(1, 0);
     if (width > 1000) fault("tojson: an indent of {} is too large", width);
-    style.indent = std::string(static_cast<size_t>(std::max<int64_t>(width, 0)), ' ');
+    style.indent = MarkedText(std::string(static_cast<size_t>(std::max<int64_t>(width, 0)), ' '));
   }
-  if (style.indent) style.item_separator = ",";
+  if (style.indent) style.item_separator = MarkedText(",");
   if (b[2] && !b[2]->is(Kind::none)) {
     const std::vector<Value> pair = iterate(run.budget(), *b[2]);
     if (pair.size() != 2 || !pair[0].is(Kind::text) || !pair[1].is(Kind::text))
       fault("tojson: separators should be two strings");
-    style.item_separator = pair[0].text();
-    style.key_separator = pair[1].text();
+    style.item_separator = pair[0].marked();
+    style.key_separator = pair[1].marked();
   }
   return run.text(to_json(run.budget(), v, style));
 }

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "text/jinja_builtins.h"
+#include "text/jinja_operators.h"
 #include "text/python_text.h"
 #include "text/utf8.h"
 
@@ -15,13 +16,13 @@ using Parts = std::vector<std::string_view>;
 class StringMethod {
  public:
   StringMethod(Interpreter& run, const Value& self, std::string_view name, const Args& args)
-      : run_(run), s_(self.text()), safe_(self.safe()), name_(name), args_(args) {
+      : run_(run), whole_(self.marked()), s_(self.text()), safe_(self.safe()), name_(name), args_(args) {
     run.budget().charge(1 + s_.size());
   }
 
   Value strip(bool left, bool right) {
     const Bound b(name_, args_, {"chars"});
-    return text(std::string(python::strip(s_, b.optional_text(0), left, right)));
+    return part(python::strip(s_, b.optional_text(0), left, right));
   }
 
   Value split(bool from_right) {
@@ -52,10 +53,9 @@ class StringMethod {
 
   Value replace() {
     const Bound b(name_, args_, {"old", "new", "count"}, 2);
-    const std::string to = escaped(*b[1], b.text(1));
-    // A bound on the size before it is made: each character may become the new text.
-    run_.budget().charge((python::count(s_, b.text(0)) + uint64_t(0)) * to.size());
-    return text(python::replace(s_, b.text(0), to, b.integer(2, -1)));
+    const std::string& from = b.text(0);
+    (void)b.text(1);  // or an error
+    return text(replaced(run_.budget(), whole_, from, insertion(*b[1]), b.integer(2, -1)));
   }
 
   Value find(bool last, bool must_exist) {
@@ -85,14 +85,14 @@ class StringMethod {
 
   Value join() {
     const Bound b(name_, args_, {"iterable"}, 1);
-    std::string out;
+    MarkedText out;
     bool first = true;
     for (const Value& part : iterate(run_.budget(), *b[0])) {
       if (!part.is(Kind::text)) fault("join needs strings, got a value of type {}", type_name(part));
-      run_.budget().charge(s_.size() + part.text().size());
-      if (!first) out.append(s_);
+      run_.budget().charge(whole_.cost() + part.marked().cost());
+      if (!first) out.append(whole_);
       first = false;
-      out.append(escaped(part, part.text()));
+      out.append(insertion(part));
     }
     return text(std::move(out));
   }
@@ -102,12 +102,12 @@ class StringMethod {
     std::string_view s = s_;
     if (front && s.starts_with(b.text(0))) s.remove_prefix(b.text(0).size());
     if (!front && s.ends_with(b.text(0))) s.remove_suffix(b.text(0).size());
-    return text(std::string(s));
+    return part(s);
   }
 
   Value changed(std::string (*change)(std::string_view)) {
     const Bound none(name_, args_, {});
-    return text(change(s_));
+    return text(MarkedText(change(s_), whole_.has_marks()));
   }
 
   Value tested(bool (*test)(std::string_view)) {
@@ -151,18 +151,18 @@ class StringMethod {
   }
 
  private:
-  Value text(std::string s) const { return run_.text(std::move(s), safe_); }
+  Value text(MarkedText s) const { return run_.text(std::move(s), safe_); }
+  Value part(std::string_view s) const { return text(whole_.part(s)); }
   Value texts(const Parts& parts, List::Kind kind = List::Kind::list) const {
     std::vector<Value> out;
     out.reserve(parts.size());
-    for (const std::string_view part : parts) out.emplace_back(std::string(part), safe_);
+    for (const std::string_view part : parts) out.emplace_back(whole_.part(part), safe_);
     return run_.list(std::move(out), kind);
   }
-  std::string escaped(const Value& v, const std::string& s) const {
-    return safe_ && !v.safe() ? python::escape_html(s) : s;
-  }
+  MarkedText insertion(const Value& v) const { return safe_ ? escaped(v) : v.marked(); }
 
   Interpreter& run_;
+  const MarkedText& whole_;
   const std::string& s_;
   bool safe_;
   std::string_view name_;

@@ -115,9 +115,9 @@ Value reals(BinaryOp op, double a, double b) {
 
 Value add_texts(Budget& budget, const Value& a, const Value& b) {
   const bool safe = a.safe() || b.safe();
-  const auto part = [&](const Value& v) { return safe && !v.safe() ? python::escape_html(v.text()) : v.text(); };
-  std::string sum = part(a) + part(b);
-  budget.charge(sum.size());
+  MarkedText sum;
+  for (const Value& v : {a, b}) sum.append(safe ? escaped(v) : v.marked());
+  budget.charge(sum.cost());
   return Value(std::move(sum), safe);
 }
 
@@ -129,16 +129,16 @@ Value add_lists(Budget& budget, const Value& a, const Value& b) {
 
 Value repeat(Budget& budget, const Value& v, int64_t times) {
   const auto n = static_cast<uint64_t>(std::max<int64_t>(times, 0));
-  const uint64_t size = v.is(Kind::text) ? v.text().size() : v.list().items.size();
+  const uint64_t size = v.is(Kind::text) ? v.marked().cost() : v.list().items.size();
   uint64_t total = 0;
   if (__builtin_mul_overflow(n, size, &total)) total = UINT64_MAX;
   budget.charge(total);
-  if (total == 0) return v.is(Kind::text) ? Value(std::string(), v.safe()) : make_list(budget, {}, v.list().kind);
-  std::string text;
+  if (total == 0) return v.is(Kind::text) ? Value(MarkedText(), v.safe()) : make_list(budget, {}, v.list().kind);
+  MarkedText text;
   std::vector<Value> items;
   for (uint64_t i = 0; i < n; ++i) {
     if (v.is(Kind::text))
-      text.append(v.text());
+      text.append(v.marked());
     else
       items.insert(items.end(), v.list().items.begin(), v.list().items.end());
   }
@@ -211,9 +211,10 @@ Value slice_of(Budget& budget, const Value& v, std::optional<int64_t> start, std
   if (v.is(Kind::text)) {
     budget.charge(8 * v.text().size());
     const std::vector<std::string_view> characters = python::characters(v.text());
-    std::string out;
+    MarkedText out;
     for (const int64_t i : slice_positions(static_cast<int64_t>(characters.size()), start, stop, step))
-      out.append(characters[size_t(i)]);
+      out.append_part(v.marked(), characters[size_t(i)]);
+    budget.charge(out.cost());
     return Value(std::move(out), v.safe());
   }
   if (!v.is(Kind::list) || v.list().kind == List::Kind::view || v.list().kind == List::Kind::generator)
@@ -232,7 +233,22 @@ std::optional<Value> entry_at(const Value& v, int64_t position) {
   if (position < 0) position += n;
   if (position < 0 || position >= n) return std::nullopt;
   if (v.is(Kind::list)) return v.list().items[static_cast<size_t>(position)];
-  return Value(std::string(python::substring(v.text(), position, position + 1)), v.safe());
+  return Value(v.marked().part(python::substring(v.text(), position, position + 1)), v.safe());
+}
+
+MarkedText escaped(const Value& v) {
+  return v.safe() ? v.marked() : MarkedText(python::escape_html(v.text()), v.marked().has_marks());
+}
+
+MarkedText replaced(Budget& budget, const MarkedText& s, const std::string& from, const MarkedText& to, int64_t limit) {
+  const std::vector<std::string_view> kept = python::around(s.text(), from, limit);
+  budget.charge(kept.size() * (1 + to.cost()));
+  MarkedText out;
+  for (size_t i = 0; i < kept.size(); ++i) {
+    if (i) out.append(to);
+    out.append_part(s, kept[i]);
+  }
+  return out;
 }
 
 }  // namespace awq::jinja

@@ -14,6 +14,10 @@ std::vector<int64_t> slice_positions(int64_t n, std::optional<int64_t> start, st
                                      std::optional<int64_t> step);
 Value slice_of(Budget& budget, const Value& v, std::optional<int64_t> start, std::optional<int64_t> stop,
                std::optional<int64_t> step);
+/// With HTML's characters escaped, unless it is marked safe.
+MarkedText escaped(const Value& text);
+/// str.replace.
+MarkedText replaced(Budget& budget, const MarkedText& s, const std::string& from, const MarkedText& to, int64_t limit);
 /// The character or entry at a position, counted from the end if negative.
 std::optional<Value> entry_at(const Value& v, int64_t position);
 

@@ -53,7 +53,7 @@ bool divisible(Interpreter& run, const Value& v, const Args& args) {
 template <bool (*f)(std::string_view)>
 bool is_text_such(Interpreter& run, const Value& v, const Args& args) {
   const Bound none("the test", args, {});
-  return f(str(run.budget(), v));
+  return f(str(run.budget(), v).text());
 }
 
 bool same_as(Interpreter&, const Value& v, const Args& args) {

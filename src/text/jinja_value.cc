@@ -60,24 +60,24 @@ bool take_until_equal(Budget& budget, const List& generator, const Value& v) {
   return false;
 }
 
-void append_items(Budget& budget, const std::vector<Value>& items, std::string& out) {
+void append_items(Budget& budget, const std::vector<Value>& items, MarkedText& out) {
   for (size_t i = 0; i < items.size(); ++i) {
     if (i) out.append(", ");
     append_repr(budget, items[i], out);
   }
 }
 
-void append_list(Budget& budget, const List& l, std::string& out) {
+void append_list(Budget& budget, const List& l, MarkedText& out) {
   const bool tuple = l.kind == List::Kind::tuple;
   if (l.kind != List::Kind::list && !tuple) fault("an iterator cannot be printed; use the filter `list`");
-  out.push_back(tuple ? '(' : '[');
+  out.append(tuple ? "(" : "[");
   append_items(budget, l.items, out);
-  if (tuple && l.items.size() == 1) out.push_back(',');
-  out.push_back(tuple ? ')' : ']');
+  if (tuple && l.items.size() == 1) out.append(",");
+  out.append(tuple ? ")" : "]");
 }
 
-void append_dict(Budget& budget, const Dict& d, std::string& out) {
-  out.push_back('{');
+void append_dict(Budget& budget, const Dict& d, MarkedText& out) {
+  out.append("{");
   bool first = true;
   for (const auto& entry : d.items) {
     if (!first) out.append(", ");
@@ -86,7 +86,7 @@ void append_dict(Budget& budget, const Dict& d, std::string& out) {
     out.append(": ");
     append_repr(budget, entry.second, out);
   }
-  out.push_back('}');
+  out.append("}");
 }
 
 void append_escaped_unit(std::string& out, unsigned unit) { out.append(fmt::format("\\u{:04x}", unit)); }
@@ -143,7 +143,7 @@ class JsonWriter {
         out.append(real(v.real()));
         return;
       case Kind::text:
-        return string(v.text());
+        return string(v.text(), is_marked(v));
       case Kind::list:
         if (is_list_or_tuple(v)) return list(v.list());
         break;
@@ -156,7 +156,7 @@ class JsonWriter {
     fault("tojson cannot write a value of type {}", type_name(v));
   }
 
-  std::string out;
+  MarkedText out;
 
  private:
   static std::string real(double d) {
@@ -164,30 +164,34 @@ class JsonWriter {
     return std::isinf(d) ? (d > 0 ? "Infinity" : "-Infinity") : repr_real(d);
   }
 
-  void string(std::string_view s) {
+  void string(std::string_view s, bool marked) {
     budget_.charge(s.size());
-    out.push_back('"');
-    for (size_t pos = 0; pos < s.size();) append_json_character(out, utf8::next(s, pos), style_.ascii);
-    out.push_back('"');
+    std::string written;
+    for (size_t pos = 0; pos < s.size();) append_json_character(written, utf8::next(s, pos), style_.ascii);
+    out.append("\"");
+    out.append(written, marked);
+    out.append("\"");
   }
+
+  static bool is_marked(const Value& v) { return v.is(Kind::text) && v.marked().has_marks(); }
 
   void new_line() {
     if (!style_.indent) return;
-    budget_.charge(1 + static_cast<uint64_t>(level_) * style_.indent->size());
-    out.push_back('\n');
+    budget_.charge(1 + static_cast<uint64_t>(level_) * style_.indent->cost());
+    out.append("\n");
     for (int i = 0; i < level_; ++i) out.append(*style_.indent);
   }
 
   void separate(bool& first) {
     if (!first) out.append(style_.item_separator);
     first = false;
-    budget_.charge(style_.item_separator.size());
+    budget_.charge(style_.item_separator.cost());
     new_line();
   }
 
   void list(const List& l) {
     if (l.items.empty()) return void(out.append("[]"));
-    out.push_back('[');
+    out.append("[");
     ++level_;
     bool first = true;
     for (const Value& item : l.items) {
@@ -196,7 +200,7 @@ class JsonWriter {
     }
     --level_;
     new_line();
-    out.push_back(']');
+    out.append("]");
   }
 
   static std::string key_text(const Value& key) {
@@ -223,19 +227,19 @@ class JsonWriter {
     if (style_.sort_keys)
       std::stable_sort(entries.begin(), entries.end(),
                        [&](auto* a, auto* b) { return less(budget_, a->first, b->first); });
-    out.push_back('{');
+    out.append("{");
     ++level_;
     bool first = true;
     for (const auto* entry : entries) {
       separate(first);
-      string(key_text(entry->first));
-      budget_.charge(style_.key_separator.size());
+      string(key_text(entry->first), is_marked(entry->first));
+      budget_.charge(style_.key_separator.cost());
       out.append(style_.key_separator);
       write(entry->second);
     }
     --level_;
     new_line();
-    out.push_back('}');
+    out.append("}");
   }
 
   Budget& budget_;
@@ -429,7 +433,7 @@ std::vector<Value> iterate(Budget& budget, const Value& v) {
       break;
     case Kind::text:
       budget.charge(8 * v.text().size());
-      for (const std::string_view c : python::characters(v.text())) out.emplace_back(c);
+      for (const std::string_view c : python::characters(v.text())) out.emplace_back(v.marked().part(c));
       break;
     case Kind::dict:
       for (const auto& entry : v.dict().items) out.push_back(entry.first);
@@ -498,20 +502,20 @@ bool contains(Budget& budget, const Value& container, const Value& v) {
   }
 }
 
-void append_str(Budget& budget, const Value& v, std::string& out) {
+void append_str(Budget& budget, const Value& v, MarkedText& out) {
   if (v.is(Kind::undefined)) return;
   if (!v.is(Kind::text)) return append_repr(budget, v, out);
-  budget.charge(v.text().size());
-  out.append(v.text());
+  budget.charge(v.marked().cost());
+  out.append(v.marked());
 }
 
-std::string str(Budget& budget, const Value& v) {
-  std::string out;
+MarkedText str(Budget& budget, const Value& v) {
+  MarkedText out;
   append_str(budget, v, out);
   return out;
 }
 
-void append_repr(Budget& budget, const Value& v, std::string& out) {
+void append_repr(Budget& budget, const Value& v, MarkedText& out) {
   budget.charge(4);
   switch (v.kind()) {
     case Kind::undefined:
@@ -531,8 +535,9 @@ void append_repr(Budget& budget, const Value& v, std::string& out) {
       return;
     case Kind::text:
       budget.charge(v.text().size());
-      if (v.safe()) return void(out.append("Markup(").append(python::repr(v.text())).append(")"));
-      out.append(python::repr(v.text()));
+      if (v.safe()) out.append("Markup(");
+      out.append(python::repr(v.text()), v.marked().has_marks());
+      if (v.safe()) out.append(")");
       return;
     case Kind::list:
       return append_list(budget, v.list(), out);
@@ -557,7 +562,7 @@ std::string repr_real(double d) {
   return fmt::format("{:.{}f}", d, std::max(1, fraction_digits - exponent));
 }
 
-std::string to_json(Budget& budget, const Value& v, const JsonStyle& style) {
+MarkedText to_json(Budget& budget, const Value& v, const JsonStyle& style) {
   JsonWriter writer(budget, style);
   writer.write(v);
   return std::move(writer.out);

@@ -14,6 +14,8 @@
 #include <variant>
 #include <vector>
 
+#include "text/marked_text.h"
+
 namespace awq::jinja {
 
 /// What a template does wrong; whoever runs it adds the place and makes it an awq::Error.
@@ -58,7 +60,7 @@ class Object {
 };
 
 struct Text {
-  std::string text;
+  MarkedText text;
   bool safe = false;  // marked by the filter `safe`: adding a text that is not marked escapes that one for HTML
 };
 struct List;
@@ -72,7 +74,8 @@ class Value {
   explicit Value(bool b) : v_(b) {}
   explicit Value(int64_t i) : v_(i) {}
   explicit Value(double d) : v_(d) {}
-  explicit Value(std::string s, bool safe = false) : v_(std::make_shared<const Text>(Text{std::move(s), safe})) {}
+  explicit Value(MarkedText s, bool safe = false) : v_(std::make_shared<const Text>(Text{std::move(s), safe})) {}
+  explicit Value(std::string s) : Value(MarkedText(std::move(s))) {}
   explicit Value(std::string_view s) : Value(std::string(s)) {}
   explicit Value(const char* s) : Value(std::string(s)) {}
   explicit Value(std::shared_ptr<const List> l) : v_(std::move(l)) {}
@@ -95,7 +98,8 @@ class Value {
   bool boolean() const { return std::get<bool>(v_); }
   int64_t integer() const { return std::get<int64_t>(v_); }
   double real() const { return std::get<double>(v_); }
-  const std::string& text() const { return std::get<std::shared_ptr<const Text>>(v_)->text; }
+  const std::string& text() const { return marked().text(); }
+  const MarkedText& marked() const { return std::get<std::shared_ptr<const Text>>(v_)->text; }
   bool safe() const { return is(Kind::text) && std::get<std::shared_ptr<const Text>>(v_)->safe; }
   const List& list() const { return *std::get<std::shared_ptr<const List>>(v_); }
   const Dict& dict() const { return *std::get<std::shared_ptr<const Dict>>(v_); }
@@ -164,18 +168,19 @@ bool equals(Budget& budget, const Value& a, const Value& b);
 bool less(Budget& budget, const Value& a, const Value& b);  // throws Fault if they have no order
 bool contains(Budget& budget, const Value& container, const Value& v);
 
-void append_str(Budget& budget, const Value& v, std::string& out);
-std::string str(Budget& budget, const Value& v);
-void append_repr(Budget& budget, const Value& v, std::string& out);
+// Of a text that is rewritten character by character all is marked if some was.
+void append_str(Budget& budget, const Value& v, MarkedText& out);
+MarkedText str(Budget& budget, const Value& v);
+void append_repr(Budget& budget, const Value& v, MarkedText& out);
 /// As Python prints a float: the shortest digits that read back, fixed from 1e-4 to 1e16.
 std::string repr_real(double d);
 
 struct JsonStyle {
   bool ascii = false, sort_keys = false;
-  std::optional<std::string> indent;  // one level's
-  std::string item_separator = ", ", key_separator = ": ";
+  std::optional<MarkedText> indent;  // one level's
+  MarkedText item_separator{", "}, key_separator{": "};
 };
 /// As json.dumps writes it. Throws Fault for what JSON cannot hold.
-std::string to_json(Budget& budget, const Value& v, const JsonStyle& style);
+MarkedText to_json(Budget& budget, const Value& v, const JsonStyle& style);
 
 }  // namespace awq::jinja

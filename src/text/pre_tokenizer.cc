@@ -230,6 +230,29 @@ class Metaspace final : public PreTokenizer {
   bool split_;
 };
 
+/// A fixed number of characters a piece; the last may have fewer.
+class FixedLength final : public PreTokenizer {
+ public:
+  explicit FixedLength(size_t length) : length_(length) {}
+
+  void apply(const Piece& piece, Arena&, PieceSink sink) const override {
+    for (size_t begin = 0, end = 0; begin < piece.text.size(); begin = end) {
+      for (size_t i = 0; i < length_ && end < piece.text.size(); ++i) utf8::next(piece.text, end);
+      sink({piece.text.substr(begin, end - begin), piece.first && begin == 0});
+    }
+  }
+
+ private:
+  size_t length_;
+};
+
+size_t length_of(const nlohmann::json& spec) {
+  const nlohmann::json* v = fields::find(spec, "length");
+  const int32_t length = v ? fields::index(*v, "pre_tokenizer FixedLength", "length", 1 << 16) : 5;
+  if (length == 0) fields::bad("pre_tokenizer FixedLength", "length", "a positive number");
+  return size_t(length);
+}
+
 using Steps = std::vector<std::unique_ptr<PreTokenizer>>;
 
 class PreTokenizerChain final : public PreTokenizer {
@@ -279,6 +302,8 @@ void append_step(const nlohmann::json& spec, Steps& steps) {
   } else if (type == "BertPreTokenizer") {
     append_characters(utf8::is_space, Behavior::removed, steps);
     append_characters(is_punctuation, Behavior::isolated, steps);
+  } else if (type == "FixedLength") {
+    steps.push_back(std::make_unique<FixedLength>(length_of(spec)));
   } else if (type == "CharDelimiterSplit") {
     append_characters([d = delimiter_of(spec)](char32_t c) { return c == d; }, Behavior::removed, steps);
   } else {

@@ -191,21 +191,21 @@ std::vector<std::string_view> split_lines(std::string_view s, bool keep_ends) {
   return out;
 }
 
-std::string replace(std::string_view s, std::string_view from, std::string_view to, int64_t limit) {
-  std::string out;
-  size_t pos = 0;
-  while (limit-- != 0) {
-    const size_t at = s.find(from, pos);
-    if (at == std::string_view::npos) break;
-    out.append(s.substr(pos, at - pos)).append(to);
-    pos = at + from.size();
-    if (!from.empty()) continue;
-    if (pos == s.size()) break;
-    const std::string_view c = next_character(s, pos);  // an empty text is found between all characters
-    out.append(c);
-    pos += c.size();
+std::vector<std::string_view> around(std::string_view s, std::string_view from, int64_t limit) {
+  if (!from.empty()) return split(s, from, limit);
+  std::vector<std::string_view> out;  // an empty text is found before, between and behind all characters
+  size_t begin = 0;
+  for (size_t end = 0; limit-- != 0 && end <= s.size();) {
+    out.push_back(s.substr(begin, end - begin));
+    begin = end;
+    end += end < s.size() ? next_character(s, end).size() : 1;
   }
-  return out.append(s.substr(pos));
+  out.push_back(s.substr(begin));
+  return out;
+}
+
+std::string replace(std::string_view s, std::string_view from, std::string_view to, int64_t limit) {
+  return fmt::format("{}", fmt::join(around(s, from, limit), to));
 }
 
 int64_t count(std::string_view s, std::string_view part) {

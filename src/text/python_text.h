@@ -26,6 +26,8 @@ std::vector<std::string_view> rsplit(std::string_view s, std::string_view separa
 std::vector<std::string_view> split_spaces(std::string_view s, int64_t limit);
 std::vector<std::string_view> rsplit_spaces(std::string_view s, int64_t limit);
 std::vector<std::string_view> split_lines(std::string_view s, bool keep_ends);
+/// What str.replace keeps: the parts of the text before, between and behind what it would replace.
+std::vector<std::string_view> around(std::string_view s, std::string_view from, int64_t limit);
 /// At most `limit` replacements, any number if negative.
 std::string replace(std::string_view s, std::string_view from, std::string_view to, int64_t limit);
 int64_t count(std::string_view s, std::string_view part);

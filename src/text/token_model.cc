@@ -6,6 +6,7 @@
 #include "text/json_fields.h"
 #include "text/tokenizer_file.h"
 #include "text/unigram.h"
+#include "text/wordlevel.h"
 #include "text/wordpiece.h"
 
 namespace awq {
@@ -27,8 +28,11 @@ std::unique_ptr<TokenModel> make_token_model(const ModelFile& model) {
   if (type == "BPE") return std::make_unique<Bpe>(model);
   if (type == "Unigram") return std::make_unique<Unigram>(model);
   if (type == "WordPiece") return std::make_unique<WordPiece>(model);
+  if (type == "WordLevel") return std::make_unique<WordLevel>(model);
   fail("tokenizer",
-       "tokenizer.json: a model of type \"{}\" is not implemented; this version has BPE, Unigram and WordPiece", type);
+       "tokenizer.json: a model of type \"{}\" is not implemented; this version has BPE, Unigram, WordPiece and "
+       "WordLevel",
+       type);
 }
 
 Vocabulary read_vocabulary(const ModelFile& model, std::string_view component) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <nlohmann/json.hpp>
+#include <ranges>
 #include <utility>
 
 #include "text/byte_alphabet.h"
@@ -76,30 +77,65 @@ class WordCache {
   std::vector<Slot> slots_;
 };
 
-/// One call of encode().
+/// The part of `marks` in [begin, end), counted from begin.
+std::vector<ByteRange> marks_within(std::span<const ByteRange> marks, size_t begin, size_t end) {
+  std::vector<ByteRange> out;
+  auto m = std::ranges::upper_bound(marks, begin, {}, &ByteRange::end);
+  for (; m != marks.end() && m->begin < end; ++m)
+    out.push_back({std::max(m->begin, begin) - begin, std::min(m->end, end) - begin});
+  return out;
+}
+
+/// Where marked stretches of a raw text end up in `text`, its normalization. A normalizer does not say which bytes
+/// became which, so a stretch is all that what stands before and behind it does not make by itself.
+std::vector<ByteRange> normalized_marks(const Normalizer& normalizer, std::string_view raw, std::string_view text,
+                                        std::span<const ByteRange> marks) {
+  constexpr size_t most = size_t(1) << 30;  // bytes to normalize; some seconds
+  if (marks.size() > most / std::max<size_t>(raw.size(), 1))
+    fail("chat", "{} stretches of messages in {} bytes are too many for a tokenizer that normalizes special tokens",
+         marks.size(), raw.size());
+  std::vector<ByteRange> out;
+  for (const ByteRange& m : marks) {
+    const std::string before = normalizer.apply(std::string(raw.substr(0, m.begin)));
+    const std::string behind = normalizer.apply(std::string(raw.substr(m.end)));
+    auto begin = size_t(std::ranges::mismatch(text, before).in1 - text.begin());
+    size_t end = text.size() - size_t(std::mismatch(text.rbegin(), text.rend(), behind.rbegin(), behind.rend()).first -
+                                      text.rbegin());
+    for (; !out.empty() && begin <= out.back().end; out.pop_back()) {
+      begin = std::min(begin, out.back().begin);
+      end = std::max(end, out.back().end);
+    }
+    if (begin < end) out.push_back({begin, end});
+  }
+  return out;
+}
+
+/// One call of encode(). Special tokens count if they touch none of `plain`.
 class Encoder {
  public:
-  Encoder(const TokenizerParts& parts, bool parse_special, size_t text)
-      : parts_(parts), parse_special_(parse_special), cache_(text) {}
+  Encoder(const TokenizerParts& parts, bool parse_special, size_t text, std::span<const ByteRange> plain = {})
+      : parts_(parts), parse_special_(parse_special), plain_(plain), cache_(text) {}
 
   std::vector<int32_t> run(std::string_view text) {
-    for (const auto& span : spans(parts_.raw, text)) {
+    for (const auto& span : parts_.raw.split(text, parse_special_, plain_)) {
       if (span.id >= 0)
         ids_.push_back(span.id);
       else
-        normalized(text.substr(span.begin, span.end - span.begin), span.begin == 0);
+        normalized(text.substr(span.begin, span.end - span.begin), span.begin);
     }
     return std::move(ids_);
   }
 
  private:
-  std::vector<AddedTokenMatcher::Span> spans(const AddedTokenMatcher& matcher, std::string_view text) const {
-    return matcher.split(text, parse_special_);
+  std::vector<ByteRange> plain_in(std::string_view raw, size_t begin, std::string_view text) const {
+    if (!parts_.normalized.has_special()) return {};
+    return normalized_marks(*parts_.normalizer, raw, text, marks_within(plain_, begin, begin + raw.size()));
   }
 
-  void normalized(std::string_view raw, bool first) {
+  void normalized(std::string_view raw, size_t begin) {
+    const bool first = begin == 0;
     const std::string_view text = arena_.keep(parts_.normalizer->apply(std::string(raw)));
-    for (const auto& span : spans(parts_.normalized, text)) {
+    for (const auto& span : parts_.normalized.split(text, parse_special_, plain_in(raw, begin, text))) {
       if (span.id >= 0)
         ids_.push_back(span.id);
       else if (span.begin < span.end)
@@ -133,6 +169,7 @@ class Encoder {
 
   const TokenizerParts& parts_;
   bool parse_special_;
+  std::span<const ByteRange> plain_;
   Arena arena_;
   std::vector<int32_t> ids_;
   WordCache cache_;  // words view the arena
@@ -223,6 +260,13 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special, 
   ids.insert(ids.begin(), post.before.begin(), post.before.end());
   ids.insert(ids.end(), post.after.begin(), post.after.end());
   return ids;
+}
+
+std::vector<int32_t> Tokenizer::encode_chat(const MarkedText& chat) const {
+  const std::string& text = chat.text();
+  if (!utf8::valid(text)) fail("chat", "the rendered chat is not valid UTF-8");
+  if (text.empty()) return {};
+  return Encoder(*parts_, true, text.size(), chat.marks()).run(text);
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {

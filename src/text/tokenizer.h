@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "text/decoder.h"
+#include "text/marked_text.h"
 
 namespace awq {
 
@@ -31,6 +32,10 @@ class Tokenizer {
   /// with `parse_special` the text of a special token, such as "<|im_end|>", becomes its id; without, it is plain text.
   /// Keep it off for text that users write.
   std::vector<int32_t> encode(std::string_view text, bool add_special, bool parse_special) const;
+
+  /// A chat that a template has written: special tokens are special where the template wrote them, and plain text where
+  /// the conversation did, which is marked. Adds nothing around it. Throws Error if it is not valid UTF-8.
+  std::vector<int32_t> encode_chat(const MarkedText& chat) const;
 
   /// Ids that no token has decode to nothing, as in the reference: a model's head may be padded beyond its vocabulary.
   std::string decode(std::span<const int32_t> ids, bool skip_special = false) const;

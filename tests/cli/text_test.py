@@ -68,6 +68,8 @@ class Text(unittest.TestCase):
     def test_json_and_back(self):
         self.assertEqual(json.loads(out("tokenize", self.model, "--text", "a b", "--json")), {"ids": [96, 66, 0, 67], "tokens": ["<s>", "a", "Ġ", "b"], "decoded": "<s>a b"})
         self.assertEqual(out("tokenize", self.model, "--decode", "66,0,67"), "a b\n")
+        self.assertEqual(out("tokenize", self.model, "--decode", "96,66", "--skip-special"), "a\n")
+        self.assertEqual(json.loads(out("tokenize", self.model, "--text", "a", "--json", "--skip-special"))["decoded"], "a")
         self.assertEqual(json.loads(out("tokenize", self.model, "--decode", "66", "--json")), {"ids": [66], "decoded": "a"})
 
     def test_other_files(self):
@@ -87,6 +89,14 @@ class Text(unittest.TestCase):
         (self.work / "other.jinja").write_text("{{ messages | length }}")
         (self.work / "wrapped.json").write_text(json.dumps({"messages": [1, 2]}))
         self.assertEqual(out("render", "--template", self.work / "other.jinja", "--messages", self.work / "wrapped.json"), "2")
+
+    def test_special_tokens_of_messages(self):
+        ids = lambda *flags: out("render", self.model, "--messages", self.chat, "--ids", *flags).split().count("96")
+        self.assertEqual((ids(), ids("--special")), (1, 2))
+        self.assertEqual(json.loads(out("render", self.model, "--messages", self.chat, "--ids", "--json"))["ids"][0], 96)
+        prompt = lambda *flags: json.loads(out("generate", self.model, "--chat", "-p", "<s>", "-n", "1", "--json", *flags))["prompt_tokens"]
+        self.assertEqual(prompt() - prompt("--special"), 2)  # three characters or one token
+        self.assertEqual(awq("generate", self.model, "-p", "<s>", "--special").returncode, 2)
 
     def test_help_has_defaults_and_an_example(self):
         for verb in ("tokenize", "render"):

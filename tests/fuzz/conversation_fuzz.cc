@@ -5,6 +5,7 @@
 
 #include "awq/error.h"
 #include "text/chat_template.h"
+#include "text/marked_cases.h"
 #include "text/utf8.h"
 
 namespace {
@@ -44,6 +45,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (j.is_object() && j.contains("messages")) j = nlohmann::ordered_json(j["messages"]);
   try {
     if (!awq::utf8::valid(t.render(j, options))) abort();
+    if (j.is_array() && !awq::test::unmarked_private(t.render_marked(awq::test::made_private(j), options)).empty())
+      abort();
   } catch (const awq::Error&) {
   }
   return 0;

@@ -26,5 +26,10 @@ awq_add_reference(templates jinja2 make_template_vectors.py ${data}/chat-templat
 set(files gpt2.tokenizer gpt_neox.tokenizer llama2.tokenizer mistral01.tokenizer mistral03.tokenizer mpt.tokenizer
   llama3_1/tokenizer qwen3/tokenizer gemma3/tokenizer)
 list(TRANSFORM files REPLACE "(.+)" "${data}/tokenizers/\\1.json")
+if(TEST text_reference.templates.vectors)
+  awq_add_once(text_reference.chats COMMAND text_reference ${CMAKE_CURRENT_BINARY_DIR}/templates_vectors.json ${files} ${data}/tokenizers/falcon/tokenizer.json
+    ${data}/models/tinystories-656k/tokenizer.json)
+  set_tests_properties(text_reference.chats PROPERTIES FIXTURES_REQUIRED text_reference.templates TIMEOUT 600)
+endif()
 awq_add_reference(tokenizers tokenizers make_tokenizer_vectors.py ${files} ${data}/text/multilingual.txt
   ${data}/text/human_eval.jsonl)

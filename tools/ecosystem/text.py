@@ -4,7 +4,7 @@
 usage: text.py --awq AWQ [--lines N] [--tokenizers FOLDER]
 
 Encodes and decodes generated lines (text_lines.py) with each tokenizer.json of the folder, with and without special
-tokens, and with SentencePiece models: trained here, and made again from tokenizer.json files that were converted from
+tokens in encoding and in decoding, and with SentencePiece models: trained here, and made again from tokenizer.json files that were converted from
 one. Ids and decoded texts must be equal. Then the speed of both on one thread. The last line reads "N passed, N failed".
 """
 import argparse
@@ -40,11 +40,11 @@ def differences(name, texts, got, want):
     return not wrong
 
 
-def theirs(tokenizer, texts, special):
+def theirs(tokenizer, texts, special, skip_special=False):
     tokenizer.encode_special_tokens = not special
     decoded_texts = [t.decode("utf-8", "replace") for t in texts]
     encoded = [e.ids for e in tokenizer.encode_batch(decoded_texts, add_special_tokens=special)]
-    return list(zip(encoded, tokenizer.decode_batch(encoded, skip_special_tokens=False)))
+    return list(zip(encoded, tokenizer.decode_batch(encoded, skip_special_tokens=skip_special)))
 
 
 def check_tokenizer(awq, path, count):
@@ -53,6 +53,7 @@ def check_tokenizer(awq, path, count):
     texts = text_lines.lines(count, special)
     name = path.parent.name if path.name == "tokenizer.json" else path.name
     yield differences(f"{name}, special tokens", texts, ours(awq, path, texts, "--special"), theirs(tokenizer, texts, True))
+    yield differences(f"{name}, special tokens skipped", texts, ours(awq, path, texts, "--special", "--skip-special"), theirs(tokenizer, texts, True, skip_special=True))
     yield differences(f"{name}, plain", texts, ours(awq, path, texts, "--plain"), theirs(tokenizer, texts, False))
 
 
