@@ -98,11 +98,9 @@ std::string head_warning(const QuantSpec& head) {
          "without a word and runs with random values; without --quantize-head other programs load the folder";
 }
 
-std::string module_name(const ModelSpec& m, int block, Param p) { return find_architecture(m.arch).source(block, p); }
-
 void add_block(const ModelSpec& m, const BlockResult& b, QuantizeReport& report) {
   for (const GroupResult& g : b.solution.groups) {
-    GroupReport r{.producer = module_name(m, b.block, g.group.producer),
+    GroupReport r{.producer = base_name(m, b.block, *g.group.producer),
                   .consumers = {},
                   .alpha = g.chosen.ratio,
                   .weight_term = g.chosen.weight_term,
@@ -110,11 +108,11 @@ void add_block(const ModelSpec& m, const BlockResult& b, QuantizeReport& report)
                   .identity_loss = g.identity_loss,
                   .smallest_scale = g.smallest,
                   .largest_scale = g.largest};
-    for (Param p : g.group.consumers) r.consumers.push_back(module_name(m, b.block, p));
+    for (Param p : g.group.consumers) r.consumers.push_back(base_name(m, b.block, p));
     report.groups.push_back(std::move(r));
   }
   for (const LayerResult& l : b.solution.layers)
-    report.layers.push_back({module_name(m, b.block, l.param), l.error, l.rounding_error, l.clipped, b.tokens});
+    report.layers.push_back({base_name(m, b.block, l.param), l.error, l.rounding_error, l.clipped, b.tokens});
   report.worst_fold_error = std::max(report.worst_fold_error, b.fold_error);
 }
 

@@ -77,6 +77,7 @@ Tensor prefill(Backend& dev, const Model& m, KvCache& kv, int position, std::spa
 Tensor head_logits(Backend& dev, const Model& m, const Tensor& hidden) {
   Tensor logits = dev.empty({hidden.shape()[0], m.head->rows()});
   (*m.head)(hidden, logits);
+  if (m.spec.logit_cap != 0) dev.soft_cap(logits, m.spec.logit_cap);
   return logits;
 }
 

@@ -10,22 +10,10 @@
 namespace awq {
 namespace {
 
-constexpr std::string_view kRoleNames[] = {"embed",
-                                           "attn_norm",
-                                           "q",
-                                           "k",
-                                           "v",
-                                           "o",
-                                           "q_norm",
-                                           "k_norm",
-                                           "attn_post_norm",
-                                           "mlp_norm",
-                                           "gate",
-                                           "up",
-                                           "down",
-                                           "mlp_post_norm",
-                                           "final_norm",
-                                           "head"};
+constexpr std::string_view kRoleNames[] = {
+    "embed",      "positions", "embed_norm",     "attn_norm", "q",    "k",  "v",    "o",
+    "q_norm",     "k_norm",    "attn_post_norm", "mlp_norm",  "gate", "up", "down", "mlp_post_norm",
+    "final_norm", "head"};
 
 constexpr std::string_view kScalingNames[] = {"no", "linear", "dynamic", "llama3", "yarn"};
 
@@ -73,7 +61,7 @@ std::string_view name_of(Role role) { return kRoleNames[size_t(role)]; }
 bool is_norm(Role role) {
   using enum Role;
   return role == attn_norm || role == attn_post_norm || role == mlp_norm || role == mlp_post_norm || role == q_norm ||
-         role == k_norm || role == final_norm;
+         role == k_norm || role == final_norm || role == embed_norm;
 }
 
 std::vector<float> RopeSpec::frequencies() const {
@@ -99,14 +87,46 @@ std::string RopeSpec::text() const {
   return t;
 }
 
+namespace {
+
+// 2^(-8 i / n) for i = 1 ... n, the least power of two >= n: of them first those with even i, as if there were half
+// as many, then the others, as many as are needed.
+double alibi_slope(int head, int heads) {
+  int n = 1;
+  while (n < heads) n *= 2;
+  if (n == heads) return std::exp2(-8.0 * (head + 1) / n);
+  const int i = head < n / 2 ? 2 * (head + 1) : 2 * (head - n / 2) + 1;
+  return std::exp2(-8.0 * i / n);
+}
+
+}  // namespace
+
+std::vector<float> AttentionSpec::alibi_slopes() const {
+  std::vector<float> slopes;
+  for (int h = 0; alibi != 0 && h < heads; ++h) slopes.push_back(float(double(alibi) * alibi_slope(h, heads)));
+  return slopes;
+}
+
 std::vector<Param> BlockSpec::params() const {
   using enum Role;
-  std::vector<Param> p = {{attn_norm}, {q}, {k}, {v}, {o}};
-  if (attention.head_norm) p.insert(p.end(), {{q_norm}, {k_norm}});
-  if (placement == NormPlacement::both) p.push_back({attn_post_norm});
-  p.insert(p.end(), {{mlp_norm}, {gate}, {up}, {down}});
-  if (placement == NormPlacement::both) p.push_back({mlp_post_norm});
+  std::vector<Param> p;
+  const bool before = placement != NormPlacement::after, after = placement != NormPlacement::before;
+  if (before && norm.gain) p.push_back({attn_norm});
+  p.insert(p.end(), {{q}, {k}, {v}, {o}});
+  if (attention.head_norm != HeadNorm::none) p.insert(p.end(), {{q_norm}, {k_norm}});
+  if (after && norm.gain) p.push_back({attn_post_norm});
+  if (before && norm.gain && parallel != Parallel::one_norm) p.push_back({mlp_norm});
+  if (mlp.gated) p.push_back({gate});
+  p.insert(p.end(), {{up}, {down}});
+  if (after && norm.gain) p.push_back({mlp_post_norm});
   return p;
+}
+
+// Norms of heads have no bias in any family.
+NormSpec BlockSpec::norm_of(Role role) const {
+  NormSpec n = norm;
+  if (role == Role::q_norm || role == Role::k_norm) n.gain = true, n.bias = false;
+  return n;
 }
 
 bool BlockSpec::has_bias(Param p) const {
@@ -123,7 +143,7 @@ bool BlockSpec::has_bias(Param p) const {
     case down:
       return mlp.bias;
     default:
-      return false;
+      return is_norm(p.role) && norm_of(p.role).bias;
   }
 }
 
@@ -143,8 +163,9 @@ std::pair<int64_t, int64_t> BlockSpec::shape(Param p) const {
     case down:
       return {dim, mlp.hidden};
     case q_norm:
+      return {attention.head_norm == HeadNorm::head ? attention.head_dim : attention.q_rows(), 0};
     case k_norm:
-      return {attention.head_dim, 0};
+      return {attention.head_norm == HeadNorm::head ? attention.head_dim : attention.kv_rows(), 0};
     case attn_norm:
     case attn_post_norm:
     case mlp_norm:

@@ -53,9 +53,11 @@ class Solver {
   Solution run() {
     Scales scales;
     const std::map<Param, double> rounding = rounding_errors();
-    for (const ScaleGroup& g : scale_groups(w_.spec)) scales.push_back(search(g));
-    for (size_t i = 0; i < scales.size(); ++i) fold(w_, solution_.groups[i].group, scales[i]);
-    for (size_t i = 0; i < scales.size(); ++i) round_consumers(solution_.groups[i].group, scales[i], rounding);
+    const std::vector<ScaleGroup> groups = scale_groups(w_.spec);
+    for (const ScaleGroup& g : groups) scales.push_back(g.producer ? search(g) : unscaled(g));
+    for (size_t i = 0; i < scales.size(); ++i)
+      if (groups[i].producer) fold(w_, groups[i], scales[i]);
+    for (size_t i = 0; i < scales.size(); ++i) round_consumers(groups[i], scales[i], rounding);
     return std::move(solution_);
   }
 
@@ -80,6 +82,10 @@ class Solver {
   double relative(double loss, const Tensor& w, const Tensor& gram) const {
     const double energy = gram_energy(host_, w, gram);
     return energy > 0 ? loss / energy : 0;
+  }
+
+  std::vector<float> unscaled(const ScaleGroup& g) const {
+    return std::vector<float>(size_t(w_.spec.shape(g.consumers.front()).second), 1.f);
   }
 
   std::vector<float> search(const ScaleGroup& g) {
@@ -175,10 +181,17 @@ class Solver {
   Tensor module_output(const ScaleGroup& g, const Block& b) const {
     const Tensor& x = site(g).sample;
     Tensor y = dev_.empty({x.shape()[0], w_.spec.dim});
-    if (g.consumers.front().role == Role::gate) {
-      mlp_forward(dev_, b, x, y);
-      return y;
-    }
+    if (reads(g, Role::up)) mlp_forward(dev_, b, x, y);
+    if (!reads(g, Role::q)) return y;
+    Tensor mixed = attention_output(b, x);
+    if (reads(g, Role::up)) dev_.add(y, 1, mixed);  // a parallel block adds both
+    return mixed;
+  }
+
+  static bool reads(const ScaleGroup& g, Role role) { return std::ranges::count(g.consumers, Param{role}) != 0; }
+
+  Tensor attention_output(const Block& b, const Tensor& x) const {
+    Tensor y = dev_.empty({x.shape()[0], w_.spec.dim});
     std::vector<std::unique_ptr<KvCache>> caches;
     std::vector<Sequence> batch;
     for (int i = 0; i < calibration_.sample_sequences; ++i) {

@@ -15,12 +15,13 @@ namespace {
 constexpr double kFoldTolerance = 1e-5;
 
 Tensor embedded(const QuantizeFlow& f) {
-  const Tensor table = std::get<Tensor>(f.source.weight(-1, {Role::embed}));
   std::vector<int32_t> tokens;
-  for (const auto& s : f.sequences) tokens.insert(tokens.end(), s.begin(), s.end());
-  Tensor x = f.dev.empty({int64_t(tokens.size()), f.source.spec().dim});
-  f.dev.embed(table, tokens, f.source.spec().embed_scale, x);
-  return x;
+  std::vector<Sequence> batch;
+  for (const auto& s : f.sequences) {
+    tokens.insert(tokens.end(), s.begin(), s.end());
+    batch.push_back({nullptr, 0, int(s.size())});
+  }
+  return embed_forward(f.dev, f.source.spec(), load_embedding(f.source), tokens, batch);
 }
 
 Tensor float_output(Backend& dev, const Block& b, const Tensor& input) {
@@ -135,9 +136,23 @@ double mean_error(const Solution& s) {
 // 32-bit tables are stored in 16 bits: f16 keeps 11 significant bits, which is what every engine computes with.
 Tensor stored(const Tensor& t) { return t.dtype() == DType::f32 ? t.to(DType::f16) : t; }
 
+void put_norm(const QuantizeFlow& f, Param p) {
+  f.sink.put(-1, p, f.source.weight(-1, p));
+  if (has_bias(f.source.spec(), -1, p)) f.sink.put_bias(-1, p, f.source.bias(-1, p));
+}
+
+void put_tables(const QuantizeFlow& f) {
+  const ModelSpec& m = f.source.spec();
+  f.sink.put(-1, {Role::embed}, stored(std::get<Tensor>(f.source.weight(-1, {Role::embed}))));
+  if (m.learned_positions)
+    f.sink.put(-1, {Role::positions}, stored(std::get<Tensor>(f.source.weight(-1, {Role::positions}))));
+  if (m.embed_norm) put_norm(f, {Role::embed_norm});
+}
+
 void put_outer(const QuantizeFlow& f) {
   const ModelSpec& m = f.source.spec();
-  f.sink.put(-1, {Role::final_norm}, f.source.weight(-1, {Role::final_norm}));
+  if (m.final_norm.gain) put_norm(f, {Role::final_norm});
+  if (m.head_bias) f.sink.put_bias(-1, {Role::head}, f.source.bias(-1, {Role::head}));
   if (f.head)
     f.sink.put(-1, {Role::head}, quantize(load_float_pieces(f.source, -1, head_param(m)), *f.head, f.host.pool));
   else if (!m.tied_embeddings)
@@ -156,7 +171,7 @@ bool group_fits(const ModelSpec& spec, int group) {
 std::vector<BlockResult> quantize_blocks(const QuantizeFlow& f) {
   std::vector<BlockResult> results;
   Tensor hidden = f.method.needs_calibration() ? embedded(f) : Tensor();
-  f.sink.put(-1, {Role::embed}, stored(std::get<Tensor>(f.source.weight(-1, {Role::embed}))));
+  put_tables(f);
   double last_error = -1;
   for (int i = 0; i < int(f.source.spec().blocks.size()); ++i) {
     results.push_back(BlockJob(f, i).run(hidden, last_error));

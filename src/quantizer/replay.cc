@@ -23,7 +23,8 @@ class Replay final : public Method {
       s.layers[size_t(i)].rounding_error = weight_error(original, dequantize(quantize(original, spec)));
     });
     for (const ScaleGroup& g : scale_groups(w.spec))
-      if (const auto it = found.scales.find(g.producer); it != found.scales.end()) scale(g, it->second, w, s);
+      if (const auto it = g.producer ? found.scales.find(*g.producer) : found.scales.end(); it != found.scales.end())
+        scale(g, it->second, w, s);
     const bool fit = ranges_fit(*source_, spec);
     host.pool.each(int64_t(s.layers.size()), [&](int64_t i) {
       LayerResult& layer = s.layers[size_t(i)];
