@@ -31,9 +31,9 @@ class As:
     kv head's together."""
 
     def __init__(self, published, reference, renames, kv_heads=0, unit_head=False, alibi=False,
-                 attention="eager"):
+                 attention="eager", long=0):
         self.published, self.reference, self.renames, self.kv_heads = published, reference, renames, kv_heads
-        self.unit_head, self.alibi, self.attention = unit_head, alibi, attention
+        self.unit_head, self.alibi, self.attention, self.long = unit_head, alibi, attention, long
 
     def name(self, reference_name):
         for old, new in self.renames:
@@ -136,7 +136,30 @@ def falcon_rw():
     return As(published, published, [], attention="sdpa")
 
 
+def long_context(scaling, positions=4096, family="llama", **changes):
+    """Made for 4,096 positions by training, and checked at 8,200."""
+    published = like_llama("Phi3ForCausalLM" if family == "phi3" else "LlamaForCausalLM", family, num_hidden_layers=1,
+                           num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=positions,
+                           rope_scaling=scaling, **changes)
+    return As(published, published, [], attention="sdpa", long=8200)
+
+
+def factors(last):
+    return [1 + last * i / 7 for i in range(8)]
+
+
+ORIGINAL = {"original_max_position_embeddings": 4096}
 MODELS = {
+    "long-linear": long_context({"rope_type": "linear", "factor": 4.0}, **LLAMA_AS),
+    "long-dynamic": long_context({"rope_type": "dynamic", "factor": 4.0}, **LLAMA_AS),
+    "long-llama3": long_context({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                                 **ORIGINAL}, positions=32768, **LLAMA_AS),
+    "long-yarn": long_context({"rope_type": "yarn", "factor": 4.0, **ORIGINAL}, **LLAMA_AS),
+    "long-longrope": long_context({"type": "longrope", "short_factor": factors(0.1), "long_factor": factors(30)},
+                                  positions=131072, family="phi3", sliding_window=None, embd_pdrop=0.0, resid_pdrop=0.0,
+                                  **ORIGINAL),
+    "ministral": like_llama("MinistralForCausalLM", "ministral", head_dim=16, sliding_window=12,
+                            layer_types=["sliding_attention", "full_attention"]),
     "gemma": like_llama("GemmaForCausalLM", "gemma", **GEMMA, hidden_act="gelu", tie_word_embeddings=True),
     "gemma2": like_llama("Gemma2ForCausalLM", "gemma2", **GEMMA, num_hidden_layers=3, query_pre_attn_scalar=24, sliding_window=12,
                          attn_logit_softcapping=2.0, final_logit_softcapping=3.0, tie_word_embeddings=True),

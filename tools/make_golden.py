@@ -8,7 +8,8 @@ Each OUT_DIR/NAME holds
   model.safetensors    random weights: F32, F16 or BF16
   expected.safetensors ids I64 [T]; logits F32 [T, vocab]. Of models in golden_models.py the last ten ids are the
                        reference's own greedy continuation of those before, computed token by token through its cache.
-                       Of the others also block.N F32 [T, hidden]: the output of decoder layer N
+                       With rope scaling also long_length I64 [1] and long_logits F32 [8, vocab], the last of a text
+                       of 3 + (7 i^2 + 13 i) % 89. Of the others also block.N F32 [T, hidden]: the output of decoder layer N
 
 The reference is transformers' own model, eager attention, computed in float64 throughout on the stored weights and
 rounded once to F32, so a difference from `expected` is the other program's rounding or its mistake.
@@ -232,6 +233,14 @@ def continued(model, ids, alibi):
     return ids, logits
 
 
+def long_logits(model, length):
+    """The last eight of a text that is too long to keep."""
+    i = torch.arange(length)
+    with torch.inference_mode():
+        logits = model(input_ids=(3 + (7 * i * i + 13 * i) % 89)[None], use_cache=False, logits_to_keep=8).logits
+    return {"long_length": torch.tensor([length]), "long_logits": logits[0]}
+
+
 def random_generator(name):
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little"))
 
@@ -253,9 +262,10 @@ def make_published(folder, model):
         wide = load(config, torch.float64, model.attention)
         fill(wide, {name: w.double() for name, w in reference.items()})
         ids, logits = continued(wide, ids, model.alibi)
+        long = long_logits(wide, model.long) if model.long else {}
     narrow = load(config, torch.float32, model.attention)
     fill(narrow, {name: w.float() for name, w in reference.items()})
-    report(folder, run(narrow, ids, model.alibi)[0], {"ids": ids, "logits": logits})
+    report(folder, run(narrow, ids, model.alibi)[0], {"ids": ids, "logits": logits, **long})
 
 
 def report(folder, plain, expected):
@@ -263,7 +273,7 @@ def report(folder, plain, expected):
     rel = ((plain - logits).abs().max() / logits.abs().max()).item()
     # 40 to 160 sequential roundings of 2^-24 each, amplified a little by softmax and norms; a mistake gives above 1e-2
     assert 0 < rel < 1e-5, rel
-    expected = {k: (v if k == "ids" else v.float()).contiguous() for k, v in expected.items()}
+    expected = {k: (v if v.dtype == torch.int64 else v.float()).contiguous() for k, v in expected.items()}
     save_file(expected, folder / "expected.safetensors")
     size = sum(f.stat().st_size for f in folder.iterdir())
     print(f"{folder.name}: {size} bytes, |logits| {logits.std().item():.2f}, transformers' float32 differs by {rel:.1e}")

@@ -39,6 +39,8 @@ struct Sequence {
   KvCache* kv = nullptr;
   int first = 0;
   int tokens = 0;
+  int length = 0;  // that angles follow where they depend on it (RopeSpec::regime); 0: what there is after these tokens
+  int reach() const { return length ? length : first + tokens; }
 };
 
 /// Several sequences, each with its own positions and cache, computed together. Rows follow the order of sequences.

@@ -1,6 +1,7 @@
 // What a block computes and what may be scaled in it, side by side: a change to one is a change to both.
 #include "model/block.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -33,12 +34,24 @@ void tapped(const Tap& tap, Role site, const Tensor& x) {
   if (tap) tap({site}, x);
 }
 
+void rotate(Backend& dev, const Block& block, Batch batch, Tensor& x) {
+  const AttentionSpec& a = block.spec.attention;
+  const auto usual = [&](const Sequence& s) { return a.rope.regime(s.reach()) == 0; };
+  if (std::ranges::all_of(batch, usual)) return dev.rope(x, batch, block.rope, a.head_dim, a.rope.interleaved);
+  int64_t row = 0;
+  for (const Sequence& s : batch) {
+    Tensor part = x.rows(row, row + s.tokens);
+    dev.rope(part, {&s, 1}, a.rope.frequencies(s.reach()), a.head_dim, a.rope.interleaved);
+    row += s.tokens;
+  }
+}
+
 /// The norms of q and k, and their rotation.
 void prepare(Backend& dev, const Block& block, Role norm_role, Batch batch, Tensor& x) {
   const AttentionSpec& a = block.spec.attention;
   if (a.head_norm != HeadNorm::none)
     norm(dev, block, norm_role, x, x, a.head_norm == HeadNorm::row ? x.shape()[1] : a.head_dim);
-  if (a.rope.dims) dev.rope(x, batch, block.rope, a.head_dim, a.rope.interleaved);
+  if (a.rope.dims) rotate(dev, block, batch, x);
 }
 
 /// Adds what attention or MLP made of x, normalised where the spec says so.

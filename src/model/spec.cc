@@ -15,7 +15,7 @@ constexpr std::string_view kRoleNames[] = {
     "q_norm",     "k_norm",    "attn_post_norm", "mlp_norm",  "gate", "up", "down", "mlp_post_norm",
     "final_norm", "head"};
 
-constexpr std::string_view kScalingNames[] = {"no", "linear", "dynamic", "llama3", "yarn"};
+constexpr std::string_view kScalingNames[] = {"no", "linear", "dynamic", "llama3", "yarn", "longrope"};
 
 // Llama 3.1's rule: wavelengths beyond original_context / low_freq_factor are stretched by `factor`, those below
 // original_context / high_freq_factor are kept, and a linear ramp joins them.
@@ -41,7 +41,13 @@ double yarn_scaled(double frequency, double pair, const RopeSpec& r) {
   return frequency * (1 - stretch + stretch / r.factor);
 }
 
-double scaled(double frequency, size_t pair, const RopeSpec& r) {
+// Dynamic NTK: theta grows with the length, so that the slowest pair turns as far as it did in original_context.
+double dynamic_theta(const RopeSpec& r, int length) {
+  const double stretch = double(r.factor) * std::max(1.0, double(length) / r.original_context) - (double(r.factor) - 1);
+  return double(r.theta) * std::pow(stretch, double(r.dims) / (r.dims - 2));
+}
+
+double scaled(double frequency, size_t pair, int length, const RopeSpec& r) {
   switch (r.scaling) {
     case RopeScaling::linear:
       return frequency / r.factor;
@@ -49,6 +55,8 @@ double scaled(double frequency, size_t pair, const RopeSpec& r) {
       return llama3_scaled(frequency, r);
     case RopeScaling::yarn:
       return yarn_scaled(frequency, double(pair), r);
+    case RopeScaling::longrope:
+      return frequency / (r.regime(length) ? r.long_factors : r.short_factors)[pair];
     default:
       return frequency;
   }
@@ -64,26 +72,32 @@ bool is_norm(Role role) {
          role == k_norm || role == final_norm || role == embed_norm;
 }
 
-std::vector<float> RopeSpec::frequencies() const {
+std::vector<float> RopeSpec::frequencies(int length) const {
+  const double base = scaling == RopeScaling::dynamic && dims > 2 ? dynamic_theta(*this, length) : double(theta);
   std::vector<float> f(size_t(dims / 2));
   for (size_t i = 0; i < f.size(); ++i) {
-    const double plain = std::pow(double(theta), -2.0 * double(i) / dims);
-    f[i] = float(scaled(plain, i, *this));
+    const double plain = std::pow(base, -2.0 * double(i) / dims);
+    f[i] = float(scaled(plain, i, length, *this));
   }
   return f;
 }
 
+int RopeSpec::regime(int length) const {
+  if (length <= original_context) return 0;
+  return scaling == RopeScaling::dynamic ? length : scaling == RopeScaling::longrope;
+}
+
 int RopeSpec::context(int max_positions) const {
-  const bool multiplies = scaling == RopeScaling::linear || scaling == RopeScaling::yarn;
+  const bool multiplies =
+      scaling == RopeScaling::linear || scaling == RopeScaling::yarn || scaling == RopeScaling::dynamic;
   const double original = scaling == RopeScaling::yarn ? original_context : max_positions;
   return int(std::min(original * (multiplies ? double(factor) : 1.0), double(INT32_MAX)));
 }
 
 std::string RopeSpec::text() const {
   std::string t = std::string(kScalingNames[size_t(scaling)]) + " rope scaling";
-  if (scaling == RopeScaling::dynamic) return t + ", which acts beyond them and is not implemented there";
   if (scaling != RopeScaling::none) t += fmt::format(" by {}", factor);
-  if (scaling == RopeScaling::yarn) t += fmt::format(" of {}", original_context);
+  if (scaling == RopeScaling::yarn || scaling == RopeScaling::longrope) t += fmt::format(" of {}", original_context);
   return t;
 }
 

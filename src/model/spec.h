@@ -72,9 +72,9 @@ enum class Parallel : uint8_t { no, two_norms, one_norm };
 /// What of q and of k is normalised before rope: heads, by the same gains or each by its own, or the whole row.
 enum class HeadNorm : uint8_t { none, head, each_head, row };
 
-/// How angles are changed for contexts longer than the model was first trained on. `dynamic` changes none up to
-/// max_position_embeddings; beyond, angles would follow the length and not fit the keys in a cache, so that is refused.
-enum class RopeScaling : uint8_t { none, linear, dynamic, llama3, yarn };
+/// How angles are changed for contexts longer than the model was first trained on. Those of `dynamic` and `longrope`
+/// depend on how long the sequence is.
+enum class RopeScaling : uint8_t { none, linear, dynamic, llama3, yarn, longrope };
 struct RopeSpec {
   float theta = 10000.f;
   int dims = 0;              // rotated channels of a head, <= head_dim; 0: positions are not rotated
@@ -82,13 +82,17 @@ struct RopeSpec {
   RopeScaling scaling = RopeScaling::none;
   float factor = 1.f;
   float low_freq_factor = 1.f, high_freq_factor = 4.f;  // llama3
-  int original_context = 8192;                          // llama3, yarn
+  int original_context = 8192;                          // all but linear
   float beta_fast = 32.f, beta_slow = 1.f;              // yarn
   bool truncate = true;                                 // yarn
-  float attention_factor = 1.f;                         // yarn: multiplies rotated queries and rotated keys
+  float attention_factor = 1.f;                         // yarn, longrope: multiplies rotated queries and rotated keys
+  std::vector<double> short_factors{},
+      long_factors{};  // longrope [dims / 2]: divide angles, within original_context or not
   bool operator==(const RopeSpec&) const = default;
-  /// Angle per position of pair i of dims / 2.
-  std::vector<float> frequencies() const;
+  /// Angle per position of pair i of dims / 2, in a sequence of `length` positions.
+  std::vector<float> frequencies(int length = 0) const;
+  /// Sequences of lengths with the same regime have the same angles.
+  int regime(int length) const;
   /// Positions that the rule reaches for a model whose config.json gives `max_positions`.
   int context(int max_positions) const;
   std::string text() const;  // "yarn rope scaling by 4 of 32768 positions"

@@ -130,6 +130,15 @@ TEST_P(Family, FourBitsAreNotWorseThanRounding) {
                                                       m.architecture, m.logits, m.fold, m.awq, m.rounding);
 }
 
+TEST(ModelsPage, HasARowForEveryFixtureAndNoOther) {
+  std::vector<std::string> rows;
+  std::ifstream page(AWQ_TEST_DIR "/../docs/models.md");
+  bool table = false;
+  for (std::string line; std::getline(page, line); table |= line.starts_with("| ---"))
+    if (table) rows.push_back(line.substr(2, line.find(' ', 2) - 2));
+  EXPECT_EQ(rows, golden::names()) << "run tools/models_page.sh";
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, Family, testing::ValuesIn(golden::names()), golden::name_of_case);
 
 }  // namespace

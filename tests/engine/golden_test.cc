@@ -48,13 +48,33 @@ TEST_P(Golden, DecodingEqualsPrefill) {
     const auto kv = device.backend->kv_cache(model.spec.blocks);
     Tensor logits = Tensor::empty(expected_.logits.shape(), DType::f32);
     for (int t = 0; t < int(expected_.ids.size()); ++t) {
-      const Sequence s{kv.get(), t, 1};
+      const Sequence s{kv.get(), t, 1, int(expected_.ids.size())};
       const Tensor row = head_logits(*device.backend, model,
                                      hidden_forward(*device.backend, model, {&expected_.ids[size_t(t)], 1}, {&s, 1}));
       std::copy(row.as<float>().begin(), row.as<float>().end(), logits.rows(t, t + 1).as<float>().begin());
     }
     EXPECT_LT(relative_difference(logits, expected_.logits), kTolerance);
   });
+}
+
+// Beyond the context that the model was first trained on. Angles are position times frequency in float, off by 2^-24 of
+// up to 8,200 each.
+TEST_P(Golden, LongContextsEqualTheReference) {
+  const auto length = expected_.file.entries().find("long_length");
+  if (length == expected_.file.entries().end()) return;  // no rope scaling to be checked
+  const auto n = expected_.file.tensor("long_length").as<int64_t>()[0];
+  std::vector<int32_t> text;
+  for (int64_t i = 0; i < n; ++i) text.push_back(int32_t(3 + (7 * i * i + 13 * i) % 89));
+  Device device(2, "");
+  const Model model = load_model(*device.backend, *Checkpoint::open(golden::folder(GetParam())));
+  EXPECT_GE(model.spec.max_context, n);
+  const auto kv = device.backend->kv_cache(model.spec.blocks);
+  prefill(*device.backend, model, *kv, 0, std::span(text).first(size_t(n - 8)), {}, int(n));
+  const Sequence s{kv.get(), int(n - 8), 8, int(n)};
+  const Tensor last = hidden_forward(*device.backend, model, std::span(text).last(8), {&s, 1});
+  EXPECT_LT(
+      golden::relative_difference(head_logits(*device.backend, model, last), expected_.file.tensor("long_logits")),
+      double(2 * n) * 0x1p-24);
 }
 
 // Several sequences of different lengths and positions in one batch: each as if it were alone, to the bit.

@@ -10,15 +10,18 @@ namespace {
        got.dump());
 }
 
+void check_width(int64_t n) {
+  const int64_t largest = int64_t(1) << 24;  // no model is near; keeps products of two sizes far from overflow
+  if (n > largest) fail("config", "config.json: a width of {} is not plausible (limit {})", n, largest);
+}
+
 void check_sizes(const BlockSpec& b) {
   const AttentionSpec& a = b.attention;
   if (a.heads % a.kv_heads)
     fail("config", "config.json: num_attention_heads ({}) is no multiple of num_key_value_heads ({})", a.heads,
          a.kv_heads);
   if (a.head_dim % 2) fail("config", "config.json: head_dim {} is odd; rotary positions need pairs", a.head_dim);
-  const int64_t largest = int64_t(1) << 24;  // no model is near; keeps products of two sizes far from overflow
-  for (int64_t n : {int64_t(b.dim), int64_t(b.mlp.hidden), int64_t(a.heads) * a.head_dim})
-    if (n > largest) fail("config", "config.json: a width of {} is not plausible (limit {})", n, largest);
+  for (int64_t n : {int64_t(b.dim), int64_t(b.mlp.hidden), int64_t(a.heads) * a.head_dim}) check_width(n);
 }
 
 void read_llama3(const Config& s, const nlohmann::json& scaling, RopeSpec& r) {
@@ -51,23 +54,51 @@ void read_yarn(const Config& s, const nlohmann::json& scaling, RopeSpec& r) {
   if (!(r.attention_factor > 0)) bad("attention_factor", "above 0", scaling);
 }
 
+std::vector<double> read_factors(const Config& s, std::string_view key, int pairs) {
+  const nlohmann::json& list = s.at(key);
+  if (!list.is_array() || list.size() != size_t(pairs)) bad(key, fmt::format("{} numbers", pairs), list);
+  for (const nlohmann::json& f : list)
+    if (!f.is_number() || !(f.get<double>() > 0)) bad(key, "numbers above 0", list);
+  return list.get<std::vector<double>>();
+}
+
+/// LongRoPE (Ding et al. 2024, arXiv 2402.13753). `model` is the object that may say how long contexts were and are.
+void read_longrope(const Config& s, const Config& model, RopeSpec& r) {
+  const char* original = "original_max_position_embeddings";
+  r.short_factors = read_factors(s, "short_factor", r.dims / 2);
+  r.long_factors = read_factors(s, "long_factor", r.dims / 2);
+  r.original_context = model.has(original) ? model.positive(original) : s.positive(original);
+  if (r.original_context < 2) bad(original, "at least 2", r.original_context);
+  r.factor = s.number("factor", 0.f);
+  if (r.factor == 0) r.factor = float(model.positive("max_position_embeddings")) / float(r.original_context);
+  const double of_paper = std::sqrt(1 + std::log(std::max(1.0, double(r.factor))) / std::log(r.original_context));
+  r.attention_factor = s.number("attention_factor", float(of_paper));
+  if (!(r.attention_factor > 0)) bad("attention_factor", "above 0", r.attention_factor);
+}
+
 RopeScaling scaling_of(const std::string& type) {
   if (type == "default") return RopeScaling::none;
   if (type == "linear") return RopeScaling::linear;
   if (type == "dynamic") return RopeScaling::dynamic;
   if (type == "llama3") return RopeScaling::llama3;
   if (type == "yarn") return RopeScaling::yarn;
-  bad("rope_type", "default, linear, dynamic, llama3 or yarn (what this version implements)", type);
+  if (type == "longrope" || type == "su") return RopeScaling::longrope;
+  bad("rope_type", "default, linear, dynamic, llama3, yarn or longrope (what this version implements)", type);
 }
 
-RopeSpec scaled_rope(RopeSpec r, const nlohmann::json& scaling) {
+RopeSpec scaled_rope(RopeSpec r, const nlohmann::json& scaling, const Config& model) {
   const Config s(scaling);
   r.scaling = scaling_of(s.text("rope_type", s.text("type", "default")));
   if (r.scaling == RopeScaling::none) return r;
+  if (r.scaling == RopeScaling::longrope) {
+    read_longrope(s, model, r);
+    return r;
+  }
   r.factor = s.number("factor");
   if (!(r.factor >= 1.f)) bad("factor", "at least 1", scaling);
   if (r.scaling == RopeScaling::llama3) read_llama3(s, scaling, r);
   if (r.scaling == RopeScaling::yarn) read_yarn(s, scaling, r);
+  if (r.scaling == RopeScaling::dynamic) r.original_context = model.positive("max_position_embeddings");
   return r;
 }
 
@@ -143,9 +174,9 @@ RopeSpec rope_of(const nlohmann::json& json, int head_dim, float default_theta, 
     bad("partial_rotary_factor", fmt::format("a part of a head's {} channels that is a number of pairs", head_dim),
         share);
   if (&p != &json)
-    r = scaled_rope(r, p);
+    r = scaled_rope(r, p, c);
   else if (c.has("rope_scaling"))
-    r = scaled_rope(r, c.at("rope_scaling"));
+    r = scaled_rope(r, c.at("rope_scaling"), c);
   if (!(r.theta > 1.f)) bad("rope_theta", "larger than 1", r.theta);
   if (r.scaling == RopeScaling::llama3 || r.scaling == RopeScaling::yarn)
     c.require_absent_or("original_max_position_embeddings", r.original_context);
@@ -161,6 +192,7 @@ nlohmann::json rope_of_type(const nlohmann::json& json, const char* layer_type) 
 BlockSpec llama_block(const Config& c, const Spelling& names) {
   BlockSpec b;
   b.dim = c.positive(names.dim);
+  check_width(b.dim);
   b.norm.eps = c.number(names.eps);
   b.mlp.hidden = names.hidden_times && !c.has(names.hidden) ? names.hidden_times * b.dim : c.positive(names.hidden);
   AttentionSpec& a = b.attention;

@@ -1,4 +1,6 @@
 // Granite: the Llama block with constants that scale embeddings, scores, residuals and logits.
+#include <cmath>
+
 #include "model/arch/config.h"
 
 namespace awq {
@@ -15,6 +17,7 @@ ModelSpec parse_granite(const nlohmann::json& json) {
   ModelSpec m = llama_model(c, json, b);
   m.embed_scale = c.number("embedding_multiplier", 1.f);
   m.head_input_scale = 1.f / c.number("logits_scaling", 1.f);
+  if (!std::isfinite(m.head_input_scale)) fail("config", "config.json: \"logits_scaling\" should not be 0");
   return m;
 }
 

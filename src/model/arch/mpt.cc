@@ -17,7 +17,7 @@ ModelSpec parse_mpt(const nlohmann::json& json) {
   nlohmann::json given = json;
   if (!Config(json).has("layer_norm_epsilon")) given["layer_norm_epsilon"] = 1e-5;
   const Config c(given);
-  given["ffn_hidden"] = c.positive("d_model") * c.positive("expansion_ratio", 4);
+  given["ffn_hidden"] = int64_t(c.positive("d_model")) * c.positive("expansion_ratio", 4);
   c.require_absent_or("no_bias", true);
   c.require_absent_or("logit_scale", nullptr);
   c.require_absent_or("norm_type", "low_precision_layernorm");

@@ -24,6 +24,7 @@ ModelSpec parse_opt(const nlohmann::json& json) {
   b.mlp.act = activation_of(c, "activation_function");
   b.mlp.bias = b.attention.qkv_bias = b.attention.o_bias = c.flag("enable_bias", true);
   ModelSpec m = model_without_rope(c, b, kOptSpelling);
+  m.max_context = std::min(m.max_context, INT32_MAX - kOptFirstRow);
   m.learned_positions = m.max_context + kOptFirstRow;
   m.first_position_row = kOptFirstRow;
   return m;

@@ -13,6 +13,11 @@ ModelSpec parse_qwen1(const nlohmann::json& json) {
   c.require_absent_or("rotary_pct", 1.0);
   c.require_absent_or("scale_attn_weights", true);
   nlohmann::json given = json;
+  for (const auto& [old, key] : {std::pair("n_embd", "hidden_size"),  // the first files' spelling
+                                 {"n_head", "num_attention_heads"},
+                                 {"n_layer", "num_hidden_layers"},
+                                 {"ffn_hidden_size", "intermediate_size"}})
+    if (!given.contains(key) && given.contains(old)) given[key] = given[old];
   given["head_dim"] = c.positive("kv_channels");
   given["rope_theta"] = c.number("rotary_emb_base", 10000.f);
   BlockSpec b = llama_block(Config(given), kQwen1Spelling);
