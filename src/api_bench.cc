@@ -12,6 +12,7 @@
 #include "bench/shapes.h"
 #include "bench/speed.h"
 #include "formats/context.h"
+#include "formats/params.h"
 #include "kernels/ceilings.h"
 
 namespace awq {
@@ -54,13 +55,6 @@ void check_options(const BenchOptions& o, const Checkpoint& model) {
   for (const int n : o.prefill) require_context(model, "bench", fmt::format("--prefill {}", n), n);
   for (const int n : o.context)
     require_context(model, "bench", fmt::format("--context {} with --decode {}", n, o.decode), int64_t(n) + o.decode);
-}
-
-int64_t parameters(const ModelSpec& m) {
-  int64_t n = int64_t(m.vocab) * m.dim * (m.tied_embeddings ? 1 : 2) + m.dim;
-  for (const BlockSpec& b : m.blocks)
-    for (const Param p : b.params()) n += b.shape(p).first * (std::max<int64_t>(1, b.shape(p).second) + b.has_bias(p));
-  return n;
 }
 
 MatrixType matrix_type(const BenchOptions& o, int group) {
@@ -134,7 +128,7 @@ class Bench {
     report_.load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     report_.blocks = int(model_.blocks.size());
     report_.context = model_.spec.max_context;
-    report_.weights = parameters(model_.spec);
+    report_.weights = parameter_count(model_.spec);
     report_.weight_bytes = cost_.weights;
     report_.packed_bytes = model_.bytes_per_token();
     report_.quantization = quantization_of(checkpoint);

@@ -14,6 +14,10 @@ std::optional<QuantSpec> choose_head(const ModelSpec& spec, int bits, int group,
          "--quantize-head {}: {} has a row for each of {} tokens, no multiple of {}, which the AutoAWQ layout packs "
          "into a word; leave it out to keep the head in 16 bits",
          bits, parameter_name(spec, -1, {Role::head}), spec.vocab, rows);
+  if (spec.head_unit_rows)
+    fail(operation,
+         "--quantize-head {}: {} divides its head's rows by their length, which codes do not have; leave it out", bits,
+         spec.arch);
   return QuantSpec{.bits = bits, .group_size = group, .scale_dtype = DType::f16};
 }
 

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 
+#include "formats/params.h"
+
 namespace awq {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-std::string module_name(const ModelSpec& m, int block, Param p) { return find_architecture(m.arch).source(block, p); }
 
 Json to_json(const GroupReport& g) {
   return {{"producer", g.producer},
@@ -51,7 +51,7 @@ LayerReport layer_report(const nlohmann::json& j) {
 
 void add_block(const ModelSpec& m, const BlockResult& b, QuantizeReport& report) {
   for (const GroupResult& g : b.solution.groups) {
-    GroupReport r{.producer = module_name(m, b.block, g.group.producer),
+    GroupReport r{.producer = base_name(m, b.block, *g.group.producer),
                   .consumers = {},
                   .alpha = g.chosen.ratio,
                   .weight_term = g.chosen.weight_term,
@@ -59,12 +59,12 @@ void add_block(const ModelSpec& m, const BlockResult& b, QuantizeReport& report)
                   .identity_loss = g.identity_loss,
                   .smallest_scale = g.smallest,
                   .largest_scale = g.largest};
-    for (Param p : g.group.consumers) r.consumers.push_back(module_name(m, b.block, p));
+    for (Param p : g.group.consumers) r.consumers.push_back(base_name(m, b.block, p));
     report.groups.push_back(std::move(r));
   }
   for (const LayerResult& l : b.solution.layers)
     if (!l.kept)
-      report.layers.push_back({module_name(m, b.block, l.param), l.error, l.rounding_error, l.clipped, b.tokens});
+      report.layers.push_back({base_name(m, b.block, l.param), l.error, l.rounding_error, l.clipped, b.tokens});
   report.worst_fold_error = std::max(report.worst_fold_error, b.fold_error);
 }
 

@@ -6,7 +6,10 @@ usage: make_golden.py OUT_DIR [NAME...]        (packages: requirements-golden.tx
 Each OUT_DIR/NAME holds
   config.json          in the spelling that real checkpoints of the family use
   model.safetensors    random weights: F32, F16 or BF16
-  expected.safetensors ids I64 [T]; logits F32 [T, vocab]; block.N F32 [T, hidden]: the output of decoder layer N
+  expected.safetensors ids I64 [T]; logits F32 [T, vocab]. Of models in golden_models.py the last ten ids are the
+                       reference's own greedy continuation of those before, computed token by token through its cache.
+                       With rope scaling also long_length I64 [1] and long_logits F32 [8, vocab], the last of a text
+                       of 3 + (7 i^2 + 13 i) % 89. Of the others also block.N F32 [T, hidden]: the output of decoder layer N
 
 The reference is transformers' own model, eager attention, computed in float64 throughout on the stored weights and
 rounded once to F32, so a difference from `expected` is the other program's rounding or its mistake.
@@ -26,7 +29,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-TOKENS = 40
+import golden_models
+
+TOKENS, DECODED = 40, 10
 COMMON = {"attention_dropout": 0.0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.02, "use_cache": True}
 
 
@@ -110,91 +115,198 @@ def float64_everywhere():
         torch.set_default_dtype(saved[3])
 
 
+GAIN_LESS_ONE = ("gemma", "nemotron")  # model types that store a norm's gain - 1
+
+
 def random_weight(name, shape, config, rng):
     """Activations stay near 1 through the model, attention is neither uniform nor one-hot, norm gains spread around 1."""
     noise = torch.randn(shape, generator=rng, dtype=torch.float64)
     if name.endswith("bias"):
         return 0.5 * noise
-    if len(shape) == 1:
+    if len(shape) == 1 or name.endswith("norm.weight"):
         gain = torch.exp(0.4 * noise)
-        return gain - 1 if config["model_type"].startswith("gemma") else gain
-    if name == "model.embed_tokens.weight":
+        return gain - 1 if config["model_type"].startswith(GAIN_LESS_ONE) else gain
+    if any(part in name for part in ("embed_tokens", "wte", "word_embeddings", "embed_in", "wpe", "embed_positions")):
         return 0.4 * noise
-    if name == "lm_head.weight":
+    if any(part in name for part in ("lm_head", "embed_out")):
         return 3 / math.sqrt(shape[1]) * noise
-    return 1.2 / math.sqrt(shape[1]) * noise
+    inputs = shape[0] if config["model_type"] == "gpt2" else shape[1]
+    return 1.2 / math.sqrt(inputs) * noise
+
+
+def empty_model(config):
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
 
 
 def make_weights(config, stored, rng):
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
-    tied = "lm_head.weight" if model.config.tie_word_embeddings else ""
+    model = empty_model(config)
+    tied = {"lm_head.weight", "embed_out.weight"} if model.config.tie_word_embeddings else set()
     return {name: random_weight(name, p.shape, config, rng).to(stored).contiguous()
-            for name, p in sorted(model.state_dict().items()) if name != tied}
+            for name, p in sorted(model.state_dict().items()) if name not in tied}
 
 
-def load(folder, dtype):
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), attn_implementation="eager", dtype=dtype)
+def fused(parts, kv_heads):
+    """Rows of q, k, v (or gate, up) in one tensor."""
+    if kv_heads and len(parts) == 3:
+        parts = [p.reshape(kv_heads, -1, *p.shape[1:]) for p in parts]
+        return torch.cat(parts, dim=1).flatten(0, 1)
+    return torch.cat(parts)
+
+
+def published(model, weights):
+    """The reference's weights under the names and in the layout of `model`, a golden_models.As."""
+    named = {}
+    for kind in ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", ""):  # parts in the order of their rows
+        for name in weights:
+            if kind in name and name not in sum(named.values(), []):
+                named.setdefault(model.name(name), []).append(name)
+    return {name: fused([weights[p] for p in parts], model.kv_heads).contiguous() for name, parts in sorted(named.items())}
+
+
+def alibi_arguments(model, tokens):
+    """Positions that rotate nothing, and ALiBi (arXiv 2108.12409) as an additive mask."""
+    heads = model.config.num_attention_heads
+    power = 2 ** math.floor(math.log2(heads))
+    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+    slopes += [2 ** (-4 * (2 * i + 1) / power) for i in range(heads - power)]
+    position = torch.arange(tokens)
+    distance = (position[None, :] - position[:, None]).to(model.dtype)
+    mask = torch.tensor(slopes, dtype=model.dtype)[:, None, None] * distance
+    mask = mask.masked_fill(distance > 0, torch.finfo(model.dtype).min)
+    return {"position_ids": torch.zeros(1, tokens, dtype=torch.long), "attention_mask": mask[None]}
+
+
+def load(config, dtype, attention="eager"):
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
     return model.eval()
 
 
-def run(model, weights, ids):
-    """Logits and the output of each decoder layer."""
+def fill(model, weights):
     result = model.load_state_dict(weights, strict=False)
-    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
-    assert set(result.missing_keys) == tied and not result.unexpected_keys, result
+    tied = {"lm_head.weight", "embed_out.weight"} if model.config.tie_word_embeddings else set()
+    assert set(result.missing_keys) <= tied and not result.unexpected_keys, result
     model.tie_weights()
     dtype = model.dtype
-    blocks = []
 
     def check(module, args, output):
-        output = output if isinstance(output, torch.Tensor) else output[0]
-        assert output.dtype == dtype, (module, output.dtype)
+        output = output[0] if isinstance(output, tuple) else output
+        assert not isinstance(output, torch.Tensor) or output.dtype in (dtype, torch.bool, torch.int64), (module, output.dtype)
+
+    for module in model.modules():
+        if module is not model and module is not model.base_model:
+            module.register_forward_hook(check)
+
+
+def run(model, ids, alibi=False):
+    """Logits and the output of each decoder layer."""
+    blocks = []
 
     def keep(module, args, output):
         blocks.append(output if isinstance(output, torch.Tensor) else output[0])
 
-    for module in model.modules():
-        if module is not model and module is not model.model:
-            module.register_forward_hook(check)
-    for layer in model.model.layers:
-        layer.register_forward_hook(keep)
+    hooks = [layer.register_forward_hook(keep) for layer in getattr(model.base_model, "layers", [])]
     with torch.inference_mode():
-        logits = model(input_ids=ids[None], use_cache=False).logits
-    assert logits.dtype == dtype and torch.isfinite(logits).all()
+        logits = model(input_ids=ids[None], use_cache=False, **(alibi_arguments(model, len(ids)) if alibi else {})).logits
+    for hook in hooks:
+        hook.remove()
+    assert logits.dtype == model.dtype and torch.isfinite(logits).all()
     return logits[0], [b[0] for b in blocks]
+
+
+def continued(model, ids, alibi):
+    """ids and a greedy continuation, with the logits of all, token by token through the cache."""
+    if alibi:  # the mask above is for whole texts
+        for _ in range(DECODED):
+            ids = torch.cat([ids, run(model, ids, alibi)[0][-1:].argmax(-1)])
+        return ids, run(model, ids, alibi)[0]
+    with torch.inference_mode():
+        out = model(input_ids=ids[None], use_cache=True)
+        logits = out.logits[0]
+        for _ in range(DECODED):
+            following = logits[-1:].argmax(-1)
+            ids = torch.cat([ids, following])
+            out = model(input_ids=following[None], cache=out.past_key_values, use_cache=True)
+            logits = torch.cat([logits, out.logits[0]])
+    at_once = run(model, ids)[0]
+    assert (logits - at_once).abs().max() < 1e-9 * logits.abs().max(), (logits - at_once).abs().max()
+    return ids, logits
+
+
+def long_logits(model, length):
+    """The last eight of a text that is too long to keep."""
+    i = torch.arange(length)
+    with torch.inference_mode():
+        logits = model(input_ids=(3 + (7 * i * i + 13 * i) % 89)[None], use_cache=False, logits_to_keep=8).logits
+    return {"long_length": torch.tensor([length]), "long_logits": logits[0]}
+
+
+def random_generator(name):
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little"))
+
+
+def make_published(folder, model):
+    """A model of golden_models.py."""
+    model = model if isinstance(model, golden_models.As) else golden_models.As(model, model, [])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(model.published, indent=2) + "\n")
+    rng = random_generator(folder.name)
+    reference = make_weights(model.reference, getattr(torch, model.published["torch_dtype"]), rng)
+    save_file(published(model, reference), folder / "model.safetensors", metadata={"format": "pt"})
+    ids = torch.randint(3, 96, (TOKENS - DECODED,), generator=rng)
+    config = AutoConfig.for_model(**model.reference)
+    if model.unit_head:
+        head = reference["lm_head.weight"].double()
+        reference["lm_head.weight"] = head / head.norm(dim=1, keepdim=True)
+    with float64_everywhere():
+        wide = load(config, torch.float64, model.attention)
+        fill(wide, {name: w.double() for name, w in reference.items()})
+        ids, logits = continued(wide, ids, model.alibi)
+        long = long_logits(wide, model.long) if model.long else {}
+    narrow = load(config, torch.float32, model.attention)
+    fill(narrow, {name: w.float() for name, w in reference.items()})
+    report(folder, run(narrow, ids, model.alibi)[0], {"ids": ids, "logits": logits, **long})
+
+
+def report(folder, plain, expected):
+    logits = expected["logits"]
+    rel = ((plain - logits).abs().max() / logits.abs().max()).item()
+    # 40 to 160 sequential roundings of 2^-24 each, amplified a little by softmax and norms; a mistake gives above 1e-2
+    assert 0 < rel < 1e-5, rel
+    expected = {k: (v if v.dtype == torch.int64 else v.float()).contiguous() for k, v in expected.items()}
+    save_file(expected, folder / "expected.safetensors")
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    print(f"{folder.name}: {size} bytes, |logits| {logits.std().item():.2f}, transformers' float32 differs by {rel:.1e}")
 
 
 def make(folder, config):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    rng = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(folder.name.encode()).digest()[:4], "little"))
+    rng = random_generator(folder.name)
     stored = getattr(torch, config.get("torch_dtype") or config["dtype"])
     save_file(make_weights(config, stored, rng), folder / "model.safetensors", metadata={"format": "pt"})
     ids = torch.randint(3, config["vocab_size"], (TOKENS,), generator=rng)
 
     weights = {name: w.double() for name, w in load_file(folder / "model.safetensors").items()}
     with float64_everywhere():
-        logits, blocks = run(load(folder, torch.float64), weights, ids)
-    plain, _ = run(load(folder, torch.float32), {name: w.float() for name, w in weights.items()}, ids)
-    rel = ((plain - logits).abs().max() / logits.abs().max()).item()
-    # 40 to 160 sequential roundings of 2^-24 each, amplified a little by softmax and norms; a mistake gives above 1e-2
-    assert 0 < rel < 1e-5, rel
-    expected = {"ids": ids, "logits": logits, **{f"block.{i}": b for i, b in enumerate(blocks)}}
-    expected = {k: (v if k == "ids" else v.float()).contiguous() for k, v in expected.items()}
-    save_file(expected, folder / "expected.safetensors")
-    size = sum(f.stat().st_size for f in folder.iterdir())
-    print(f"{folder.name}: {len(weights)} tensors, {size} bytes, |logits| {logits.std().item():.2f}, "
-          f"transformers' float32 differs by {rel:.1e}", *(f"{b.std().item():.2f}" for b in blocks))
+        wide = load(AutoConfig.from_pretrained(folder), torch.float64)
+        fill(wide, weights)
+        logits, blocks = run(wide, ids)
+    narrow = load(AutoConfig.from_pretrained(folder), torch.float32)
+    fill(narrow, {name: w.float() for name, w in weights.items()})
+    report(folder, run(narrow, ids)[0], {"ids": ids, "logits": logits, **{f"block.{i}": b for i, b in enumerate(blocks)}})
 
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("out", type=pathlib.Path)
-    args.add_argument("names", nargs="*", metavar="NAME", help="default: all of " + " ".join(MODELS))
+    args.add_argument("names", nargs="*", metavar="NAME", help="default: all of " + " ".join([*MODELS, *golden_models.MODELS]))
     args = args.parse_args()
-    for name in args.names or MODELS:
-        make(args.out / name, MODELS[name])
+    for name in args.names or [*MODELS, *golden_models.MODELS]:
+        if name in MODELS:
+            make(args.out / name, MODELS[name])
+        else:
+            make_published(args.out / name, golden_models.MODELS[name])
 
 
 if __name__ == "__main__":

@@ -32,8 +32,19 @@ def llama3(factor):
                                     "original_max_position_embeddings": 8192})
 
 
+def longrope(pairs, longest, **changes):
+    return config(2 * pairs, 1e4, 131072, {"rope_type": "longrope", "short_factor": [1 + 0.01 * i for i in range(pairs)],
+                                           "long_factor": [1 + longest * i / pairs for i in range(pairs)],
+                                           "original_max_position_embeddings": 4096, **changes})
+
+
+LENGTHS = {"dynamic-beyond": 10000, "longrope": 4096, "longrope-beyond": 4097, "longrope-attention-factor": 131072}
 CASES = {
     "none": config(128, 1e4, 4096, None),
+    "dynamic-beyond": config(128, 1e4, 4096, {"type": "dynamic", "factor": 4.0}),
+    "longrope": longrope(16, 4.5),
+    "longrope-beyond": longrope(16, 4.5),
+    "longrope-attention-factor": longrope(16, 4.5, attention_factor=1.1),
     "linear": config(128, 1e4, 4096, {"type": "linear", "factor": 4.0}),
     "dynamic": config(128, 1e4, 4096, {"type": "dynamic", "factor": 4.0}),
     "llama3.1": llama3(8.0),
@@ -51,14 +62,14 @@ CASES = {
 }
 
 
-def angles(case):
+def angles(name, case):
     with float64_everywhere():
         parsed = AutoConfig.for_model(**copy.deepcopy(case))
         rotary = LlamaRotaryEmbedding(parsed)
-        if case["rope_scaling"]:  # at the longest length without a change: what `dynamic` must not exceed
-            rotary(torch.zeros(1), torch.tensor([[case["max_position_embeddings"] - 1]]))
+        if case["rope_scaling"]:  # in a text of that length
+            rotary(torch.zeros(1), torch.tensor([[LENGTHS.get(name, case["max_position_embeddings"]) - 1]]))
         return {"frequencies": rotary.inv_freq.tolist(), "attention_factor": float(rotary.attention_scaling)}
 
 
-cases = [{"name": name, "config": case, **angles(case)} for name, case in CASES.items()]
+cases = [{"name": name, "config": case, **({"length": LENGTHS[name]} if name in LENGTHS else {}), **angles(name, case)} for name, case in CASES.items()]
 pathlib.Path(sys.argv[1]).write_text("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")

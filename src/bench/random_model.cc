@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/numeric.h"
+#include "formats/params.h"
 
 namespace awq {
 namespace {
@@ -36,25 +37,21 @@ class RandomModel final : public Checkpoint {
 
   Weight weight(int block, Param p) const override {
     if (p.role == Role::head && head_) return matrix(key(block, p), {spec_.vocab, spec_.dim}, *head_);
-    if (p.role == Role::embed || p.role == Role::head)
-      return floats(key(block, p), {spec_.vocab, spec_.dim}, DType::bf16);
+    if (block < 0 && !is_norm(p.role)) return floats(key(block, p), shape_of(spec_, block, p), DType::bf16);
     if (is_norm(p.role)) return gains(block, p);
     const auto [rows, cols] = spec_.blocks.at(size_t(block)).shape(p);
     if (const auto* type = std::get_if<DType>(&matrices_)) return floats(key(block, p), {rows, cols}, *type);
     return matrix(key(block, p), {rows, cols}, std::get<QuantSpec>(matrices_));
   }
-  Tensor bias(int block, Param p) const override {
-    return Tensor::zeros({spec_.blocks.at(size_t(block)).shape(p).first}, DType::f32);
-  }
+  Tensor bias(int block, Param p) const override { return Tensor::zeros({shape_of(spec_, block, p)[0]}, DType::f32); }
 
  private:
   uint64_t key(int block, Param p) const { return mixed(mixed(seed_) + uint64_t(block + 1) * 256 + uint64_t(p.role)); }
 
   // A norm's factor is 1: what is stored is 1 less where the family adds it.
   Tensor gains(int block, Param p) const {
-    const bool last = p.role == Role::final_norm;
-    const NormSpec& norm = last ? spec_.final_norm : spec_.blocks.at(size_t(block)).norm;
-    Tensor t = Tensor::empty({last ? spec_.dim : spec_.blocks.at(size_t(block)).shape(p).first}, DType::f32);
+    const NormSpec& norm = block < 0 ? spec_.final_norm : spec_.blocks.at(size_t(block)).norm;
+    Tensor t = Tensor::empty(shape_of(spec_, block, p), DType::f32);
     std::fill(t.as<float>().begin(), t.as<float>().end(), 1 - norm.gain_offset);
     return t;
   }

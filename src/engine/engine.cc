@@ -67,11 +67,25 @@ struct Engine::Impl {
   void reset() {
     kv = device.backend->kv_cache(model.spec.blocks, kv_dtype);
     cached.clear();
+    length = 0;
   }
 
   /// Runs tokens that follow `cached` and returns the logits after the last one.
   Tensor forward(std::span<const int32_t> tokens) {
-    const Tensor last = prefill(*device.backend, model, *kv, int(cached.size()), tokens);
+    std::vector<int32_t> again;
+    const int needed = int(cached.size() + tokens.size());
+    if (needed > length && !cached.empty() && regime(model.spec, needed) != regime(model.spec, length)) {
+      // Keys in the cache were turned by other angles. Where these follow the length, they get room to stay for a
+      // while.
+      const int step = model.spec.blocks.front().attention.rope.original_context;
+      again.assign(cached.begin(), cached.end());
+      again.insert(again.end(), tokens.begin(), tokens.end());
+      reset();
+      length = std::min((needed + step - 1) / step * step, model.spec.max_context);
+      return forward(again);
+    }
+    length = std::max(length, needed);
+    const Tensor last = prefill(*device.backend, model, *kv, int(cached.size()), tokens, {}, length);
     cached.insert(cached.end(), tokens.begin(), tokens.end());
     return last;
   }
@@ -79,6 +93,7 @@ struct Engine::Impl {
   /// Keeps what the cache shares with the prompt. The last token is always computed again: its logits are needed.
   int reuse(std::span<const int32_t> prompt) {
     size_t same = 0;
+    if (regime(model.spec, int(prompt.size())) != regime(model.spec, length)) reset();
     while (same < cached.size() && same + 1 < prompt.size() && cached[same] == prompt[same]) ++same;
     cached.resize(same);
     return int(same);
@@ -94,6 +109,7 @@ struct Engine::Impl {
   Model model;
   std::unique_ptr<KvCache> kv;
   std::vector<int32_t> cached;
+  int length = 0;  // that the angles of what is cached were made for
 };
 
 /// How many tokens may follow a prompt. Throws Error where not even one may, or fewer than were asked for.

@@ -62,11 +62,12 @@ Device::Device(const DeviceOptions& options)
     : Device(allowed_threads(options.threads), options.isa, activations_of(options.activations)) {}
 
 Tensor prefill(Backend& dev, const Model& m, KvCache& kv, int position, std::span<const int32_t> tokens,
-               const std::function<void(int)>& on_chunk) {
+               const std::function<void(int)>& on_chunk, int length) {
   Tensor last;
+  if (!length) length = position + int(tokens.size());
   for (size_t at = 0; at < tokens.size(); at += kPrefillChunk) {
     const auto chunk = tokens.subspan(at, std::min<size_t>(kPrefillChunk, tokens.size() - at));
-    const Sequence s{&kv, position + int(at), int(chunk.size())};
+    const Sequence s{&kv, position + int(at), int(chunk.size()), length};
     const Tensor hidden = hidden_forward(dev, m, chunk, {&s, 1});
     last = hidden.rows(s.tokens - 1, s.tokens);
     if (on_chunk) on_chunk(int(at) + s.tokens);
@@ -74,9 +75,16 @@ Tensor prefill(Backend& dev, const Model& m, KvCache& kv, int position, std::spa
   return head_logits(dev, m, last);
 }
 
+int regime(const ModelSpec& spec, int length) {
+  int largest = 0;
+  for (const BlockSpec& b : spec.blocks) largest = std::max(largest, b.attention.rope.regime(length));
+  return largest;
+}
+
 Tensor head_logits(Backend& dev, const Model& m, const Tensor& hidden) {
   Tensor logits = dev.empty({hidden.shape()[0], m.head->rows()});
   (*m.head)(hidden, logits);
+  if (m.spec.logit_cap != 0) dev.soft_cap(logits, m.spec.logit_cap);
   return logits;
 }
 

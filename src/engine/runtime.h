@@ -61,7 +61,10 @@ constexpr DType kCacheType = DType::bf16;  // of keys and values, for generation
 constexpr int kPrefillChunk = 512;         // tokens of a prompt at once: enough to reuse weights, little memory
 /// Runs tokens that follow the first `position` tokens of `kv` and returns the logits f32 [1, vocab] after the last.
 /// `on_chunk` is called after each chunk with how many tokens are done.
+/// `length`: see Sequence; 0: what there is after all of them.
 Tensor prefill(Backend& dev, const Model& m, KvCache& kv, int position, std::span<const int32_t> tokens,
-               const std::function<void(int done)>& on_chunk = {});
+               const std::function<void(int done)>& on_chunk = {}, int length = 0);
+/// The largest RopeSpec::regime of a model's blocks.
+int regime(const ModelSpec& spec, int length);
 
 }  // namespace awq

@@ -39,9 +39,7 @@ WindowScore Scorer::score(std::span<const int32_t> window, const Tensor& hidden,
                           const Tensor* original_hidden) const {
   if (!original) return score_against(window, hidden, {});
   return score_against(window, hidden, [&](int64_t begin, int64_t end) {
-    Tensor p = dev_.empty({end - begin, int64_t(original->spec.vocab)});
-    (*original->head)(original_hidden->rows(begin, end), p);
-    return p;
+    return head_logits(dev_, *original, original_hidden->rows(begin, end));
   });
 }
 
@@ -55,8 +53,7 @@ WindowScore Scorer::score_against(std::span<const int32_t> window, const Tensor&
   std::vector<PositionScore> scores(static_cast<size_t>(predictions));
   for (int64_t begin = 0; begin < predictions; begin += kPositions) {
     const int64_t end = std::min(begin + kPositions, predictions);
-    Tensor q = dev_.empty({end - begin, vocab}), p;
-    (*model_.head)(hidden.rows(begin, end), q);
+    Tensor q = head_logits(dev_, model_, hidden.rows(begin, end)), p;
     if (reference_logits) p = reference_logits(begin, end);
     pool_.run(end - begin, 1, [&](int64_t b, int64_t e) {
       for (int64_t t = b; t < e; ++t) {

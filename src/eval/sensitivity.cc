@@ -15,8 +15,8 @@ class Job {
 
   std::vector<MatrixSensitivity> run() {
     const int blocks = int(f_.model.blocks.size());
-    Tensor x = embedded(f_.windows), calibration;
-    if (f_.method.needs_calibration()) calibration = embedded(joined());
+    Tensor x = embedded(f_.windows, f_.window), calibration;
+    if (f_.method.needs_calibration()) calibration = embedded(joined(), int(f_.sequences.front().size()));
     const Tensor last = finished(x.clone(), 0);
     for (int64_t t = 0; t < last.shape()[0]; t += f_.window)
       original_.push_back(head_logits(dev_, f_.model, last.rows(t, t + f_.window - 1)));
@@ -35,17 +35,18 @@ class Job {
     for (const auto& s : f_.sequences) tokens.insert(tokens.end(), s.begin(), s.end());
     return tokens;
   }
-  Tensor embedded(std::span<const int32_t> tokens) const {
-    Tensor x = dev_.empty({int64_t(tokens.size()), f_.model.spec.dim});
-    dev_.embed(f_.model.embed, tokens, f_.model.spec.embed_scale, x);
-    return x;
+  /// Of sequences that are `length` tokens each.
+  Tensor embedded(std::span<const int32_t> tokens, int length) const {
+    std::vector<Sequence> batch;
+    for (size_t i = 0; i < tokens.size(); i += size_t(length)) batch.push_back({nullptr, 0, length});
+    return embed_forward(dev_, f_.model.spec, f_.model.embed, tokens, batch);
   }
 
   /// The last hidden states, normalised, from those before block `from`.
   Tensor finished(Tensor x, int from) const {
     for (size_t b = size_t(from); b < f_.model.blocks.size(); ++b)
       run_sequences(dev_, f_.model.blocks[b], f_.window, x);
-    dev_.rms_norm(x, f_.model.final_norm, f_.model.spec.final_norm, x);
+    final_norm_forward(dev_, f_.model, x);
     return x;
   }
 

@@ -68,53 +68,59 @@ class AutoAwqCheckpoint : public FolderCheckpoint {
       : FolderCheckpoint(folder, read_config(folder)), options_(read_options(config(), folder)) {
     check_head();
     TensorCheck check(folder, spec(), files());
-    for (const auto& [block, param] : params_of(spec())) {
-      const std::string base = name(block, param);
-      const Shape shape = shape_of(spec(), block, param);
-      if (const int bits = bits_of(param, base))
-        require_packed(check, base, shape, bits);
+    for (const StoredTensor& t : stored().all()) {
+      const std::string base = name(t);
+      if (const int bits = bits_of(t))
+        require_packed(check, base, {t.rows, shape_of(spec(), t.parts.front().block, t.first())[1]}, bits);
       else
-        check.require(base + ".weight", shape);
-      if (has_bias(spec(), block, param)) check.require(base + ".bias", {shape[0]});
+        check.require(base + ".weight", t.shape);
+      if (t.bias) check.require(base + ".bias", {t.rows});
     }
     check.no_others();
   }
   std::string_view format() const override { return "autoawq"; }
 
   Weight weight(int block, Param param) const override {
-    const std::string base = name(block, param);
-    if (!bits_of(param, base)) return FolderCheckpoint::weight(block, param);
+    const StoredTensor& t = stored().holding(block, param);
+    if (!bits_of(t)) return FolderCheckpoint::weight(block, param);
+    const std::string base = name(t);
     const bool zeros = files().find(base + ".qzeros");
-    return checked({files().tensor(base + ".qweight"), zeros ? files().tensor(base + ".qzeros") : Tensor(),
-                    files().tensor(base + ".scales")},
-                   base, 0);
+    return part(t, block, param,
+                checked({files().tensor(base + ".qweight"), zeros ? files().tensor(base + ".qzeros") : Tensor(),
+                         files().tensor(base + ".scales")},
+                        base, 0));
   }
 
   /// The file has column after column, so a piece is all rows of some columns: read in order, and few pages at a time.
   Pieces pieces(int block, Param param) const override {
-    const std::string base = name(block, param);
-    const int bits = bits_of(param, base);
+    const StoredTensor& t = stored().holding(block, param);
+    const int bits = bits_of(t);
     if (!bits) return FolderCheckpoint::pieces(block, param);
     const Shape shape = shape_of(spec(), block, param);
     const int64_t group = options_.group_size == -1 ? shape[1] : options_.group_size;
     const int64_t width =
         group <= Pieces::kColumns ? Pieces::kColumns / group * group : std::gcd(group, Pieces::kColumns);
-    const QuantSpec quant{.bits = bits, .group_size = int(group), .scale_dtype = scale_type(base)};
-    return {shape, quant, (shape[1] + width - 1) / width, [=, this](int64_t i) {
+    const QuantSpec quant{.bits = bits, .group_size = int(group), .scale_dtype = scale_type(name(t))};
+    return {shape, quant, (shape[1] + width - 1) / width, [=, this, &t](int64_t i) {
               const int64_t begin = i * width, end = std::min(shape[1], begin + width);
-              return Piece{0, begin, columns(base, begin, end, group)};
+              return Piece{0, begin, part(t, block, param, columns(name(t), begin, end, group))};
             }};
   }
 
  private:
   /// 0: float. What modules_to_not_convert names is what has no such tensor.
-  int bits_of(Param param, const std::string& base) const {
-    if (param.role == Role::head) return options_.head_bits;
-    return !is_norm(param.role) && param.role != Role::embed && files().find(base + ".qweight") ? 4 : 0;
+  int bits_of(const StoredTensor& t) const {
+    const Role role = t.first().role;
+    if (role == Role::head) return options_.head_bits;
+    return !is_norm(role) && !is_table(role) && files().find(name(t) + ".qweight") ? 4 : 0;
+  }
+
+  QMatrix part(const StoredTensor& t, int block, Param param, QMatrix all) const {
+    return t.parts.size() == 1 ? all : gather(stored().rows(block, param), all);
   }
 
   void check_head() const {
-    const std::string tensor = base_name(spec(), -1, {Role::head}) + ".qweight";
+    const std::string tensor = source_of(spec(), -1, {Role::head}).name + ".qweight";
     if (options_.head_bits && spec().tied_embeddings)
       bad(folder(), "lm_head", "false, as \"tie_word_embeddings\" is true", config()["quantization_config"]["lm_head"]);
     if (!options_.head_bits && files().find(tensor))
@@ -186,16 +192,16 @@ class AutoAwqSink : public FolderSink {
       : FolderSink(place, config, spec, shard_bytes), quant_(quant) {}
 
  private:
-  void write(const std::string& name, Param param, const Weight& w) override {
-    if (const auto* q = std::get_if<QMatrix>(&w)) return write_packed(name, param, *q);
-    if (!is_norm(param.role) && param.role != Role::embed && param.role != Role::head) not_converted_.push_back(name);
-    write_tensor(name + ".weight", std::get<Tensor>(w));
+  void write(const StoredTensor& t, const Weight& w) override {
+    const Role role = t.first().role;
+    if (const auto* q = std::get_if<QMatrix>(&w)) return write_packed(t.name, role, *q);
+    if (!is_norm(role) && !is_table(role) && role != Role::head) not_converted_.push_back(t.name);
+    write_tensor(t.name + ".weight", as_stored(t, std::get<Tensor>(w)));
   }
 
-  void write_packed(const std::string& name, Param param, const QMatrix& q) {
-    if (param.role == Role::embed)
-      fail("write", "{}: this format has no quantized embedding; leave it in 16 bits", name);
-    if (param.role == Role::head)
+  void write_packed(const std::string& name, Role role, const QMatrix& q) {
+    if (is_table(role)) fail("write", "{}: this format has no quantized embedding; leave it in 16 bits", name);
+    if (role == Role::head)
       head_bits_ = q.spec.bits;
     else if (q.spec.bits != 4)
       fail("write", "{}: the AutoAWQ format holds 4 bits a weight, not {}", name, q.spec.bits);

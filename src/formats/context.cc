@@ -12,8 +12,8 @@ void require_context(const Checkpoint& model, std::string_view operation, std::s
        "{}: the model was made for {} tokens ({} {}, {}), but {} needs {}; what it computes at positions "
        "that it never saw means nothing. Ask for fewer; or, where its authors give a scaling rule for more, such as "
        "yarn, {}",
-       model.described_in(), m.max_context, gguf ? "context_length" : "max_position_embeddings",
-       model.config().at("max_position_embeddings").dump(), m.context_rule, asked, tokens,
+       model.described_in(), m.max_context, gguf ? "context_length" : m.context_key,
+       model.config().value(m.context_key, nlohmann::json("absent")).dump(), m.context_rule, asked, tokens,
        gguf ? "take a file that was converted with it" : "put it into rope_scaling there");
 }
 

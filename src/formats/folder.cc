@@ -101,25 +101,51 @@ Json read_config(const fs::path& folder) {
 }
 
 FolderCheckpoint::FolderCheckpoint(const fs::path& folder, Json config)
-    : folder_(folder), config_(std::move(config)), spec_(parse_spec(config_, folder)), files_(open_files(folder)) {}
+    : folder_(folder),
+      config_(std::move(config)),
+      spec_(parse_spec(config_, folder)),
+      stored_(spec_),
+      files_(open_files(folder)) {}
 
-std::string FolderCheckpoint::name(int block, Param param) const {
-  const std::string own = base_name(spec_, block, param), head = base_name(spec_, -1, {Role::head});
+std::string FolderCheckpoint::name(const StoredTensor& t) const {
+  const std::string head = source_of(spec_, -1, {Role::head}).name;
   // Of two tensors that share memory safetensors' writers keep one, and not always the embedding.
-  const bool under_head = param.role == Role::embed && spec_.tied_embeddings && !files_.find(own + ".weight");
-  return under_head && files_.find(head + ".weight") ? head : own;
+  const bool under_head = t.first().role == Role::embed && spec_.tied_embeddings && !files_.find(t.name + ".weight");
+  if (under_head && files_.find(head + ".weight")) return head;
+  // Files of the model without its head lack the first part of the names: "h.0.ln_1" for "transformer.h.0.ln_1".
+  const std::string bare = t.name.substr(t.name.find('.') + 1);
+  for (const char* end : {".weight", ".qweight"})
+    if (!files_.find(t.name + end) && files_.find(bare + end)) return bare;
+  return t.name;
+}
+
+Tensor FolderCheckpoint::rows(const StoredTensor& t, const std::string& tensor, const RowPattern& p, int64_t begin,
+                              int64_t end) const {
+  if (is_norm(t.first().role)) return files_.rows(tensor, 0, entry(tensor).shape[0]).reshaped({t.rows});
+  if (t.transposed && entry(tensor).shape.rank() == 2) return gather_transposed(p, begin, end, files_.tensor(tensor));
+  return gather(p, begin, end, [&](int64_t from, int64_t to) { return files_.rows(tensor, from, to); });
 }
 
 Weight FolderCheckpoint::weight(int block, Param param) const {
-  const std::string tensor = name(block, param) + ".weight";
-  return is_norm(param.role) ? vector(tensor) : files_.tensor(tensor);
+  const StoredTensor& t = stored_.holding(block, param);
+  const std::string tensor = name(t) + ".weight";
+  if (!is_norm(param.role) && t.parts.size() == 1 && !t.transposed) return files_.tensor(tensor);
+  return rows(t, tensor, stored_.rows(block, param), 0, shape_of(spec_, block, param)[0]);
+}
+
+Tensor FolderCheckpoint::bias(int block, Param param) const {
+  const StoredTensor& t = stored_.holding(block, param);
+  return rows(t, name(t) + ".bias", stored_.rows(block, param), 0, shape_of(spec_, block, param)[0]).to(DType::f32);
 }
 
 Pieces FolderCheckpoint::pieces(int block, Param param) const {
-  const std::string tensor = name(block, param) + ".weight";
-  const SafetensorsEntry& e = files_.find(tensor)->entries().find(tensor)->second;
-  return in_bands(e.shape, *e.dtype, e.shape[1] * int64_t(size_of(*e.dtype)), 1,
-                  [this, tensor](int64_t begin, int64_t end) { return files_.rows(tensor, begin, end); });
+  const StoredTensor& t = stored_.holding(block, param);
+  const Shape shape = shape_of(spec_, block, param);
+  const DType type = *entry(name(t) + ".weight").dtype;
+  return in_bands(shape, type, shape[1] * int64_t(size_of(type)), 1,
+                  [this, &t, p = stored_.rows(block, param), tensor = name(t) + ".weight"](int64_t begin, int64_t end) {
+                    return rows(t, tensor, p, begin, end);
+                  });
 }
 
 std::vector<TensorInfo> FolderCheckpoint::tensors() const {
@@ -171,8 +197,11 @@ void TensorCheck::require(const std::string& name, const Shape& shape, std::init
 }
 
 bool TensorCheck::harmless(std::string_view name) const {
-  if (name.ends_with("rotary_emb.inv_freq")) return true;  // older files: computed from the config, never trained
-  return spec_.tied_embeddings && name == base_name(spec_, -1, {Role::head}) + ".weight";  // a copy of embed
+  // Older files: masks and frequencies, computed from the config and never trained.
+  for (const char* buffer :
+       {"rotary_emb.inv_freq", "attn.bias", "attention.bias", "attn.masked_bias", "attention.masked_bias"})
+    if (name.ends_with(buffer)) return true;
+  return spec_.tied_embeddings && name == source_of(spec_, -1, {Role::head}).name + ".weight";  // a copy of embed
 }
 
 void TensorCheck::no_others() const {
@@ -188,23 +217,43 @@ void TensorCheck::no_others() const {
 }
 
 FolderSink::FolderSink(const OutputPlace& place, Json config, ModelSpec spec, uint64_t shard_bytes)
-    : config_(std::move(config)), spec_(std::move(spec)), dir_(place), writer_(dir_, header_room(spec_), shard_bytes) {}
+    : config_(std::move(config)),
+      spec_(std::move(spec)),
+      stored_(spec_),
+      dir_(place),
+      writer_(dir_, header_room(spec_), shard_bytes) {}
 
-std::string FolderSink::name(int block, Param param) const { return base_name(spec_, block, param); }
+std::optional<Weight> FolderSink::complete(std::map<Place, Weight>& waiting, const StoredTensor& t, Place place,
+                                           const Weight& w) {
+  if (t.parts.size() == 1) return w;
+  waiting.insert_or_assign(place, w);
+  std::vector<Weight> parts;
+  for (const StoredPart& p : t.parts)
+    if (const auto it = waiting.find({p.block, p.param}); it != waiting.end()) parts.push_back(it->second);
+  if (parts.size() < t.parts.size()) return {};
+  for (const StoredPart& p : t.parts) waiting.erase({p.block, p.param});
+  return merged(t, parts);
+}
 
 void FolderSink::put(int block, Param param, const Weight& w) {
   const auto* q = std::get_if<QMatrix>(&w);
   const Shape got = q ? q->codes.shape() : std::get<Tensor>(w).shape(), expected = shape_of(spec_, block, param);
   if (got != expected)
-    fail("write", "{} has shape {}, but the model makes it {}", name(block, param), got.text(), expected.text());
-  write(name(block, param), param, w);
+    fail("write", "{} has shape {}, but the model makes it {}", base_name(spec_, block, param), got.text(),
+         expected.text());
+  const StoredTensor& t = stored_.holding(block, param);
+  if (const auto all = complete(waiting_weights_, t, {block, param}, w)) write(t, *all);
   weights_.emplace(block, param);
 }
 
 void FolderSink::put_bias(int block, Param param, const Tensor& b) {
   if (!has_bias(spec_, block, param) || b.shape() != Shape{shape_of(spec_, block, param)[0]})
-    fail("write", "{}: the model has no bias of shape {} there", name(block, param), b.shape().text());
-  write_bias(name(block, param) + ".bias", b);
+    fail("write", "{}: the model has no bias of shape {} there", base_name(spec_, block, param), b.shape().text());
+  const StoredTensor& t = stored_.holding(block, param);
+  if (const auto all = complete(waiting_biases_, t, {block, param}, b)) {
+    const auto& whole = std::get<Tensor>(*all);
+    is_norm(param.role) ? write_tensor(t.name + ".bias", whole) : write_bias(t.name + ".bias", whole);
+  }
   biases_.emplace(block, param);
 }
 
@@ -232,7 +281,11 @@ Places places_of(const Json& list) {
 
 }  // namespace
 
+// Called where a block ends, and with it every fused tensor.
 Json FolderSink::state() const {
+  for (const auto* waiting : {&waiting_weights_, &waiting_biases_})
+    for (const auto& [place, part] : *waiting)
+      fail("write", "{} waits for the rest of its tensor", base_name(spec_, place.first, place.second));
   return {{"files", writer_.state()}, {"weights", to_json(weights_)}, {"biases", to_json(biases_)}, {"seen", seen()}};
 }
 
@@ -247,7 +300,8 @@ void FolderSink::finish() {
   for (const auto& [block, param] : params_of(spec_)) {
     const bool bias = has_bias(spec_, block, param);
     if (!weights_.contains({block, param}) || (bias && !biases_.contains({block, param})))
-      fail("write", "{}: its weight or bias was not given, so the model would be incomplete", name(block, param));
+      fail("write", "{}: its weight or bias was not given, so the model would be incomplete",
+           base_name(spec_, block, param));
   }
   writer_.finish();
   describe(config_);

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "formats/format.h"
+#include "formats/stored.h"
 #include "io/safetensors.h"
 
 namespace awq {
@@ -17,7 +18,7 @@ class FolderCheckpoint : public Checkpoint {
   std::string described_in() const override { return (folder_ / "config.json").string(); }
   Weight weight(int block, Param param) const override;
   Pieces pieces(int block, Param param) const override;
-  Tensor bias(int block, Param param) const override { return vector(name(block, param) + ".bias").to(DType::f32); }
+  Tensor bias(int block, Param param) const override;
   std::vector<TensorInfo> tensors() const override;
   /// Every regular file of the folder but config.json, the weights in whatever format and what describes them
   /// (*.index.json, quant_config.json): beside new weights they would be wrong. Pickles (.bin, .pt, .pth, .ckpt, .pkl)
@@ -28,20 +29,24 @@ class FolderCheckpoint : public Checkpoint {
 
  protected:
   FolderCheckpoint(const std::filesystem::path& folder, nlohmann::json config);
-  /// The parameter's name in these files, less ".weight": "model.layers.3.mlp.up_proj".
-  std::string name(int block, Param param) const;
+  const StoredTensors& stored() const { return stored_; }
+  /// The tensor's name in these files, less ".weight": "model.layers.3.mlp.up_proj".
+  std::string name(const StoredTensor& t) const;
   const SafetensorsFolder& files() const { return files_; }
   const std::filesystem::path& folder() const { return folder_; }
 
  private:
-  /// A fault maps up to 2 MB around it: what is small and converted at once must not keep them.
-  Tensor vector(const std::string& tensor) const {
-    return files_.rows(tensor, 0, files_.find(tensor)->entries().find(tensor)->second.shape[0]);
+  const SafetensorsEntry& entry(const std::string& tensor) const {
+    return files_.find(tensor)->entries().find(tensor)->second;
   }
+  /// Rows [begin, end) of a parameter's tensor, in memory of their own: a fault maps up to 2 MB around it, which what
+  /// is small and converted at once must not keep.
+  Tensor rows(const StoredTensor& t, const std::string& tensor, const RowPattern& p, int64_t begin, int64_t end) const;
 
   std::filesystem::path folder_;
   nlohmann::json config_;
   ModelSpec spec_;
+  StoredTensors stored_;
   SafetensorsFolder files_;
 };
 
@@ -82,7 +87,7 @@ class FolderSink : public CheckpointSink {
   void sync() final { writer_.sync(); }
 
  protected:
-  virtual void write(const std::string& name, Param param, const Weight& w) = 0;
+  virtual void write(const StoredTensor& t, const Weight& w) = 0;
   virtual void write_bias(const std::string& name, const Tensor& b) { write_tensor(name, b); }
   virtual void describe(nlohmann::json& config) const = 0;  // what config.json says about the weights
   /// What `describe` remembers of `write`.
@@ -91,13 +96,17 @@ class FolderSink : public CheckpointSink {
   void write_tensor(const std::string& name, const Tensor& t) { writer_.put(name, t); }
 
  private:
-  std::string name(int block, Param param) const;
+  using Place = std::pair<int, Param>;
+  /// Keeps a part until all parts of its tensor are there, then gives them.
+  std::optional<Weight> complete(std::map<Place, Weight>& waiting, const StoredTensor& t, Place place, const Weight& w);
 
   nlohmann::json config_;
   ModelSpec spec_;
+  StoredTensors stored_;
   AtomicDir dir_;
   SafetensorsFolderWriter writer_;
-  std::set<std::pair<int, Param>> weights_, biases_;
+  std::set<Place> weights_, biases_;
+  std::map<Place, Weight> waiting_weights_, waiting_biases_;  // parts of fused tensors
 };
 
 constexpr uint64_t kShardBytes = 5'000'000'000;  // what Hugging Face tools use

@@ -28,10 +28,9 @@ class HfCheckpoint : public FolderCheckpoint {
  public:
   explicit HfCheckpoint(const fs::path& folder) : FolderCheckpoint(folder, float_config(folder)) {
     TensorCheck check(folder, spec(), files());
-    for (const auto& [block, param] : params_of(spec())) {
-      const Shape shape = shape_of(spec(), block, param);
-      check.require(name(block, param) + ".weight", shape);
-      if (has_bias(spec(), block, param)) check.require(name(block, param) + ".bias", {shape[0]});
+    for (const StoredTensor& t : stored().all()) {
+      check.require(name(t) + ".weight", t.shape);
+      if (t.bias) check.require(name(t) + ".bias", {t.rows});
     }
     check.no_others();
   }
@@ -43,11 +42,11 @@ class HfSink : public FolderSink {
   using FolderSink::FolderSink;
 
  private:
-  void write(const std::string& name, Param param, const Weight& w) override {
+  void write(const StoredTensor& s, const Weight& w) override {
     const auto* q = std::get_if<QMatrix>(&w);
     const Tensor t = q ? dequantize(*q) : std::get<Tensor>(w);
-    if (!is_norm(param.role)) types_.insert(t.dtype());
-    write_tensor(name + ".weight", t);
+    if (!is_norm(s.first().role)) types_.insert(t.dtype());
+    write_tensor(s.name + ".weight", as_stored(s, t));
   }
   void describe(Json& config) const override {
     config.erase("quantization_config");

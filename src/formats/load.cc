@@ -51,10 +51,32 @@ Tensor load_matrix(const Checkpoint& model, int block, Param p, ThreadPool& pool
   });
 }
 
-/// A norm's gain, in memory of its own.
-Tensor load_norm(const Checkpoint& model, int block, Param p) {
+/// In memory of its own.
+NormWeights load_norm(const Checkpoint& model, int block, Param p) {
   const Tensor t = std::get<Tensor>(model.weight(block, p));
-  return t.dtype() == DType::f32 ? t.clone() : t.to(DType::f32);
+  return {t.dtype() == DType::f32 ? t.clone() : t.to(DType::f32),
+          has_bias(model.spec(), block, p) ? model.bias(block, p) : Tensor()};
+}
+
+NormWeights load_final_norm(const Checkpoint& model) {
+  return model.spec().final_norm.gain ? load_norm(model, -1, {Role::final_norm}) : NormWeights{};
+}
+
+std::unique_ptr<Linear> load_head(Backend& dev, const Checkpoint& model) {
+  const ModelSpec& spec = model.spec();
+  const Tensor bias = spec.head_bias ? model.bias(-1, {Role::head}) : Tensor();
+  return dev.linear(load_head_pieces(model), bias ? &bias : nullptr);
+}
+
+void unit_rows(Tensor& t) {
+  const auto cols = size_t(t.shape()[1]);
+  for (size_t begin = 0; begin < t.as<float>().size(); begin += cols) {
+    const auto row = t.as<float>().subspan(begin, cols);
+    double squares = 0;
+    for (float v : row) squares += double(v) * double(v);
+    const double length = std::max(std::sqrt(squares), 1e-12);  // torch.nn.functional.normalize's least
+    for (float& v : row) v = float(double(v) / length);
+  }
 }
 
 void load_parameter(Backend& dev, const Checkpoint& model, int block, Param p, Block& to) {
@@ -66,14 +88,32 @@ void load_parameter(Backend& dev, const Checkpoint& model, int block, Param p, B
   to.linear[p] = dev.linear(model.pieces(block, p), bias ? &bias : nullptr);
 }
 
-Pieces head_of(const Checkpoint& model) { return model.pieces(-1, head_param(model.spec())); }
-
 std::string text_of(const QuantSpec& q) { return fmt::format("{} bits, groups of {}", q.bits, q.group_size); }
 
 }  // namespace
 
-std::string parameter_name(const ModelSpec& spec, int block, Param p) {
-  return find_architecture(spec.arch).source(block, p) + ".weight";
+std::string parameter_name(const ModelSpec& spec, int block, Param p) { return base_name(spec, block, p) + ".weight"; }
+
+Embedding load_embedding(const Checkpoint& model) {
+  const ModelSpec& spec = model.spec();
+  Embedding e{.table = std::get<Tensor>(model.weight(-1, {Role::embed})), .positions = {}, .norm = {}};
+  if (spec.learned_positions) e.positions = std::get<Tensor>(model.weight(-1, {Role::positions}));
+  if (spec.embed_norm) e.norm = load_norm(model, -1, {Role::embed_norm});
+  return e;
+}
+
+Pieces load_head_pieces(const Checkpoint& model) {
+  Pieces w = model.pieces(-1, head_param(model.spec()));
+  if (!model.spec().head_unit_rows || !std::holds_alternative<DType>(w.type)) return w;
+  w.read = [read = w.read](int64_t i) {
+    Piece band = read(i);
+    Tensor rows = std::get<Tensor>(band.weight).to(DType::f32).clone();
+    unit_rows(rows);
+    band.weight = rows;
+    return band;
+  };
+  w.type = DType::f32;
+  return w;
 }
 
 BlockWeights load_float_block(const Checkpoint& model, int block, ThreadPool& pool) {
@@ -81,7 +121,7 @@ BlockWeights load_float_block(const Checkpoint& model, int block, ThreadPool& po
   for (Param p : w.spec.params()) {
     const std::string name = parameter_name(model.spec(), block, p);
     if (is_norm(p.role))
-      require_finite(std::get<Tensor>(w.at[p] = load_norm(model, block, p)), name);
+      require_finite(std::get<Tensor>(w.at[p] = load_norm(model, block, p).gain), name);
     else
       w.at[p] = load_matrix(model, block, p, pool);
     if (w.spec.has_bias(p)) require_finite(w.bias[p] = model.bias(block, p).clone(), name + " (bias)");
@@ -109,9 +149,9 @@ Model load_model(Backend& dev, const Checkpoint& model, const std::function<void
   const auto loaded = [&] {
     if (on_parameter) on_parameter(++done, total);
   };
-  m.embed = std::get<Tensor>(model.weight(-1, {Role::embed}));
-  m.final_norm = load_norm(model, -1, {Role::final_norm});
-  m.head = dev.linear(head_of(model), nullptr);
+  m.embed = load_embedding(model);
+  m.final_norm = load_final_norm(model);
+  m.head = load_head(dev, model);
   loaded();
   for (int i = 0; const BlockSpec& spec : m.spec.blocks) {
     Block b{.spec = spec, .norm = {}, .linear = {}, .rope = spec.attention.rope.frequencies()};
@@ -140,13 +180,13 @@ std::string quantization_of(const Checkpoint& model) {
 }
 
 std::string head_type(const Checkpoint& model) {
-  const Pieces w = head_of(model);
+  const Pieces w = load_head_pieces(model);
   const auto* q = std::get_if<QuantSpec>(&w.type);
   return q ? text_of(*q) : std::string(name_of(std::get<DType>(w.type)));
 }
 
 int64_t loaded_bytes(const Backend& dev, const Checkpoint& model) {
-  int64_t bytes = dev.linear_bytes(head_of(model));
+  int64_t bytes = dev.linear_bytes(load_head_pieces(model));
   for (const auto& [block, p] : params_of(model.spec()))
     if (block >= 0 && !is_norm(p.role)) bytes += dev.linear_bytes(model.pieces(block, p));
   return bytes;

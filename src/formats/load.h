@@ -15,6 +15,11 @@ BlockWeights load_float_block(const Checkpoint& model, int block, ThreadPool& po
 /// A float matrix in bands of f32 that are checked alike as they are read. Reading throws Error too.
 Pieces load_float_pieces(const Checkpoint& model, int block, Param p);
 
+/// Tables as they are stored, norms in f32.
+Embedding load_embedding(const Checkpoint& model);
+/// The head's matrix, or the embedding that stands for it.
+Pieces load_head_pieces(const Checkpoint& model);
+
 /// Everything on the device, ready to run. Parameter by parameter, and of each only a piece a thread is in memory
 /// beside what the device keeps. The embedding stays in the file where its type can be read there. `on_parameter` is
 /// called after each with how many are done; it may throw.

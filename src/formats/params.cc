@@ -4,16 +4,19 @@ namespace awq {
 
 std::vector<std::pair<int, Param>> params_of(const ModelSpec& spec) {
   std::vector<std::pair<int, Param>> all = {{-1, {Role::embed}}};
+  if (spec.learned_positions) all.emplace_back(-1, Param{Role::positions});
+  if (spec.embed_norm) all.emplace_back(-1, Param{Role::embed_norm});
   for (size_t i = 0; i < spec.blocks.size(); ++i)
     for (Param p : spec.blocks[i].params()) all.emplace_back(int(i), p);
-  all.emplace_back(-1, Param{Role::final_norm});
+  if (spec.final_norm.gain) all.emplace_back(-1, Param{Role::final_norm});
   if (!spec.tied_embeddings) all.emplace_back(-1, Param{Role::head});
   return all;
 }
 
 Shape shape_of(const ModelSpec& spec, int block, Param param) {
   if (param.role == Role::embed || param.role == Role::head) return {spec.vocab, spec.dim};
-  if (param.role == Role::final_norm) return {spec.dim};
+  if (param.role == Role::positions) return {spec.learned_positions, spec.dim};
+  if (param.role == Role::final_norm || param.role == Role::embed_norm) return {spec.dim};
   const auto [rows, cols] = spec.blocks.at(size_t(block)).shape(param);
   return is_norm(param.role) ? Shape{rows} : Shape{rows, cols};
 }
@@ -21,11 +24,28 @@ Shape shape_of(const ModelSpec& spec, int block, Param param) {
 Param head_param(const ModelSpec& spec) { return {spec.tied_embeddings ? Role::embed : Role::head}; }
 
 bool has_bias(const ModelSpec& spec, int block, Param param) {
-  return block >= 0 && spec.blocks.at(size_t(block)).has_bias(param);
+  if (block >= 0) return spec.blocks.at(size_t(block)).has_bias(param);
+  return is_norm(param.role) ? spec.final_norm.bias : param.role == Role::head && spec.head_bias;
+}
+
+bool is_table(Role role) { return role == Role::embed || role == Role::positions; }
+
+int64_t parameter_count(const ModelSpec& spec) {
+  int64_t n = 0;
+  for (const auto& [block, p] : params_of(spec)) {
+    const Shape shape = shape_of(spec, block, p);
+    n += shape.elements() + (has_bias(spec, block, p) ? shape[0] : 0);
+  }
+  return n;
+}
+
+Source source_of(const ModelSpec& spec, int block, Param param) {
+  return find_architecture(spec.arch).source(spec, block, param);
 }
 
 std::string base_name(const ModelSpec& spec, int block, Param param) {
-  return find_architecture(spec.arch).source(block, param);
+  const Source s = source_of(spec, block, param);
+  return s.rows.period ? s.name + "." + std::string(name_of(param.role)) : s.name;
 }
 
 }  // namespace awq

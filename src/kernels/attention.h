@@ -209,6 +209,7 @@ class PageAttention {
     if (!s.empty()) {
       const int32_t begin = s.begin / kPanel * kPanel, end = (s.end + kPanel - 1) / kPanel * kPanel;
       float* x = scores_ + r * kScoreRow;
+      change(r, x, begin, end);
       for (int32_t i = begin; i < s.begin; ++i) x[i] = max;
       for (int32_t i = s.end; i < end; ++i) x[i] = max;
       max = max_of_panels(x + begin, end - begin);
@@ -218,6 +219,14 @@ class PageAttention {
     }
     s_.to.max[r] = max;
     s_.to.sum[r] = sum;
+  }
+
+  /// What some families do to scores.
+  void change(int32_t r, float* x, int32_t begin, int32_t end) const {
+    if (s_.cap != 0)
+      for (int32_t i = begin; i < end; ++i) x[i] = s_.cap * tanh_approx(x[i] / s_.cap);
+    if (s_.slopes)
+      for (int32_t i = begin; i < end; ++i) x[i] += s_.slopes[r] * float(i - s_.query[r]);
   }
 
   template <int R, int P>

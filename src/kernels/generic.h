@@ -88,31 +88,80 @@ inline double log_sum_exp(const float* x, int32_t n) {
   return double(m) + __builtin_log(fold(lanes));
 }
 
+/// Two loops, so that each is vectorised.
+template <class F>
+inline void activate(const F& act, const float* g, const float* u, float* y, int64_t n) {
+  if (u)
+    for (int64_t i = 0; i < n; ++i) y[i] = act(g[i]) * u[i];
+  else
+    for (int64_t i = 0; i < n; ++i) y[i] = act(g[i]);
+}
+
 inline void silu_mul(const float* g, const float* u, float* y, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] = g[i] / (1.f + exp_approx(-g[i])) * u[i];
+  activate([](float x) { return x / (1.f + exp_approx(-x)); }, g, u, y, n);
 }
 
 /// 0.5 (1 + tanh(z)) = 1 / (1 + e^-2z): no cancellation where tanh is near -1.
 inline void gelu_tanh_mul(const float* g, const float* u, float* y, int64_t n) {
-  const float a = 2 * 0.7978845608f;  // 2 sqrt(2 / pi)
-  for (int64_t i = 0; i < n; ++i) {
-    const float x = g[i], z = a * (x + 0.044715f * x * x * x);
-    y[i] = x / (1.f + exp_approx(-z)) * u[i];
-  }
+  const auto gelu_tanh = [](float x) {
+    const float z = 2 * 0.7978845608f * (x + 0.044715f * x * x * x);  // 2 sqrt(2 / pi)
+    return x / (1.f + exp_approx(-z));
+  };
+  activate(gelu_tanh, g, u, y, n);
 }
 
-inline void add(const float* x, float* y, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] += x[i];
+/// x (1 + erf(x / sqrt 2)) / 2. erfc(z) = P(t) e^-z^2 with t = 1 / (1 + 0.3275911 z) is within 1.5e-7 (Abramowitz and
+/// Stegun 7.1.26), so this is within 2^-23 |x|, what rounding x once more would do.
+inline void gelu_mul(const float* g, const float* u, float* y, int64_t n) {
+  const auto gelu = [](float x) {
+    const float z = (x < 0 ? -x : x) * 0.70710678f, t = 1.f / (1.f + 0.3275911f * z);
+    float p = 1.061405429f;
+    p = p * t - 1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t - 0.284496736f;
+    p = p * t + 0.254829592f;
+    const float tail = 0.5f * p * t * exp_approx(-z * z);
+    return x * (x < 0 ? tail : 1.f - tail);
+  };
+  activate(gelu, g, u, y, n);
+}
+
+inline float relu(float x) { return x < 0 ? 0.f : x; }  // NaN stays
+inline void relu_mul(const float* g, const float* u, float* y, int64_t n) { activate(relu, g, u, y, n); }
+inline void relu2_mul(const float* g, const float* u, float* y, int64_t n) {
+  activate([](float x) { return relu(x) * relu(x); }, g, u, y, n);
+}
+
+/// Within 2^-23: a polynomial (Cephes' tanhf) where 1 - 2 / (e^2x + 1) would cancel.
+inline float tanh_approx(float x) {
+  const float s = x * x;
+  float p = -5.70498872745e-3f;
+  p = p * s + 2.06390887954e-2f;
+  p = p * s - 5.37397155531e-2f;
+  p = p * s + 1.33314422036e-1f;
+  p = p * s - 3.33332819422e-1f;
+  const float large = 1.f - 2.f / (exp_approx(2.f * x) + 1.f);
+  return s < 0.390625f ? x + x * s * p : large;
+}
+
+inline void add(const float* x, float scale, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] += scale * x[i];
+}
+
+/// The sum of f(x[i]) in double.
+template <class F>
+inline double sum_of(const float* x, int32_t n, const F& f) {
+  double lanes[kLanes] = {};
+  int32_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int32_t j = 0; j < kLanes; ++j) lanes[j] += f(double(x[i + j]));
+  for (; i < n; ++i) lanes[i % kLanes] += f(double(x[i]));
+  return fold(lanes);
 }
 
 /// Squares of floats are exact in double: the sum's error is below dim * 2^-53, nothing beside the last roundings.
 inline double sum_of_squares(const float* x, int32_t n) {
-  double lanes[kLanes] = {};
-  int32_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (int32_t j = 0; j < kLanes; ++j) lanes[j] += double(x[i + j]) * double(x[i + j]);
-  for (; i < n; ++i) lanes[i % kLanes] += double(x[i]) * double(x[i]);
-  return fold(lanes);
+  return sum_of(x, n, [](double v) { return v * v; });
 }
 
 inline void rms_norm(const float* x, const float* gain, float gain_offset, float eps, int32_t tokens, int32_t dim,
@@ -123,14 +172,33 @@ inline void rms_norm(const float* x, const float* gain, float gain_offset, float
   }
 }
 
-inline void rope(float* x, const float* cosines, const float* sines, int32_t heads, int32_t head_dim, int32_t dims) {
-  const int32_t half = dims / 2;
+inline void layer_norm(const float* x, const float* gain, const float* bias, float gain_offset, float eps,
+                       int32_t tokens, int32_t dim, float* y) {
+  for (int32_t t = 0; t < tokens; ++t, x += dim, y += dim) {
+    const double mean = sum_of(x, dim, [](double v) { return v; }) / dim;
+    const double variance = sum_of(x, dim, [mean](double v) { return (v - mean) * (v - mean); }) / dim;
+    const auto inverse = float(1 / __builtin_sqrt(variance + double(eps)));
+    for (int32_t i = 0; i < dim; ++i) y[i] = float(double(x[i]) - mean) * inverse * (gain[i] + gain_offset) + bias[i];
+  }
+}
+
+/// Pairs are (i * step, i * step + apart).
+inline void rotate(float* x, const float* cosines, const float* sines, int32_t pairs, int32_t step, int32_t apart) {
+  for (int32_t i = 0; i < pairs; ++i) {
+    float &first = x[i * step], &second = x[i * step + apart];
+    const float a = first, b = second;
+    first = a * cosines[i] - b * sines[i];
+    second = b * cosines[i] + a * sines[i];
+  }
+}
+
+inline void rope(float* x, const float* cosines, const float* sines, int32_t heads, int32_t head_dim, int32_t dims,
+                 bool interleaved) {
   for (int32_t h = 0; h < heads; ++h, x += head_dim)
-    for (int32_t i = 0; i < half; ++i) {
-      const float a = x[i], b = x[i + half];
-      x[i] = a * cosines[i] - b * sines[i];
-      x[i + half] = b * cosines[i] + a * sines[i];
-    }
+    if (interleaved)
+      rotate(x, cosines, sines, dims / 2, 2, 1);
+    else
+      rotate(x, cosines, sines, dims / 2, 1, dims / 2);
 }
 
 /// Bits of the largest |x|. As integers NaN is above infinity and infinity above all else, so none of them is lost.

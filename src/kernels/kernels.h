@@ -98,6 +98,10 @@ struct AttentionStep {
   const int32_t* last;
   int32_t rows, dim;  // rows <= kMaxAttentionRows
   AttentionPart to;
+  float cap = 0;  // scores become cap * tanh(score / cap), times log2 e like them; 0: they stay
+  /// ALiBi: slopes[r] * (i - query[r]) is added to row r's score of position i of the page. null: nothing is.
+  const float* slopes = nullptr;  // [rows], times log2 e
+  const int32_t* query = nullptr;
 };
 
 /// Every function is thread-agnostic: the caller splits rows, panels or tokens.
@@ -131,14 +135,22 @@ struct KernelSet {
   /// y[t] = x[t] / sqrt(mean(x[t]^2) + eps) * (gain + gain_offset); x and y may be the same.
   void (*rms_norm)(const float* x, const float* gain, float gain_offset, float eps, int32_t tokens, int32_t dim,
                    float* y);
+  /// y[t] = (x[t] - mean) / sqrt(mean of (x[t] - mean)^2 + eps) * (gain + gain_offset) + bias; x and y may be the same.
+  void (*layer_norm)(const float* x, const float* gain, const float* bias, float gain_offset, float eps, int32_t tokens,
+                     int32_t dim, float* y);
   /// In place, over the first n entries of each of `rows` rows: softmax.
   void (*softmax)(float* x, ptrdiff_t x_row, int32_t rows, int32_t n);
-  /// y[i] = act(g[i]) * u[i]; y may be g.
+  /// y[i] = act(g[i]) * u[i], or act(g[i]) where u is null; y may be g.
   void (*silu_mul)(const float* g, const float* u, float* y, int64_t n);
   void (*gelu_tanh_mul)(const float* g, const float* u, float* y, int64_t n);
-  void (*add)(const float* x, float* y, int64_t n);  // y += x
-  /// Rotates pairs (i, i + dims / 2) of each of `heads` consecutive heads of head_dim: cosines and sines [dims / 2].
-  void (*rope)(float* x, const float* cosines, const float* sines, int32_t heads, int32_t head_dim, int32_t dims);
+  void (*gelu_mul)(const float* g, const float* u, float* y, int64_t n);
+  void (*relu_mul)(const float* g, const float* u, float* y, int64_t n);
+  void (*relu2_mul)(const float* g, const float* u, float* y, int64_t n);  // relu(g)^2
+  void (*add)(const float* x, float scale, float* y, int64_t n);           // y += scale * x
+  /// Rotates pairs (i, i + dims / 2), or (2 i, 2 i + 1) if `interleaved`, of each of `heads` consecutive heads of
+  /// head_dim: cosines and sines [dims / 2].
+  void (*rope)(float* x, const float* cosines, const float* sines, int32_t heads, int32_t head_dim, int32_t dims,
+               bool interleaved);
   /// log(sum(exp(x))), without overflow.
   double (*log_sum_exp)(const float* x, int32_t n);
 

@@ -5,10 +5,18 @@
 
 namespace awq {
 
-extern const Architecture kLlama, kMistral, kQwen2, kQwen3, kGemma3;
+extern const Architecture kLlama, kMistral, kMinistral, kQwen2, kQwen3, kGemma, kGemma2, kGemma3, kPhi3, kOlmo, kOlmo2,
+    kOlmo3, kStableLm, kGranite, kSmolLm3, kCohere, kCohere2, kStarCoder2, kNemotron, kGlm, kGlm4, kChatGlm,
+    kChatGlmCausal, kExaone, kMiniCpm, kInternLm2, kInternLm3, kBaichuan, kQwen1, kPhi, kGpt2, kBigCode, kGptJ, kNeoX,
+    kFalcon, kRefinedWeb, kOpt, kBloom, kMpt, kMptOfTransformers;
 
 std::span<const Architecture> architectures() {
-  static const std::array table = {kLlama, kMistral, kQwen2, kQwen3, kGemma3};
+  static const std::array table = {
+      kLlama,   kMistral,    kMinistral, kQwen2,      kQwen3,    kGemma,   kGemma2,        kGemma3,
+      kPhi3,    kOlmo,       kOlmo2,     kOlmo3,      kStableLm, kGranite, kSmolLm3,       kCohere,
+      kCohere2, kStarCoder2, kNemotron,  kGlm,        kGlm4,     kChatGlm, kChatGlmCausal, kExaone,
+      kMiniCpm, kInternLm2,  kInternLm3, kBaichuan,   kQwen1,    kPhi,     kGpt2,          kBigCode,
+      kGptJ,    kNeoX,       kFalcon,    kRefinedWeb, kOpt,      kBloom,   kMpt,           kMptOfTransformers};
   return table;
 }
 

@@ -39,6 +39,8 @@ struct Sequence {
   KvCache* kv = nullptr;
   int first = 0;
   int tokens = 0;
+  int length = 0;  // that angles follow where they depend on it (RopeSpec::regime); 0: what there is after these tokens
+  int reach() const { return length ? length : first + tokens; }
 };
 
 /// Several sequences, each with its own positions and cache, computed together. Rows follow the order of sequences.
@@ -67,16 +69,22 @@ class Backend {
 
   /// x[t] = table[tokens[t]] * scale; table f32, f16 or bf16 [vocab, dim]
   virtual void embed(const Tensor& table, std::span<const int32_t> tokens, float scale, Tensor& x) = 0;
-  /// Normalises each run of gain's length in x; y may be x.
-  virtual void rms_norm(const Tensor& x, const Tensor& gain, const NormSpec& norm, Tensor& y) = 0;
-  /// In place. x [tokens, heads * head_dim]; frequencies [dims / 2].
-  virtual void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim) = 0;
+  /// Normalises each run of `width` in x; y may be x. gain and bias are f32 [width], or [row] where runs of a row have
+  /// their own, or empty.
+  virtual void norm(const Tensor& x, const Tensor& gain, const Tensor& bias, const NormSpec& norm, int64_t width,
+                    Tensor& y) = 0;
+  /// In place. x [tokens, heads * head_dim]; frequencies [dims / 2]; see RopeSpec::interleaved.
+  virtual void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim, bool interleaved) = 0;
   /// Stores k and v [tokens, kv_rows] in the caches of `block`, then y [tokens, q_rows] = attention of q over all
   /// positions each token may see.
   virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, Batch batch, int block,
                          const AttentionSpec& spec, Tensor& y) = 0;
-  virtual void gate(const Tensor& gate, const Tensor& up, Activation act, Tensor& y) = 0;  // y = act(gate) * up
-  virtual void add(const Tensor& x, Tensor& y) = 0;                                        // y += x
+  /// y = act(x), times `up` where it is not null; y may be x.
+  virtual void activate(Activation act, const Tensor& x, const Tensor* up, Tensor& y) = 0;
+  virtual void add(const Tensor& x, float scale, Tensor& y) = 0;  // y += scale * x
+  virtual void scale(Tensor& x, float by) = 0;
+  virtual void clip(Tensor& x, float bound) = 0;    // to +-bound
+  virtual void soft_cap(Tensor& x, float cap) = 0;  // x = cap * tanh(x / cap)
 };
 
 class ThreadPool;

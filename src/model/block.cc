@@ -1,15 +1,23 @@
 // What a block computes and what may be scaled in it, side by side: a change to one is a change to both.
 #include "model/block.h"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 
 namespace awq {
 namespace {
 
 using enum Role;
 
+void norm(Backend& dev, const Block& b, Role role, const Tensor& x, Tensor& y, int64_t width) {
+  const auto w = b.norm.find({role});
+  const NormWeights none, &weights = w == b.norm.end() ? none : w->second;
+  dev.norm(x, weights.gain, weights.bias, b.spec.norm_of(role), width, y);
+}
+
 void norm(Backend& dev, const Block& b, Role role, const Tensor& x, Tensor& y) {
-  dev.rms_norm(x, b.norm.at({role}), b.spec.norm, y);
+  norm(dev, b, role, x, y, x.shape()[1]);
 }
 
 /// Outputs of the layers of `roles`, which share the input x.
@@ -26,6 +34,32 @@ void tapped(const Tap& tap, Role site, const Tensor& x) {
   if (tap) tap({site}, x);
 }
 
+void rotate(Backend& dev, const Block& block, Batch batch, Tensor& x) {
+  const AttentionSpec& a = block.spec.attention;
+  const auto usual = [&](const Sequence& s) { return a.rope.regime(s.reach()) == 0; };
+  if (std::ranges::all_of(batch, usual)) return dev.rope(x, batch, block.rope, a.head_dim, a.rope.interleaved);
+  int64_t row = 0;
+  for (const Sequence& s : batch) {
+    Tensor part = x.rows(row, row + s.tokens);
+    dev.rope(part, {&s, 1}, a.rope.frequencies(s.reach()), a.head_dim, a.rope.interleaved);
+    row += s.tokens;
+  }
+}
+
+/// The norms of q and k, and their rotation.
+void prepare(Backend& dev, const Block& block, Role norm_role, Batch batch, Tensor& x) {
+  const AttentionSpec& a = block.spec.attention;
+  if (a.head_norm != HeadNorm::none)
+    norm(dev, block, norm_role, x, x, a.head_norm == HeadNorm::row ? x.shape()[1] : a.head_dim);
+  if (a.rope.dims) rotate(dev, block, batch, x);
+}
+
+/// Adds what attention or MLP made of x, normalised where the spec says so.
+void add_residual(Backend& dev, const Block& block, Role post_norm, Tensor& y, Tensor& x) {
+  if (block.spec.placement != NormPlacement::before) norm(dev, block, post_norm, y, y);
+  dev.add(y, block.spec.residual_scale, x);
+}
+
 }  // namespace
 
 void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, Tensor& y,
@@ -33,12 +67,10 @@ void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_blo
   const AttentionSpec& a = block.spec.attention;
   tapped(tap, q, x);
   auto [queries, keys, values] = apply(dev, block, {q, k, v}, x);
-  if (a.head_norm) {
-    norm(dev, block, q_norm, queries, queries);
-    norm(dev, block, k_norm, keys, keys);
-  }
-  dev.rope(queries, batch, block.rope, a.head_dim);
-  dev.rope(keys, batch, block.rope, a.head_dim);
+  if (a.clip != 0)
+    for (Tensor* t : {&queries, &keys, &values}) dev.clip(*t, a.clip);
+  prepare(dev, block, q_norm, batch, queries);
+  prepare(dev, block, k_norm, batch, keys);
   Tensor mixed = dev.empty(queries.shape());
   dev.attention(queries, keys, values, batch, kv_block, a, mixed);
   tapped(tap, o, mixed);
@@ -46,39 +78,74 @@ void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_blo
 }
 
 void mlp_forward(Backend& dev, const Block& block, const Tensor& x, Tensor& y, const Tap& tap) {
-  tapped(tap, gate, x);
-  auto [g, u] = apply(dev, block, {gate, up}, x);
-  dev.gate(g, u, block.spec.mlp.act, g);
-  tapped(tap, down, g);
-  block[down](g, y);
+  const MlpSpec& m = block.spec.mlp;
+  if (block.spec.parallel != Parallel::one_norm) tapped(tap, m.gated ? gate : up, x);  // else q's input, seen already
+  Tensor h;
+  if (m.gated) {
+    auto [g, u] = apply(dev, block, {gate, up}, x);
+    dev.activate(m.act, g, &u, g);
+    h = g;
+  } else {
+    h = dev.empty({x.shape()[0], m.hidden});
+    block[up](x, h);
+    dev.activate(m.act, h, nullptr, h);
+  }
+  tapped(tap, down, h);
+  block[down](h, y);
 }
 
 void block_forward(Backend& dev, const Block& block, Batch batch, int kv_block, Tensor& x, const Tap& tap) {
-  const bool sandwich = block.spec.placement == NormPlacement::both;
+  const BlockSpec& spec = block.spec;
+  const bool before = spec.placement != NormPlacement::after;
   Tensor h = dev.empty(x.shape()), y = dev.empty(x.shape());
-  norm(dev, block, attn_norm, x, h);
-  attention_forward(dev, block, batch, kv_block, h, y, tap);
-  if (sandwich) norm(dev, block, attn_post_norm, y, y);
-  dev.add(y, x);
-  norm(dev, block, mlp_norm, x, h);
-  mlp_forward(dev, block, h, y, tap);
-  if (sandwich) norm(dev, block, mlp_post_norm, y, y);
-  dev.add(y, x);
+  if (before) norm(dev, block, attn_norm, x, h);
+  attention_forward(dev, block, batch, kv_block, before ? h : x, y, tap);
+  if (spec.parallel == Parallel::two_norms) norm(dev, block, mlp_norm, x, h);
+  add_residual(dev, block, attn_post_norm, y, x);
+  if (spec.parallel == Parallel::no && before) norm(dev, block, mlp_norm, x, h);
+  mlp_forward(dev, block, before ? h : x, y, tap);
+  add_residual(dev, block, mlp_post_norm, y, x);
 }
 
-// attn_norm feeds exactly q, k, v and mlp_norm exactly gate, up. v reaches o through a weighted mean over positions, so
-// a channel of v may be scaled if every query head that reads its kv head agrees. up reaches down through a product.
-// A norm after the module (sandwich) and the norms of heads see unscaled values: o and down absorb nothing.
+namespace {
+
+std::vector<Param> mlp_inputs(const BlockSpec& spec) {
+  return spec.mlp.gated ? std::vector<Param>{{gate}, {up}} : std::vector<Param>{{up}};
+}
+
+// What precedes can absorb scales if it ends in gains.
+std::optional<Param> norm_before(const BlockSpec& spec, Role role) {
+  if (spec.placement == NormPlacement::after || !spec.norm.gain) return std::nullopt;
+  return Param{role};
+}
+
+// up reaches down through a product, or through an activation: relu(c u) = c relu(u) for c > 0, and relu^2 squares c;
+// no other lets a factor through.
+ScaleGroup into_down(const MlpSpec& mlp) {
+  const bool relu2 = !mlp.gated && mlp.act == Activation::relu2;
+  if (mlp.gated || mlp.act == Activation::relu || relu2)
+    return {.producer = Param{up}, .consumers = {{down}}, .squared = relu2};
+  return {.producer = std::nullopt, .consumers = {{down}}};
+}
+
+// v reaches o through a weighted mean over positions, so a channel of v may be scaled if every query head that reads
+// its kv head agrees, and nothing bounds it on the way.
+ScaleGroup into_o(const AttentionSpec& a) {
+  if (a.clip != 0) return {.producer = std::nullopt, .consumers = {{o}}};
+  return {.producer = Param{v}, .consumers = {{o}}, .tied_heads = a.heads / a.kv_heads, .head_dim = a.head_dim};
+}
+
+}  // namespace
+
+// attn_norm feeds exactly q, k, v, and the MLP too where there is one norm for both; mlp_norm feeds exactly the MLP. A
+// norm after the module and the norms of heads see unscaled values: o and down absorb nothing.
 std::vector<ScaleGroup> scale_groups(const BlockSpec& spec) {
-  return {
-      {.producer = {attn_norm}, .consumers = {{q}, {k}, {v}}},
-      {.producer = {v},
-       .consumers = {{o}},
-       .tied_heads = spec.attention.heads / spec.attention.kv_heads,
-       .head_dim = spec.attention.head_dim},
-      {.producer = {mlp_norm}, .consumers = {{gate}, {up}}},
-      {.producer = {up}, .consumers = {{down}}},
-  };
+  ScaleGroup into_attention{.producer = norm_before(spec, attn_norm), .consumers = {{q}, {k}, {v}}};
+  ScaleGroup into_mlp{.producer = norm_before(spec, mlp_norm), .consumers = mlp_inputs(spec)};
+  if (spec.parallel != Parallel::one_norm)
+    return {into_attention, into_o(spec.attention), into_mlp, into_down(spec.mlp)};
+  into_attention.consumers.insert(into_attention.consumers.end(), into_mlp.consumers.begin(), into_mlp.consumers.end());
+  return {into_attention, into_o(spec.attention), into_down(spec.mlp)};
 }
 
 namespace {
@@ -97,11 +164,12 @@ void scale_row(float* w, size_t row, size_t cols, const Factors& f) {
 
 // One factor a row of the producer: with tied heads the first query head of each kv head speaks for all.
 std::vector<float> producer_scales(const ScaleGroup& g, std::span<const float> s) {
-  if (g.tied_heads == 1) return {s.begin(), s.end()};
   std::vector<float> rows;
-  const size_t head = size_t(g.head_dim);
+  const size_t head = g.tied_heads > 1 ? size_t(g.head_dim) : s.size();
   for (size_t begin = 0; begin < s.size(); begin += head * size_t(g.tied_heads))
     rows.insert(rows.end(), s.begin() + long(begin), s.begin() + long(begin + head));
+  if (g.squared)
+    for (float& r : rows) r = std::sqrt(r);
   return rows;
 }
 
@@ -130,26 +198,27 @@ Pieces BlockWeights::pieces(Param p, bool wide) const {
 void fold(BlockWeights& w, const ScaleGroup& group, std::span<const float> s) {
   for (Param c : group.consumers) multiply(w.factors[c].columns, s);
   const std::vector<float> rows = producer_scales(group, s);
-  if (is_norm(group.producer.role)) {
-    const float offset = w.spec.norm.gain_offset;
-    auto gain = w.tensor(group.producer).as<float>();
+  const Param p = group.producer.value();
+  if (is_norm(p.role)) {
+    const float offset = w.spec.norm_of(p.role).gain_offset;
+    auto gain = w.tensor(p).as<float>();
     for (size_t i = 0; i < gain.size(); ++i) gain[i] = (gain[i] + offset) / rows[i] - offset;
   } else {
-    multiply(w.factors[group.producer].rows, rows);
-    if (const auto b = w.bias.find(group.producer); b != w.bias.end())
-      for (size_t i = 0; i < rows.size(); ++i) b->second.as<float>()[i] /= rows[i];
+    multiply(w.factors[p].rows, rows);
   }
+  if (const auto b = w.bias.find(p); b != w.bias.end())
+    for (size_t i = 0; i < rows.size(); ++i) b->second.as<float>()[i] /= rows[i];
 }
 
 Block upload(Backend& dev, const BlockWeights& w, bool wide) {
   Block b{.spec = w.spec, .norm = {}, .linear = {}, .rope = w.spec.attention.rope.frequencies()};
   for (const auto& [param, weight] : w.at) {
-    if (is_norm(param.role)) {
-      b.norm[param] = std::get<Tensor>(weight).to(DType::f32).clone();  // a fold of `w` must not reach the device
-      continue;
-    }
     const auto bias = w.bias.find(param);
-    b.linear[param] = dev.linear(w.pieces(param, wide), bias == w.bias.end() ? nullptr : &bias->second);
+    const bool has = bias != w.bias.end();
+    if (is_norm(param.role))  // a fold of `w` must not reach the device
+      b.norm[param] = {std::get<Tensor>(weight).to(DType::f32).clone(), has ? bias->second.clone() : Tensor()};
+    else
+      b.linear[param] = dev.linear(w.pieces(param, wide), has ? &bias->second : nullptr);
   }
   return b;
 }
@@ -161,11 +230,44 @@ int64_t Model::bytes_per_token() const {
   return n;
 }
 
+namespace {
+
+// Rows of the table of positions, as `embed` wants them.
+std::vector<int32_t> position_rows(const ModelSpec& spec, Batch batch) {
+  std::vector<int32_t> rows;
+  for (const Sequence& s : batch)
+    for (int t = 0; t < s.tokens; ++t) rows.push_back(spec.first_position_row + s.first + t);
+  return rows;
+}
+
+}  // namespace
+
+void embed_places(Backend& dev, const ModelSpec& spec, const Embedding& embed, Batch batch, Tensor& x) {
+  if (embed.positions) {
+    Tensor p = dev.empty(x.shape());
+    dev.embed(embed.positions, position_rows(spec, batch), 1, p);
+    dev.add(p, 1, x);
+  }
+  if (spec.embed_norm) dev.norm(x, embed.norm.gain, embed.norm.bias, spec.final_norm, spec.dim, x);
+}
+
+Tensor embed_forward(Backend& dev, const ModelSpec& spec, const Embedding& embed, std::span<const int32_t> tokens,
+                     Batch batch) {
+  Tensor x = dev.empty({int64_t(tokens.size()), spec.dim});
+  dev.embed(embed.table, tokens, spec.embed_scale, x);
+  embed_places(dev, spec, embed, batch, x);
+  return x;
+}
+
+void final_norm_forward(Backend& dev, const Model& m, Tensor& x) {
+  dev.norm(x, m.final_norm.gain, m.final_norm.bias, m.spec.final_norm, m.spec.dim, x);
+  if (m.spec.head_input_scale != 1) dev.scale(x, m.spec.head_input_scale);
+}
+
 Tensor hidden_forward(Backend& dev, const Model& m, std::span<const int32_t> tokens, Batch batch) {
-  Tensor x = dev.empty({int64_t(tokens.size()), m.spec.dim});
-  dev.embed(m.embed, tokens, m.spec.embed_scale, x);
+  Tensor x = embed_forward(dev, m.spec, m.embed, tokens, batch);
   for (size_t i = 0; i < m.blocks.size(); ++i) block_forward(dev, m.blocks[i], batch, int(i), x);
-  dev.rms_norm(x, m.final_norm, m.spec.final_norm, x);
+  final_norm_forward(dev, m, x);
   return x;
 }
 

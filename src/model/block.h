@@ -16,7 +16,7 @@ struct Factors {
 struct BlockWeights {
   BlockSpec spec;
   std::map<Param, Weight> at;             // matrices [out, in] f32, f16 or bf16; norms f32 [channels]
-  std::map<Param, Tensor> bias;           // f32 [out]
+  std::map<Param, Tensor> bias;           // f32 [out], of matrices and norms
   int index = 0;                          // of the block in its model
   std::map<Param, Factors> factors = {};  // what fold() did to matrices
   const Tensor& tensor(Param p) const { return std::get<Tensor>(at.at(p)); }
@@ -27,10 +27,15 @@ struct BlockWeights {
   Pieces pieces(Param p, bool wide = false) const;
 };
 
+/// A norm's parameters, f32 [channels]; a norm without gains has an empty tensor, as has one without a bias.
+struct NormWeights {
+  Tensor gain, bias;
+};
+
 /// Device-side parameters of one block: what the engine runs. Copies share the weights.
 struct Block {
   BlockSpec spec;
-  std::map<Param, Tensor> norm;
+  std::map<Param, NormWeights> norm;
   std::map<Param, std::shared_ptr<const Linear>> linear;
   std::vector<float> rope;  // frequencies
   const Linear& operator[](Role role) const { return *linear.at({role}); }
@@ -46,23 +51,38 @@ void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_blo
                        const Tap& tap = {});
 /// y = MLP of normalised input x: the module that gate and up feed.
 void mlp_forward(Backend& dev, const Block& block, const Tensor& x, Tensor& y, const Tap& tap = {});
-/// x += attention(norm(x)); x += mlp(norm(x)). The single definition of what a block computes: calibration, evaluation
-/// and generation all come through here. `kv_block` is the block's place in the caches.
+/// x += attention(norm(x)); x += mlp(norm(x)); or as `placement` and `parallel` say. The single definition of what a
+/// block computes: calibration, evaluation and generation all come through here. `kv_block` is the block's place in the
+/// caches.
 void block_forward(Backend& dev, const Block& block, Batch batch, int kv_block, Tensor& x, const Tap& tap = {});
 
 /// Divides the producer by `s` and multiplies the consumers' columns by it; s has one value a channel of the consumers'
-/// input (equal within tied heads). Of matrices only `factors` change.
+/// input (equal within tied heads). The group must have a producer. Of matrices only `factors` change.
 void fold(BlockWeights& w, const ScaleGroup& group, std::span<const float> s);
+
+/// What tokens become on their way to the first block. Tables f32, f16 or bf16.
+struct Embedding {
+  Tensor table, positions;  // [vocab, dim], and [learned_positions, dim] or empty
+  NormWeights norm;
+};
+/// The first block's input x [tokens, dim].
+Tensor embed_forward(Backend& dev, const ModelSpec& spec, const Embedding& embed, std::span<const int32_t> tokens,
+                     Batch batch);
+
+/// What follows the table: x += positions' rows, and the norm, where the model has them.
+void embed_places(Backend& dev, const ModelSpec& spec, const Embedding& embed, Batch batch, Tensor& x);
 
 /// A model ready to run.
 struct Model {
   ModelSpec spec;
-  Tensor embed;
+  Embedding embed;
   std::vector<Block> blocks;
-  Tensor final_norm;
+  NormWeights final_norm;
   std::shared_ptr<const Linear> head;
   int64_t bytes_per_token() const;  // weights read to decode one token
 };
+/// The last block's output to what the head reads, in place.
+void final_norm_forward(Backend& dev, const Model& m, Tensor& x);
 /// Tokens (rows in the batch's order) to the last hidden states, normalised: [tokens, dim].
 Tensor hidden_forward(Backend& dev, const Model& m, std::span<const int32_t> tokens, Batch batch);
 

@@ -157,7 +157,10 @@ class AttentionJob {
         block_(block),
         spec_(spec),
         share_(spec.heads / spec.kv_heads),
-        dim_(padded(spec.head_dim)) {}
+        dim_(padded(spec.head_dim)),
+        slopes_(spec.alibi_slopes()) {
+    for (float& s : slopes_) s *= float(std::numbers::log2e);
+  }
 
   /// A tile by itself. Scratch is a few tiles of queries, whatever the context.
   void whole(const Tile& t) const {
@@ -193,11 +196,14 @@ class AttentionJob {
     return out;
   }
   void step(const Tile& t, const std::vector<float>& queries, int64_t page, const AttentionPart& to) const {
-    int32_t first[kMaxAttentionRows], last[kMaxAttentionRows];
+    int32_t first[kMaxAttentionRows], last[kMaxAttentionRows], query[kMaxAttentionRows];
+    float slopes[kMaxAttentionRows];
     for (int64_t i = t.begin; i < t.end; ++i) {
       const int64_t end = t.sequence->first + i / share_ + 1, begin = spec_.window ? end - *spec_.window : 0;
       first[i - t.begin] = int32_t(std::clamp<int64_t>(begin - page * kKvPage, 0, kKvPage));
       last[i - t.begin] = int32_t(std::clamp<int64_t>(end - page * kKvPage, 0, kKvPage));
+      query[i - t.begin] = int32_t(end - 1 - page * kKvPage);
+      slopes[i - t.begin] = slopes_.empty() ? 0 : slopes_[size_t(t.head * share_ + i % share_)];
     }
     const auto& kv = static_cast<const CpuKvCache&>(*t.sequence->kv);
     kernel(kv.dtype())({.page = kv.page(block_, t.head, page),
@@ -206,7 +212,10 @@ class AttentionJob {
                         .last = last,
                         .rows = int32_t(t.end - t.begin),
                         .dim = int32_t(dim_),
-                        .to = to});
+                        .to = to,
+                        .cap = float(double(spec_.soft_cap) * std::numbers::log2e),
+                        .slopes = slopes_.empty() ? nullptr : slopes,
+                        .query = query});
   }
   void (*kernel(DType t) const)(const kernels::AttentionStep&) {
     return t == DType::f32    ? kernels_.attend_f32
@@ -230,6 +239,7 @@ class AttentionJob {
   int block_;
   const AttentionSpec& spec_;
   int64_t share_, dim_;
+  std::vector<float> slopes_;  // times log2 e
 };
 
 std::vector<Tile> tiles_of(Batch batch, const AttentionSpec& spec) {

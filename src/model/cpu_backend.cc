@@ -57,21 +57,32 @@ class CpuBackend final : public Backend {
     }
   }
 
-  void rms_norm(const Tensor& x, const Tensor& gain, const NormSpec& norm, Tensor& y) override {
-    const int64_t width = gain.shape()[0];
-    rows(x.shape().elements() / width, width, [&](int64_t b, int64_t e) {
-      kernels_.rms_norm(x.as<float>().data() + b * width, gain.as<float>().data(), norm.gain_offset, norm.eps,
-                        int32_t(e - b), int32_t(width), y.as<float>().data() + b * width);
+  void norm(const Tensor& x, const Tensor& gain, const Tensor& bias, const NormSpec& norm, int64_t width,
+            Tensor& y) override {
+    const Tensor ones = gain ? gain : constant(width, 1 - norm.gain_offset), zeros = bias ? bias : constant(width, 0);
+    const auto runs = [&](int64_t first, int64_t n, int64_t of_gain) {
+      const float *in = x.as<float>().data() + first * width, *g = ones.as<float>().data() + of_gain * width;
+      float* out = y.as<float>().data() + first * width;
+      if (norm.kind == NormKind::rms)
+        kernels_.rms_norm(in, g, norm.gain_offset, norm.eps, int32_t(n), int32_t(width), out);
+      else
+        kernels_.layer_norm(in, g, zeros.as<float>().data(), norm.gain_offset, norm.eps, int32_t(n), int32_t(width),
+                            out);
+    };
+    const int64_t own = ones.shape()[0] / width;  // runs of a row that have gains of their own
+    rows(x.shape().elements() / (own * width), own * width, [&](int64_t b, int64_t e) {
+      if (own == 1) return runs(b, e - b, 0);
+      for (int64_t r = b * own; r < e * own; ++r) runs(r, 1, r % own);
     });
   }
 
-  void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim) override {
+  void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim, bool interleaved) override {
     const int64_t width = x.shape()[1], half = int64_t(frequencies.size());
     const RopeTable& table = rope_table(batch, frequencies);
     rows(x.shape()[0], width, [&](int64_t b, int64_t e) {
       for (int64_t t = b; t < e; ++t)
         kernels_.rope(x.as<float>().data() + t * width, table.cosines.data() + t * half, table.sines.data() + t * half,
-                      int32_t(width / head_dim), head_dim, int32_t(2 * half));
+                      int32_t(width / head_dim), head_dim, int32_t(2 * half), interleaved);
     });
   }
 
@@ -80,16 +91,26 @@ class CpuBackend final : public Backend {
     cpu_attention(pool_, kernels_, q, k, v, batch, block, spec, y);
   }
 
-  void gate(const Tensor& g, const Tensor& u, Activation act, Tensor& y) override {
-    const auto f = act == Activation::silu ? kernels_.silu_mul : kernels_.gelu_tanh_mul;
-    elements(g.shape().elements(), [&](int64_t b, int64_t e) {
-      f(g.as<float>().data() + b, u.as<float>().data() + b, y.as<float>().data() + b, e - b);
+  void activate(Activation act, const Tensor& x, const Tensor* up, Tensor& y) override {
+    const auto f = activation(act);
+    elements(x.shape().elements(), [&](int64_t b, int64_t e) {
+      f(x.as<float>().data() + b, up ? up->as<float>().data() + b : nullptr, y.as<float>().data() + b, e - b);
     });
   }
 
-  void add(const Tensor& x, Tensor& y) override {
-    elements(x.shape().elements(),
-             [&](int64_t b, int64_t e) { kernels_.add(x.as<float>().data() + b, y.as<float>().data() + b, e - b); });
+  void add(const Tensor& x, float scale, Tensor& y) override {
+    elements(x.shape().elements(), [&](int64_t b, int64_t e) {
+      kernels_.add(x.as<float>().data() + b, scale, y.as<float>().data() + b, e - b);
+    });
+  }
+  void scale(Tensor& x, float by) override {
+    each(x, [by](float v) { return v * by; });
+  }
+  void clip(Tensor& x, float bound) override {
+    each(x, [bound](float v) { return v < -bound ? -bound : v > bound ? bound : v; });  // NaN stays
+  }
+  void soft_cap(Tensor& x, float cap) override {
+    each(x, [cap](float v) { return cap * std::tanh(v / cap); });
   }
 
  private:
@@ -107,6 +128,31 @@ class CpuBackend final : public Backend {
       f(0, n);
     else
       pool_.run(n, 64, f);
+  }
+  template <class F>
+  void each(Tensor& x, const F& f) {
+    elements(x.shape().elements(), [&](int64_t b, int64_t e) {
+      for (float& v : x.as<float>().subspan(size_t(b), size_t(e - b))) v = f(v);
+    });
+  }
+  static Tensor constant(int64_t n, float value) {
+    Tensor t = Tensor::empty({n}, DType::f32);
+    std::ranges::fill(t.as<float>(), value);
+    return t;
+  }
+  void (*activation(Activation act) const)(const float*, const float*, float*, int64_t) {
+    switch (act) {
+      case Activation::silu:
+        return kernels_.silu_mul;
+      case Activation::gelu_tanh:
+        return kernels_.gelu_tanh_mul;
+      case Activation::gelu:
+        return kernels_.gelu_mul;
+      case Activation::relu:
+        return kernels_.relu_mul;
+      default:
+        return kernels_.relu2_mul;
+    }
   }
   static std::vector<int> positions(Batch batch) {
     std::vector<int> at;

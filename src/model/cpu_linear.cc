@@ -16,7 +16,7 @@ void add_bias(const kernels::KernelSet& k, const Tensor& bias, Tensor& y, int64_
   if (!bias) return;
   const int64_t tokens = y.shape()[0], rows = y.shape()[1];
   for (int64_t t = 0; t < tokens; ++t)
-    k.add(bias.as<float>().data() + begin, y.as<float>().data() + t * rows + begin, end - begin);
+    k.add(bias.as<float>().data() + begin, 1, y.as<float>().data() + t * rows + begin, end - begin);
 }
 
 /// The first token counts from which tiles are faster: bf16 weights, whose activations stay accurate, and 4-bit ones.

@@ -10,24 +10,12 @@
 namespace awq {
 namespace {
 
-constexpr std::string_view kRoleNames[] = {"embed",
-                                           "attn_norm",
-                                           "q",
-                                           "k",
-                                           "v",
-                                           "o",
-                                           "q_norm",
-                                           "k_norm",
-                                           "attn_post_norm",
-                                           "mlp_norm",
-                                           "gate",
-                                           "up",
-                                           "down",
-                                           "mlp_post_norm",
-                                           "final_norm",
-                                           "head"};
+constexpr std::string_view kRoleNames[] = {
+    "embed",      "positions", "embed_norm",     "attn_norm", "q",    "k",  "v",    "o",
+    "q_norm",     "k_norm",    "attn_post_norm", "mlp_norm",  "gate", "up", "down", "mlp_post_norm",
+    "final_norm", "head"};
 
-constexpr std::string_view kScalingNames[] = {"no", "linear", "dynamic", "llama3", "yarn"};
+constexpr std::string_view kScalingNames[] = {"no", "linear", "dynamic", "llama3", "yarn", "longrope"};
 
 // Llama 3.1's rule: wavelengths beyond original_context / low_freq_factor are stretched by `factor`, those below
 // original_context / high_freq_factor are kept, and a linear ramp joins them.
@@ -53,7 +41,13 @@ double yarn_scaled(double frequency, double pair, const RopeSpec& r) {
   return frequency * (1 - stretch + stretch / r.factor);
 }
 
-double scaled(double frequency, size_t pair, const RopeSpec& r) {
+// Dynamic NTK: theta grows with the length, so that the slowest pair turns as far as it did in original_context.
+double dynamic_theta(const RopeSpec& r, int length) {
+  const double stretch = double(r.factor) * std::max(1.0, double(length) / r.original_context) - (double(r.factor) - 1);
+  return double(r.theta) * std::pow(stretch, double(r.dims) / (r.dims - 2));
+}
+
+double scaled(double frequency, size_t pair, int length, const RopeSpec& r) {
   switch (r.scaling) {
     case RopeScaling::linear:
       return frequency / r.factor;
@@ -61,6 +55,8 @@ double scaled(double frequency, size_t pair, const RopeSpec& r) {
       return llama3_scaled(frequency, r);
     case RopeScaling::yarn:
       return yarn_scaled(frequency, double(pair), r);
+    case RopeScaling::longrope:
+      return frequency / (r.regime(length) ? r.long_factors : r.short_factors)[pair];
     default:
       return frequency;
   }
@@ -73,40 +69,78 @@ std::string_view name_of(Role role) { return kRoleNames[size_t(role)]; }
 bool is_norm(Role role) {
   using enum Role;
   return role == attn_norm || role == attn_post_norm || role == mlp_norm || role == mlp_post_norm || role == q_norm ||
-         role == k_norm || role == final_norm;
+         role == k_norm || role == final_norm || role == embed_norm;
 }
 
-std::vector<float> RopeSpec::frequencies() const {
+std::vector<float> RopeSpec::frequencies(int length) const {
+  const double base = scaling == RopeScaling::dynamic && dims > 2 ? dynamic_theta(*this, length) : double(theta);
   std::vector<float> f(size_t(dims / 2));
   for (size_t i = 0; i < f.size(); ++i) {
-    const double plain = std::pow(double(theta), -2.0 * double(i) / dims);
-    f[i] = float(scaled(plain, i, *this));
+    const double plain = std::pow(base, -2.0 * double(i) / dims);
+    f[i] = float(scaled(plain, i, length, *this));
   }
   return f;
 }
 
+int RopeSpec::regime(int length) const {
+  if (length <= original_context) return 0;
+  return scaling == RopeScaling::dynamic ? length : scaling == RopeScaling::longrope;
+}
+
 int RopeSpec::context(int max_positions) const {
-  const bool multiplies = scaling == RopeScaling::linear || scaling == RopeScaling::yarn;
+  const bool multiplies =
+      scaling == RopeScaling::linear || scaling == RopeScaling::yarn || scaling == RopeScaling::dynamic;
   const double original = scaling == RopeScaling::yarn ? original_context : max_positions;
   return int(std::min(original * (multiplies ? double(factor) : 1.0), double(INT32_MAX)));
 }
 
 std::string RopeSpec::text() const {
   std::string t = std::string(kScalingNames[size_t(scaling)]) + " rope scaling";
-  if (scaling == RopeScaling::dynamic) return t + ", which acts beyond them and is not implemented there";
   if (scaling != RopeScaling::none) t += fmt::format(" by {}", factor);
-  if (scaling == RopeScaling::yarn) t += fmt::format(" of {}", original_context);
+  if (scaling == RopeScaling::yarn || scaling == RopeScaling::longrope) t += fmt::format(" of {}", original_context);
   return t;
+}
+
+namespace {
+
+// 2^(-8 i / n) for i = 1 ... n, the least power of two >= n: of them first those with even i, as if there were half
+// as many, then the others, as many as are needed.
+double alibi_slope(int head, int heads) {
+  int n = 1;
+  while (n < heads) n *= 2;
+  if (n == heads) return std::exp2(-8.0 * (head + 1) / n);
+  const int i = head < n / 2 ? 2 * (head + 1) : 2 * (head - n / 2) + 1;
+  return std::exp2(-8.0 * i / n);
+}
+
+}  // namespace
+
+std::vector<float> AttentionSpec::alibi_slopes() const {
+  std::vector<float> slopes;
+  for (int h = 0; alibi != 0 && h < heads; ++h) slopes.push_back(float(double(alibi) * alibi_slope(h, heads)));
+  return slopes;
 }
 
 std::vector<Param> BlockSpec::params() const {
   using enum Role;
-  std::vector<Param> p = {{attn_norm}, {q}, {k}, {v}, {o}};
-  if (attention.head_norm) p.insert(p.end(), {{q_norm}, {k_norm}});
-  if (placement == NormPlacement::both) p.push_back({attn_post_norm});
-  p.insert(p.end(), {{mlp_norm}, {gate}, {up}, {down}});
-  if (placement == NormPlacement::both) p.push_back({mlp_post_norm});
+  std::vector<Param> p;
+  const bool before = placement != NormPlacement::after, after = placement != NormPlacement::before;
+  if (before && norm.gain) p.push_back({attn_norm});
+  p.insert(p.end(), {{q}, {k}, {v}, {o}});
+  if (attention.head_norm != HeadNorm::none) p.insert(p.end(), {{q_norm}, {k_norm}});
+  if (after && norm.gain) p.push_back({attn_post_norm});
+  if (before && norm.gain && parallel != Parallel::one_norm) p.push_back({mlp_norm});
+  if (mlp.gated) p.push_back({gate});
+  p.insert(p.end(), {{up}, {down}});
+  if (after && norm.gain) p.push_back({mlp_post_norm});
   return p;
+}
+
+// Norms of heads have no bias in any family.
+NormSpec BlockSpec::norm_of(Role role) const {
+  NormSpec n = norm;
+  if (role == Role::q_norm || role == Role::k_norm) n.gain = true, n.bias = false;
+  return n;
 }
 
 bool BlockSpec::has_bias(Param p) const {
@@ -123,7 +157,7 @@ bool BlockSpec::has_bias(Param p) const {
     case down:
       return mlp.bias;
     default:
-      return false;
+      return is_norm(p.role) && norm_of(p.role).bias;
   }
 }
 
@@ -143,8 +177,9 @@ std::pair<int64_t, int64_t> BlockSpec::shape(Param p) const {
     case down:
       return {dim, mlp.hidden};
     case q_norm:
+      return {attention.head_norm == HeadNorm::head ? attention.head_dim : attention.q_rows(), 0};
     case k_norm:
-      return {attention.head_dim, 0};
+      return {attention.head_norm == HeadNorm::head ? attention.head_dim : attention.kv_rows(), 0};
     case attn_norm:
     case attn_post_norm:
     case mlp_norm:

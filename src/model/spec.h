@@ -14,6 +14,8 @@ namespace awq {
 /// A parameter by what it does. Norms are named by their place: before and after attention, before and after the MLP.
 enum class Role : uint8_t {
   embed,
+  positions,
+  embed_norm,
   attn_norm,
   q,
   k,
@@ -41,7 +43,7 @@ struct Param {
 };
 
 /// A place where activations can be observed: the input of a linear layer, named by the first layer that reads it.
-/// q stands for the input of q, k and v; gate for that of gate and up.
+/// q stands for the input of q, k and v; gate for that of gate and up, or up where there is no gate.
 using Site = Param;
 
 // A block is norm, mixer, residual, norm, MLP, residual. Each axis on which families differ is a field of the struct
@@ -49,34 +51,48 @@ using Site = Param;
 // scaling in AttentionSpec, positions in RopeSpec, the MLP in MlpSpec; experts will be an optional struct beside `mlp`
 // and another mixer one beside `attention`. A value that `block_forward` does not implement is refused by `parse`.
 
-enum class Activation : uint8_t { silu, gelu_tanh };
+/// gelu_tanh is the approximation by tanh, relu2 the square of relu.
+enum class Activation : uint8_t { silu, gelu_tanh, gelu, relu, relu2 };
 
-/// y = x / rms(x) * (gain + gain_offset)
+/// y = x / sqrt(mean(x^2) + eps) * (gain + gain_offset) + bias; `layer` subtracts the mean of x before all.
+enum class NormKind : uint8_t { rms, layer };
 struct NormSpec {
+  NormKind kind = NormKind::rms;
   float eps = 1e-5f;
   float gain_offset = 0.f;  // 1 where the checkpoint stores gain - 1 (Gemma)
+  bool gain = true, bias = false;
   bool operator==(const NormSpec&) const = default;
 };
 
-/// Where norms stand. `both` is the sandwich: a norm before and after the attention and the MLP (Gemma 2 and 3).
-enum class NormPlacement : uint8_t { before, both };
+/// Where norms stand. `both` is the sandwich: a norm before and after the attention and the MLP (Gemma 2 and 3);
+/// `after` leaves their inputs as they are (OLMo 2).
+enum class NormPlacement : uint8_t { before, both, after };
+/// Whether attention and MLP read the same x, and both are added to it; from a norm each, or from one.
+enum class Parallel : uint8_t { no, two_norms, one_norm };
+/// What of q and of k is normalised before rope: heads, by the same gains or each by its own, or the whole row.
+enum class HeadNorm : uint8_t { none, head, each_head, row };
 
-/// How angles are changed for contexts longer than the model was first trained on. `dynamic` changes none up to
-/// max_position_embeddings; beyond, angles would follow the length and not fit the keys in a cache, so that is refused.
-enum class RopeScaling : uint8_t { none, linear, dynamic, llama3, yarn };
+/// How angles are changed for contexts longer than the model was first trained on. Those of `dynamic` and `longrope`
+/// depend on how long the sequence is.
+enum class RopeScaling : uint8_t { none, linear, dynamic, llama3, yarn, longrope };
 struct RopeSpec {
   float theta = 10000.f;
-  int dims = 0;  // rotated channels of a head, <= head_dim; the two halves of them are paired
+  int dims = 0;              // rotated channels of a head, <= head_dim; 0: positions are not rotated
+  bool interleaved = false;  // whether neighbours are paired, or the two halves of them
   RopeScaling scaling = RopeScaling::none;
   float factor = 1.f;
   float low_freq_factor = 1.f, high_freq_factor = 4.f;  // llama3
-  int original_context = 8192;                          // llama3, yarn
+  int original_context = 8192;                          // all but linear
   float beta_fast = 32.f, beta_slow = 1.f;              // yarn
   bool truncate = true;                                 // yarn
-  float attention_factor = 1.f;                         // yarn: multiplies rotated queries and rotated keys
+  float attention_factor = 1.f;                         // yarn, longrope: multiplies rotated queries and rotated keys
+  std::vector<double> short_factors{},
+      long_factors{};  // longrope [dims / 2]: divide angles, within original_context or not
   bool operator==(const RopeSpec&) const = default;
-  /// Angle per position of pair i of dims / 2.
-  std::vector<float> frequencies() const;
+  /// Angle per position of pair i of dims / 2, in a sequence of `length` positions.
+  std::vector<float> frequencies(int length = 0) const;
+  /// Sequences of lengths with the same regime have the same angles.
+  int regime(int length) const;
   /// Positions that the rule reaches for a model whose config.json gives `max_positions`.
   int context(int max_positions) const;
   std::string text() const;  // "yarn rope scaling by 4 of 32768 positions"
@@ -86,19 +102,25 @@ struct AttentionSpec {
   int heads = 0, kv_heads = 0, head_dim = 0;
   float query_scale = 0.f;    // multiplies q.k, beside what rope brings
   std::optional<int> window;  // sees itself and the window - 1 positions before
-  bool head_norm = false;     // q and k normalised per head before rope (Qwen3, Gemma 3)
+  float soft_cap = 0.f;       // scores become cap * tanh(score / cap); 0: they stay
+  float clip = 0.f;           // q, k and v are kept within +-clip; 0: they stay
+  float alibi = 0.f;          // times alibi_slope(head) * (key's - query's position) is added to scores
+  HeadNorm head_norm = HeadNorm::none;
   bool qkv_bias = false, o_bias = false;
   RopeSpec rope;
   float score_scale() const { return query_scale * rope.attention_factor * rope.attention_factor; }
   int q_rows() const { return heads * head_dim; }
   int kv_rows() const { return kv_heads * head_dim; }
+  /// ALiBi's slopes (Press et al. 2021, arXiv 2108.12409) times `alibi`, [heads]; empty without.
+  std::vector<float> alibi_slopes() const;
   bool operator==(const AttentionSpec&) const = default;
 };
 
-/// down(act(gate x) * up x)
+/// down(act(gate x) * up x), or down(act(up x)) where it is not gated
 struct MlpSpec {
   int hidden = 0;
   Activation act = Activation::silu;
+  bool gated = true;
   bool bias = false;
   bool operator==(const MlpSpec&) const = default;
 };
@@ -109,6 +131,8 @@ struct BlockSpec {
   int dim = 0;
   NormSpec norm;
   NormPlacement placement = NormPlacement::before;
+  Parallel parallel = Parallel::no;
+  float residual_scale = 1.f;  // multiplies what is added to x
   AttentionSpec attention;
   MlpSpec mlp;
   bool operator==(const BlockSpec&) const = default;
@@ -116,6 +140,7 @@ struct BlockSpec {
   /// Every parameter the block has, in the order they are written to files.
   std::vector<Param> params() const;
   bool has_bias(Param p) const;
+  NormSpec norm_of(Role role) const;
   /// Rows and columns of a matrix; {channels, 0} for a norm.
   std::pair<int64_t, int64_t> shape(Param p) const;
 };
@@ -123,9 +148,17 @@ struct BlockSpec {
 struct ModelSpec {
   std::string arch;  // "Qwen2ForCausalLM"
   int dim = 0, vocab = 0;
-  int max_context = 0;       // positions that it was made for: beyond them it must not be run
-  std::string context_rule;  // what makes them so many, beside max_position_embeddings
+  int max_context = 0;  // positions that it was made for: beyond them it must not be run
+  std::string context_key = "max_position_embeddings";  // of the config, that says how many they are
+  std::string context_rule = "no rope scaling";         // what makes them so many, beside max_position_embeddings
   float embed_scale = 1.f;
+  int learned_positions = 0;     // rows of a table that is added to embeddings; 0: there is none
+  int first_position_row = 0;    // of position 0
+  bool embed_norm = false;       // final_norm's kind, on embeddings
+  float head_input_scale = 1.f;  // multiplies the normalised last hidden state
+  float logit_cap = 0.f;         // logits become cap * tanh(logit / cap); 0: they stay
+  bool head_bias = false;
+  bool head_unit_rows = false;  // rows of the head are divided by their length
   bool tied_embeddings = false;
   NormSpec final_norm;
   std::vector<BlockSpec> blocks;
@@ -134,23 +167,37 @@ struct ModelSpec {
 /// Layers that share an input. Its channels are divided by s and the columns of `consumers` multiplied by it; the
 /// division is folded into `producer`. The float model is unchanged; only the rounding error moves.
 struct ScaleGroup {
-  Param producer;
+  std::optional<Param> producer;  // none: nothing before these layers can absorb scales, they are rounded as they are
   std::vector<Param> consumers;
-  int tied_heads = 1;  // query heads that must share scales: heads / kv_heads where v feeds o
-  int head_dim = 0;    // with tied_heads > 1
+  int tied_heads = 1;    // query heads that must share scales: heads / kv_heads where v feeds o
+  int head_dim = 0;      // with tied_heads > 1
+  bool squared = false;  // what the producer puts out is squared on its way: it is divided by sqrt(s)
 };
-/// Derived from the topology, next to block_forward. A norm is a producer only if every reader of its output is a
-/// consumer.
+/// Derived from the topology, next to block_forward; every matrix of the block is a consumer of one group. A norm is a
+/// producer only if every reader of its output is a consumer.
 std::vector<ScaleGroup> scale_groups(const BlockSpec& spec);
+
+/// Rows of a stored tensor that are a parameter's: in every `period` of them, `count` from `begin`. Fused projections
+/// lie one after another (one period) or are repeated for each head (InternLM2, Falcon, NeoX).
+struct RowPattern {
+  int64_t begin = 0, count = 0, period = 0;  // period 0: the tensor is this parameter
+  bool operator==(const RowPattern&) const = default;
+};
+/// Where a checkpoint has a parameter.
+struct Source {
+  Source(std::string n) : name(std::move(n)) {}  // NOLINT: a name alone is the usual case
+  Source(std::string n, RowPattern r) : name(std::move(n)), rows(r) {}
+  std::string name;  // without ".weight" or ".bias": "model.layers.3.self_attn.q_proj"
+  RowPattern rows;
+  bool transposed = false;  // the matrix is stored [in, out]
+};
 
 /// What the library must be told about one family of checkpoints.
 struct Architecture {
-  std::string_view hf_name;                          // "Qwen2ForCausalLM"
-  std::string_view gguf_name;                        // "qwen2", as general.architecture spells it
-  ModelSpec (*parse)(const nlohmann::json& config);  // throws Error on a value it does not know
-  /// Tensor name without ".weight" or ".bias": "model.layers.3.self_attn.q_proj". block is -1 for embed, final_norm,
-  /// head.
-  std::string (*source)(int block, Param param);
+  std::string_view hf_name;                                         // "Qwen2ForCausalLM"
+  std::string_view gguf_name;                                       // "qwen2", as general.architecture spells it
+  ModelSpec (*parse)(const nlohmann::json& config);                 // throws Error on a value it does not know
+  Source (*source)(const ModelSpec& spec, int block, Param param);  // block is -1 for what is not in one
 };
 std::span<const Architecture> architectures();
 const Architecture& find_architecture(std::string_view hf_name);  // throws Error, listing what exists

@@ -48,10 +48,12 @@ class Solver {
         context_(context) {}
 
   Solution run() {
-    for (const ScaleGroup& g : scale_groups(w_.spec)) search(g);
-    for (const ScaleGroup& g : scale_groups(w_.spec)) measure(g);
+    const std::vector<ScaleGroup> groups = scale_groups(w_.spec);
+    for (const ScaleGroup& g : groups)
+      if (g.producer) search(g);
+    for (const ScaleGroup& g : groups) measure(g);
     for (const GroupResult& g : solution_.groups) fold(w_, g.group, g.scales);
-    for (const GroupResult& g : solution_.groups) round_consumers(g);
+    for (const ScaleGroup& g : groups) round_consumers(g, scales_found(g));
     return std::move(solution_);
   }
 
@@ -81,6 +83,13 @@ class Solver {
       begin(context_.costs.search, 2 * form_operations(w));
       before_[p] = {gram_energy(host_, w, gram(g)), gram_loss(host_, w, effective(w, ones, spec_), gram(g))};
     }
+  }
+
+  /// Ones where nothing can absorb scales.
+  std::vector<float> scales_found(const ScaleGroup& g) const {
+    for (const GroupResult& r : solution_.groups)
+      if (r.group.consumers == g.consumers) return r.scales;
+    return std::vector<float>(size_t(gram(g).channels()), 1.f);
   }
 
   static double relative(double loss, double energy) { return energy > 0 ? loss / energy : 0; }
@@ -180,10 +189,17 @@ class Solver {
     const Tensor& x = site(g).sample;
     begin(context_.costs.search, module_operations(w_.spec, g.consumers.front().role, x.shape()[0]));
     Tensor y = dev_.empty({x.shape()[0], w_.spec.dim});
-    if (g.consumers.front().role == Role::gate) {
-      mlp_forward(dev_, b, x, y);
-      return y;
-    }
+    if (reads(g, Role::up)) mlp_forward(dev_, b, x, y);
+    if (!reads(g, Role::q)) return y;
+    Tensor mixed = attention_output(b, x);
+    if (reads(g, Role::up)) dev_.add(y, 1, mixed);  // a parallel block adds both
+    return mixed;
+  }
+
+  static bool reads(const ScaleGroup& g, Role role) { return std::ranges::count(g.consumers, Param{role}) != 0; }
+
+  Tensor attention_output(const Block& b, const Tensor& x) const {
+    Tensor y = dev_.empty({x.shape()[0], w_.spec.dim});
     std::vector<std::unique_ptr<KvCache>> caches;
     std::vector<Sequence> batch;
     for (int i = 0; i < calibration_.sample_sequences; ++i) {
@@ -194,13 +210,13 @@ class Solver {
     return y;
   }
 
-  void round_consumers(const GroupResult& g) {
-    for (Param p : g.group.consumers) {
+  void round_consumers(const ScaleGroup& g, std::span<const float> s) {
+    for (Param p : g.consumers) {
       const Timed timed(context_.costs.clip);
       const Rows w = rows_of(w_, p);
       begin(context_.costs.clip, 2 * form_operations(w) + double(RangeSteps().tried()) * 2 * double(w.rows) *
                                                               double(w.cols) * double(spec_.group_size));
-      round(p, w, gram(g.group), g.scales);
+      round(p, w, gram(g), s);
     }
   }
 
@@ -218,7 +234,9 @@ class Solver {
     }
     const auto [energy, rounding] = before_.at(p);
     // Scaled columns leave outputs, and so their energy, as they were; divided rows do not.
-    const double own = w_.factors.at(p).rows.empty() ? energy : gram_loss(host_, zero_rows(w.rows, w.cols), w, gram, s);
+    const auto f = w_.factors.find(p);
+    const bool divided = f != w_.factors.end() && !f->second.rows.empty();
+    const double own = divided ? gram_loss(host_, zero_rows(w.rows, w.cols), w, gram, s) : energy;
     solution_.layers.push_back({.param = p,
                                 .error = relative(loss, own),
                                 .rounding_error = relative(rounding, energy),

@@ -96,8 +96,8 @@ class PublishedSearch final : public SearchSource {
     const BlockSpec& spec = model_.blocks.at(size_t(index));
     BlockSearch found;
     for (const ScaleGroup& g : scale_groups(spec)) {
-      if (const auto it = scales_.find({index, g.producer}); it != scales_.end())
-        found.scales.emplace(g.producer, scales(*it->second, g, spec, name(index, g.producer)));
+      if (const auto it = g.producer ? scales_.find({index, *g.producer}) : scales_.end(); it != scales_.end())
+        found.scales.emplace(*g.producer, scales(*it->second, g, spec, name(index, *g.producer)));
       for (Param p : g.consumers)
         if (const auto it = clips_.find({index, p}); it != clips_.end())
           found.ranges.emplace(p, ranges(*it->second, spec.shape(p), name(index, p)));

@@ -173,9 +173,22 @@ Tensor stored(const QuantizeFlow& f, Role role) {
   return whole(wide ? in_f16(table, parameter_name(f.source.spec(), -1, {role})) : table, f.host.pool);
 }
 
+void put_norm(const QuantizeFlow& f, Param p) {
+  f.sink.put(-1, p, f.source.weight(-1, p));
+  if (has_bias(f.source.spec(), -1, p)) f.sink.put_bias(-1, p, f.source.bias(-1, p));
+}
+
+void put_tables(const QuantizeFlow& f) {
+  const ModelSpec& m = f.source.spec();
+  f.sink.put(-1, {Role::embed}, stored(f, Role::embed));
+  if (m.learned_positions) f.sink.put(-1, {Role::positions}, stored(f, Role::positions));
+  if (m.embed_norm) put_norm(f, {Role::embed_norm});
+}
+
 void put_outer(const QuantizeFlow& f) {
   const ModelSpec& m = f.source.spec();
-  f.sink.put(-1, {Role::final_norm}, f.source.weight(-1, {Role::final_norm}));
+  if (m.final_norm.gain) put_norm(f, {Role::final_norm});
+  if (m.head_bias) f.sink.put_bias(-1, {Role::head}, f.source.bias(-1, {Role::head}));
   if (f.head)
     f.sink.put(-1, {Role::head}, quantize(load_float_pieces(f.source, -1, head_param(m)), *f.head, f.host.pool));
   else if (!m.tied_embeddings)
@@ -266,16 +279,25 @@ double BlockResult::mean_error() const {
 // The table is read once, band by band: it may be larger than a block.
 void embed_tokens(Backend& dev, const Checkpoint& source, std::span<const std::vector<int32_t>> sequences,
                   HiddenFiles& hidden) {
-  require_in_vocabulary(sequences, source.spec().vocab);
+  const ModelSpec& spec = source.spec();
+  require_in_vocabulary(sequences, spec.vocab);
   const Pieces table = source.pieces(-1, {Role::embed});
   for (int64_t i = 0; i < table.count; ++i) {
     const Piece piece = table.read(i);
     const auto& band = std::get<Tensor>(piece.weight);
-    Tensor x = dev.empty({1, source.spec().dim});
+    Tensor x = dev.empty({1, spec.dim});
     for (const auto& [token, place] : places_of(sequences, piece.row, band.shape()[0])) {
-      dev.embed(band, {&token, 1}, source.spec().embed_scale, x);
+      dev.embed(band, {&token, 1}, spec.embed_scale, x);
       hidden.input(0).write(place, x);
     }
+  }
+  if (!spec.learned_positions && !spec.embed_norm) return;
+  const Embedding embed = load_embedding(source);
+  for (int64_t begin = 0; begin < hidden.tokens(); begin += hidden.length()) {
+    Tensor x = hidden.input(0).read(begin, begin + hidden.length());
+    const Sequence s{nullptr, 0, hidden.length()};
+    embed_places(dev, spec, embed, {&s, 1}, x);
+    hidden.input(0).write(begin, x);
   }
 }
 
@@ -286,7 +308,7 @@ BlockResult try_block(const QuantizeFlow& flow, int block) {
 }
 
 void quantize_blocks(const QuantizeFlow& f, int first) {
-  if (first == 0) f.sink.put(-1, {Role::embed}, stored(f, Role::embed));
+  if (first == 0) put_tables(f);
   double last_error = -1;
   Writer writer;
   for (int i = first; i < int(f.source.spec().blocks.size()); ++i) {

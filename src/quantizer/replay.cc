@@ -21,7 +21,8 @@ class Replay final : public Method {
         s.layers.push_back({.param = p, .rounding_error = weight_error(c.host, rows, rounded), .ranges = {}});
       }
     for (const ScaleGroup& g : scale_groups(w.spec))
-      if (const auto it = found.scales.find(g.producer); it != found.scales.end()) scale(g, it->second, w, s);
+      if (const auto it = g.producer ? found.scales.find(*g.producer) : found.scales.end(); it != found.scales.end())
+        scale(g, it->second, w, s);
     const bool fit = ranges_fit(*source_, c.spec);
     for (LayerResult& layer : s.layers) {
       const auto it = found.ranges.find(layer.param);

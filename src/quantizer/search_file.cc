@@ -28,8 +28,9 @@ uint64_t header_room(const ModelSpec& m) {
   uint64_t room = 0;
   for (int i = 0; i < int(m.blocks.size()); ++i)
     for (const ScaleGroup& g : scale_groups(m.blocks[size_t(i)])) {
-      room += SafetensorsWriter::room_for(scales_name(m, i, g.producer)) +
-              SafetensorsWriter::room_for(candidate_name(m, i, g.producer));
+      if (g.producer)
+        room += SafetensorsWriter::room_for(scales_name(m, i, *g.producer)) +
+                SafetensorsWriter::room_for(candidate_name(m, i, *g.producer));
       for (Param p : g.consumers) room += SafetensorsWriter::room_for(ranges_name(m, i, p));
     }
   return room;
@@ -57,18 +58,21 @@ class SearchFile final : public SearchSource {
     const BlockSpec& spec = model_.blocks.at(size_t(index));
     BlockSearch found;
     for (const ScaleGroup& g : scale_groups(spec)) {
-      const std::string scales = scales_name(model_, index, g.producer);
-      const Tensor s = file_.tensor(scales), c = file_.tensor(candidate_name(model_, index, g.producer));
-      FoundScales f{.scales = {s.as<float>().begin(), s.as<float>().end()},
-                    .chosen = {c.as<float>()[0], c.as<float>()[1] != 0}};
-      check_scales(f, g, channels_of(spec, g), where(scales));
-      found.scales.emplace(g.producer, std::move(f));
+      if (g.producer) found.scales.emplace(*g.producer, scales(index, spec, g));
       for (Param p : g.consumers) add_ranges(index, p, spec, found);
     }
     return found;
   }
 
  private:
+  FoundScales scales(int index, const BlockSpec& spec, const ScaleGroup& g) const {
+    const std::string name = scales_name(model_, index, *g.producer);
+    const Tensor s = file_.tensor(name), c = file_.tensor(candidate_name(model_, index, *g.producer));
+    FoundScales f{.scales = {s.as<float>().begin(), s.as<float>().end()},
+                  .chosen = {c.as<float>()[0], c.as<float>()[1] != 0}};
+    check_scales(f, g, channels_of(spec, g), where(name));
+    return f;
+  }
   std::string where(const std::string& tensor) const { return fmt::format("{}: tensor {}", file_.name(), tensor); }
   std::string value(std::string_view key) const {
     const auto it = file_.metadata().find(key);
@@ -95,8 +99,9 @@ class SearchFile final : public SearchSource {
     for (int i = 0; i < int(model_.blocks.size()); ++i) {
       const BlockSpec& spec = model_.blocks[size_t(i)];
       for (const ScaleGroup& g : scale_groups(spec)) {
-        seen += require(scales_name(model_, i, g.producer), {channels_of(spec, g)});
-        seen += require(candidate_name(model_, i, g.producer), {2});
+        if (g.producer)
+          seen += require(scales_name(model_, i, *g.producer), {channels_of(spec, g)}) +
+                  require(candidate_name(model_, i, *g.producer), {2});
         for (Param p : g.consumers) seen += require(ranges_name(model_, i, p), ranges_shape(spec, p), true);
       }
     }
@@ -158,7 +163,7 @@ void check_scales(const FoundScales& f, const ScaleGroup& group, int64_t channel
   for (size_t i = 0; group.tied_heads > 1 && i < f.scales.size(); ++i)
     if (f.scales[i] != f.scales[i / span * span + i % d])
       fail("load", "{}: scale {} differs between query heads that share a kv head, so {} cannot absorb it", where, i,
-           name_of(group.producer.role));
+           name_of(group.producer->role));
 }
 
 void check_ranges(const FoundRanges& f, std::pair<int64_t, int64_t> shape, const std::string& where) {
@@ -193,9 +198,9 @@ SearchWriter::SearchWriter(const fs::path& file, const Checkpoint& model, const 
 
 void SearchWriter::put(int block, const Solution& s) {
   for (const GroupResult& g : s.groups) {
-    writer_.put(scales_name(spec_, block, g.group.producer), Tensor::of<float>(g.scales, {int64_t(g.scales.size())}));
+    writer_.put(scales_name(spec_, block, *g.group.producer), Tensor::of<float>(g.scales, {int64_t(g.scales.size())}));
     const float candidate[] = {g.chosen.ratio, float(g.chosen.weight_term)};
-    writer_.put(candidate_name(spec_, block, g.group.producer), Tensor::of<float>(candidate, {2}));
+    writer_.put(candidate_name(spec_, block, *g.group.producer), Tensor::of<float>(candidate, {2}));
   }
   static_assert(sizeof(Range) == 2 * sizeof(float));
   for (const LayerResult& l : s.layers) {

@@ -73,18 +73,18 @@ TEST(Gguf, SpecsOfTheFamilies) {
   EXPECT_EQ(llama.arch, "LlamaForCausalLM");
   const AttentionSpec& a = llama.blocks[0].attention;
   EXPECT_EQ(std::tuple(a.heads, a.kv_heads, a.head_dim, a.qkv_bias, a.o_bias, a.head_norm),
-            std::tuple(4, 2, 4, true, true, false));
+            std::tuple(4, 2, 4, true, true, HeadNorm::none));
   EXPECT_EQ(a.rope, (RopeSpec{.theta = 500000, .dims = 4}));
-  EXPECT_EQ(llama.blocks[0].norm, (NormSpec{1e-6f, 0}));
+  EXPECT_EQ(llama.blocks[0].norm, (NormSpec{.eps = 1e-6f}));
   EXPECT_EQ(qwen2.arch, "Qwen2ForCausalLM");
   EXPECT_TRUE(qwen2.blocks[0].attention.qkv_bias);
   EXPECT_FALSE(qwen2.blocks[0].attention.o_bias);
   EXPECT_EQ(qwen3.arch, "Qwen3ForCausalLM");
-  EXPECT_TRUE(qwen3.blocks[0].attention.head_norm);
+  EXPECT_EQ(qwen3.blocks[0].attention.head_norm, HeadNorm::head);
   EXPECT_FALSE(qwen3.blocks[0].attention.qkv_bias);
   EXPECT_EQ(gemma.arch, "Gemma3ForCausalLM");
   EXPECT_EQ(gemma.blocks[0].placement, NormPlacement::both);
-  EXPECT_EQ(gemma.blocks[0].norm, (NormSpec{1e-6f, 1}));
+  EXPECT_EQ(gemma.blocks[0].norm, (NormSpec{.eps = 1e-6f, .gain_offset = 1}));
   EXPECT_EQ(gemma.blocks[0].attention.window, 8);
   EXPECT_EQ(gemma.blocks[0].attention.query_scale, 0.5f);
 }

@@ -134,6 +134,69 @@ TEST_P(GenericTest, GeluTanhMul) {
   }
 }
 
+// 1.5e-7 |x| by the approximation of erfc, and a handful of roundings.
+TEST_P(GenericTest, GeluMul) {
+  const Guarded<float> g(gates()), u(normals(3001, 5));
+  const Guarded<float> y(g.size());
+  set()->gelu_mul(g.data(), u.data(), y.data(), int64_t(g.size()));
+  for (size_t i = 0; i < g.size(); ++i) {
+    const double x = double(g[i]), exact = 0.5 * x * std::erfc(-x / M_SQRT2) * double(u[i]);
+    ASSERT_LE(std::abs(double(y[i]) - exact), (1.5e-7 + 5 * kU) * std::abs(x * double(u[i])) + 1e-35) << x;
+  }
+}
+
+TEST_P(GenericTest, ReluAndItsSquare) {
+  const Guarded<float> g(gates()), u(normals(3001, 5));
+  const Guarded<float> y(g.size()), y2(g.size());
+  set()->relu_mul(g.data(), u.data(), y.data(), int64_t(g.size()));
+  set()->relu2_mul(g.data(), u.data(), y2.data(), int64_t(g.size()));
+  for (size_t i = 0; i < g.size(); ++i) {
+    const float r = std::max(g[i], 0.f);
+    EXPECT_EQ(y[i], r * u[i]);
+    EXPECT_EQ(y2[i], r * r * u[i]);
+  }
+  float nan[] = {kNan};
+  set()->relu_mul(nan, nullptr, nan, 1);
+  EXPECT_TRUE(std::isnan(nan[0]));
+}
+
+TEST_P(GenericTest, ActivationsWithoutAProduct) {
+  const Guarded<float> g(gates()), ones(std::vector<float>(3001, 1.f));
+  const Guarded<float> y(g.size()), alone(g.size());
+  for (const auto f : {set()->silu_mul, set()->gelu_tanh_mul, set()->gelu_mul, set()->relu_mul, set()->relu2_mul}) {
+    f(g.data(), ones.data(), y.data(), int64_t(g.size()));
+    f(g.data(), nullptr, alone.data(), int64_t(g.size()));
+    for (size_t i = 0; i < g.size(); ++i) EXPECT_TRUE(same_bits(y[i], alone[i]));
+  }
+}
+
+// As rms_norm, and x less the mean rounds once, the bias once.
+TEST_P(GenericTest, LayerNorm) {
+  for (const int dim : {1, 5, 16, 33, 64, 1000}) {
+    const int tokens = 3;
+    auto values = normals(size_t(tokens * dim), unsigned(dim), 5);
+    for (float& v : values) v += 100;  // a mean that would cancel in float
+    const Guarded<float> x(values), gain(normals(size_t(dim), 6)), bias(normals(size_t(dim), 7));
+    const Guarded<float> y(x.size());
+    set()->layer_norm(x.data(), gain.data(), bias.data(), 1, 1e-5f, tokens, dim, y.data());
+    for (int t = 0; t < tokens; ++t) {
+      double mean = 0, variance = 0;
+      for (int i = 0; i < dim; ++i) mean += double(x[size_t(t * dim + i)]) / dim;
+      for (int i = 0; i < dim; ++i) variance += std::pow(double(x[size_t(t * dim + i)]) - mean, 2) / dim;
+      for (int i = 0; i < dim; ++i) {
+        const double product = (double(x[size_t(t * dim + i)]) - mean) / std::sqrt(variance + double(1e-5f)) *
+                               (double(gain[size_t(i)]) + 1);
+        const double exact = product + double(bias[size_t(i)]);
+        ASSERT_LE(std::abs(double(y[size_t(t * dim + i)]) - exact),
+                  5.001 * kU * std::abs(product) + kU * std::abs(exact) + 1e-12)
+            << dim << ": " << t << "," << i;
+      }
+    }
+    set()->layer_norm(x.data(), gain.data(), bias.data(), 1, 1e-5f, tokens, dim, x.data());
+    for (size_t i = 0; i < x.size(); ++i) ASSERT_TRUE(same_bits(x[i], y[i]));
+  }
+}
+
 // Sum of squares in double; the factor, the product with x, gain + offset and the last product round once each.
 TEST_P(GenericTest, RmsNorm) {
   for (const int dim : {1, 5, 16, 33, 64, 576, 1000, 4096}) {
@@ -172,9 +235,14 @@ TEST_P(GenericTest, RmsNormDoesNotOverflowOrHideNan) {
 
 TEST_P(GenericTest, Add) {
   const auto x = normals(1003, 7), y0 = normals(1003, 8);
-  const Guarded<float> in(x), y(y0);
-  set()->add(in.data(), y.data(), 1003);
-  for (size_t i = 0; i < 1003; ++i) EXPECT_EQ(y[i], y0[i] + x[i]);
+  for (const float scale : {1.f, 0.22f}) {
+    const Guarded<float> in(x), y(y0);
+    set()->add(in.data(), scale, y.data(), 1003);
+    for (size_t i = 0; i < 1003; ++i) {
+      const float product = scale * x[i];
+      EXPECT_EQ(y[i], y0[i] + product);
+    }
+  }
 }
 
 // Two products and a sum: 2 u of the terms' magnitudes, to first order.
@@ -184,7 +252,7 @@ TEST_P(GenericTest, Rope) {
     const auto x = normals(size_t(heads * head_dim), 9), cosines = normals(size_t(half), 10),
                sines = normals(size_t(half), 11);
     const Guarded<float> y(x), c(cosines), s(sines);
-    set()->rope(y.data(), c.data(), s.data(), heads, head_dim, dims);
+    set()->rope(y.data(), c.data(), s.data(), heads, head_dim, dims, false);
     for (int i = 0; i < heads * head_dim; ++i) {
       const int d = i % head_dim, j = d % half;
       if (d >= dims) {
@@ -201,6 +269,23 @@ TEST_P(GenericTest, Rope) {
   }
 }
 
+// The same numbers in another order.
+TEST_P(GenericTest, InterleavedRope) {
+  const int heads = 3, head_dim = 20, dims = 12, half = dims / 2;
+  const auto x = normals(size_t(heads * head_dim), 9), cosines = normals(size_t(half), 10),
+             sines = normals(size_t(half), 11);
+  const auto place = [&](int i) {  // of channel i of the halves
+    const int d = i % head_dim;
+    return d >= dims ? i : i - d + (d < half ? 2 * d : 2 * (d - half) + 1);
+  };
+  std::vector<float> halves(x.size());
+  for (int i = 0; i < heads * head_dim; ++i) halves[size_t(i)] = x[size_t(place(i))];
+  const Guarded<float> y(x), z(halves), c(cosines), s(sines);
+  set()->rope(y.data(), c.data(), s.data(), heads, head_dim, dims, true);
+  set()->rope(z.data(), c.data(), s.data(), heads, head_dim, dims, false);
+  for (int i = 0; i < heads * head_dim; ++i) EXPECT_TRUE(same_bits(y[size_t(place(i))], z[size_t(i)])) << i;
+}
+
 // No set may round differently: lanes are fixed and a*b+c is not contracted.
 TEST_P(GenericTest, SameBitsAsPortable) {
   const KernelSet& portable = *compiled().back();
@@ -213,12 +298,16 @@ TEST_P(GenericTest, SameBitsAsPortable) {
       expect_same("silu");
   set()->gelu_tanh_mul(x.data(), u.data(), a.data(), 1003), portable.gelu_tanh_mul(x.data(), u.data(), b.data(), 1003),
       expect_same("gelu");
+  set()->gelu_mul(x.data(), u.data(), a.data(), 1003), portable.gelu_mul(x.data(), u.data(), b.data(), 1003),
+      expect_same("gelu by erf");
+  set()->layer_norm(x.data(), u.data(), u.data() + 500, 1, 1e-6f, 17, 59, a.data()),
+      portable.layer_norm(x.data(), u.data(), u.data() + 500, 1, 1e-6f, 17, 59, b.data()), expect_same("layer norm");
   set()->rms_norm(x.data(), u.data(), 1, 1e-6f, 17, 59, a.data()),
       portable.rms_norm(x.data(), u.data(), 1, 1e-6f, 17, 59, b.data()), expect_same("norm");
   a = b = x;
   set()->softmax(a.data(), 59, 17, 59), portable.softmax(b.data(), 59, 17, 59), expect_same("softmax");
-  set()->rope(a.data(), u.data(), u.data() + 500, 10, 100, 64),
-      portable.rope(b.data(), u.data(), u.data() + 500, 10, 100, 64), expect_same("rope");
+  set()->rope(a.data(), u.data(), u.data() + 500, 10, 100, 64, false),
+      portable.rope(b.data(), u.data(), u.data() + 500, 10, 100, 64, false), expect_same("rope");
   EXPECT_EQ(set()->log_sum_exp(x.data(), 1003), portable.log_sum_exp(x.data(), 1003));
 }
 

@@ -107,7 +107,10 @@ class Plain {
     const float* q = c.q.as<float>().data() + token * c.spec.q_rows() + head * d_;
     const int first = c.spec.window ? std::max(0, token + 1 - *c.spec.window) : 0, pages = token / 256 + 1;
     std::vector<double> s, e;
-    for (int j = first; j <= token; ++j) score(q, c.k.as<float>().data() + j * width + kv_head * d_, c, stored, s, e);
+    for (int j = first; j <= token; ++j) {
+      score(q, c.k.as<float>().data() + j * width + kv_head * d_, c, stored, s, e);
+      change(c.spec, head, j - token, s.back(), e.back());
+    }
     const double max = *std::max_element(s.begin(), s.end());
     double sum = 0, mean = 0;
     for (size_t j = 0; j < s.size(); ++j) {
@@ -147,6 +150,17 @@ class Plain {
     const double scale = double(c.spec.query_scale);
     s.push_back(dot * scale);
     e.push_back(scale * (storage + (d_ + 5) * kU * magnitude));
+  }
+  // tanh is 1 to 1.2e-7 and steeper nowhere; ALiBi's slope, product and sum round once each.
+  static void change(const AttentionSpec& spec, int head, int distance, double& s, double& e) {
+    const double cap = double(spec.soft_cap);
+    if (cap != 0) s = cap * std::tanh(s / cap), e += 4 * kU * cap;
+    if (spec.alibi == 0) return;
+    const double n = std::exp2(std::ceil(std::log2(spec.heads))), half = n / 2;
+    const bool all = n == spec.heads, even = head < int(half);
+    const double i = all ? head + 1 : even ? 2 * (head + 1) : 2 * (head - half) + 1;
+    const double bias = double(spec.alibi) * std::exp2(-8 * i / n) * distance;
+    s += bias, e += kU * (3 * std::abs(bias) + std::abs(s));
   }
   int d_;
   std::vector<double> out_, bound_;
@@ -205,6 +219,21 @@ TEST_P(Attention, EqualsThePlainOne) {
       EXPECT_GT(used, 1e-3) << "the bound means nothing";
     }
   }
+}
+
+TEST_P(Attention, SoftCapAndAlibi) {
+  ThreadPool pool(2);
+  const auto dev = backend(pool);
+  for (const Heads& h : {Heads{8, 2, 32, {}}, {6, 2, 32, {}}, {6, 3, 16, 300}})
+    for (const auto& [cap, alibi] : {std::pair(0.f, 1.f), {0.f, 0.125f}, {3.f, 0.f}}) {
+      SCOPED_TRACE(testing::Message() << h.heads << " heads, cap " << cap << ", alibi " << alibi);
+      Case c(h, 600, unsigned(h.head_dim));
+      c.make_exact(type());
+      c.spec.soft_cap = cap;
+      c.spec.alibi = alibi;
+      const double used = compare(c, c.run(*dev, type(), {{1, 256, 300}}), {{0, 20, 255, 256, 599}}, DType::f32);
+      EXPECT_GT(used, 1e-3) << "the bound means nothing";
+    }
 }
 
 TEST_P(Attention, EveryLength) {
@@ -383,7 +412,7 @@ TEST(Rope, TableFollowsPositionsAndFrequencies) {
     Tensor x = Tensor::empty({tokens, 2 * 16}, DType::f32);
     for (float& v : x.as<float>()) v = 1;
     const Sequence s[] = {{nullptr, first, tokens / 2}, {nullptr, 7, tokens - tokens / 2}};
-    dev->rope(x, s, frequencies, 16);
+    dev->rope(x, s, frequencies, 16, false);
     for (int t = 0; t < tokens; ++t)
       for (int i = 0; i < half; ++i) {
         const float angle = float(t < tokens / 2 ? first + t : 7 + t - tokens / 2) * frequencies[size_t(i)];

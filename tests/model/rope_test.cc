@@ -39,11 +39,11 @@ std::string error_of(const Json& config) {
 // Ours and the reference's are double, rounded once: 2^-24. Doubles of another libm differ in their last places.
 TEST(Rope, AnglesAndAttentionFactorsAreTheReferences) {
   const Json cases = vectors();
-  EXPECT_EQ(cases.size(), 15u);
+  EXPECT_EQ(cases.size(), 19u);
   for (const Json& c : cases) {
     SCOPED_TRACE(c.at("name"));
     const AttentionSpec a = spec_of(c.at("config")).blocks.at(0).attention;
-    const std::vector<float> ours = a.rope.frequencies();
+    const std::vector<float> ours = a.rope.frequencies(c.value("length", 0));
     ASSERT_EQ(ours.size(), c.at("frequencies").size());
     for (size_t i = 0; i < ours.size(); ++i) {
       const double want = c.at("frequencies")[i];
@@ -72,9 +72,7 @@ TEST(Rope, ARuleSaysHowFarItReaches) {
        {Reach{nullptr, 4096, "no rope scaling"}, Reach{{{"type", "default"}}, 4096, "no rope scaling"},
         Reach{{{"type", "linear"}, {"factor", 2.5}}, 10240, "linear rope scaling by 2.5"},
         Reach{{{"type", "linear"}, {"factor", 1e30}}, INT32_MAX, "linear rope scaling by 1e+30"},
-        Reach{{{"type", "dynamic"}, {"factor", 4.0}},
-              4096,
-              "dynamic rope scaling, which acts beyond them and is not implemented there"},
+        Reach{{{"type", "dynamic"}, {"factor", 4.0}}, 16384, "dynamic rope scaling by 4"},
         Reach{llama3, 4096, "llama3 rope scaling by 8"}, Reach{yarn, 32768, "yarn rope scaling by 4 of 8192"}}) {
     const ModelSpec m = spec_of(config_with(r.scaling));
     EXPECT_EQ(m.max_context, r.context);
@@ -92,8 +90,8 @@ TEST(Rope, GemmasContextIsScaledAlready) {
 }
 
 TEST(Rope, RefusesRulesItDoesNotHave) {
-  const std::string known = "default, linear, dynamic, llama3 or yarn (what this version implements)";
-  for (const char* type : {"longrope", "su", "proportional", "ntk"})
+  const std::string known = "default, linear, dynamic, llama3, yarn or longrope (what this version implements)";
+  for (const char* type : {"proportional", "ntk"})
     EXPECT_EQ(error_of(config_with({{"type", type}, {"factor", 4.0}})),
               "[config] config.json: \"rope_type\" should be " + known + ", but is \"" + type +
                   "\"; is the file complete and of this model?");
@@ -110,6 +108,15 @@ TEST(Rope, RefusesWhatItsRulesDoNotCover) {
     return config_with(y);
   };
   says(config_with({{"type", "linear"}}), "\"factor\" is missing");
+  Json longrope = {{"type", "longrope"},
+                   {"short_factor", std::vector(64, 1.0)},
+                   {"long_factor", std::vector(64, 2.0)},
+                   {"original_max_position_embeddings", 1024}};
+  EXPECT_EQ(error_of(config_with(longrope)), "no error");
+  longrope["long_factor"] = std::vector(63, 2.0);
+  says(config_with(longrope), "\"long_factor\" should be 64 numbers");
+  longrope["long_factor"] = std::vector(64, 0.0);
+  says(config_with(longrope), "\"long_factor\" should be numbers above 0");
   says(config_with({{"type", "dynamic"}, {"factor", 0.5}}), "\"factor\" should be at least 1");
   says(changed("original_max_position_embeddings", nullptr), "\"original_max_position_embeddings\" is missing");
   says(changed("beta_fast", 0.5), "\"beta_fast\" should be at least beta_slow");

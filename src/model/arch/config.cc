@@ -10,15 +10,18 @@ namespace {
        got.dump());
 }
 
+void check_width(int64_t n) {
+  const int64_t largest = int64_t(1) << 24;  // no model is near; keeps products of two sizes far from overflow
+  if (n > largest) fail("config", "config.json: a width of {} is not plausible (limit {})", n, largest);
+}
+
 void check_sizes(const BlockSpec& b) {
   const AttentionSpec& a = b.attention;
   if (a.heads % a.kv_heads)
     fail("config", "config.json: num_attention_heads ({}) is no multiple of num_key_value_heads ({})", a.heads,
          a.kv_heads);
   if (a.head_dim % 2) fail("config", "config.json: head_dim {} is odd; rotary positions need pairs", a.head_dim);
-  const int64_t largest = int64_t(1) << 24;  // no model is near; keeps products of two sizes far from overflow
-  for (int64_t n : {int64_t(b.dim), int64_t(b.mlp.hidden), int64_t(a.heads) * a.head_dim})
-    if (n > largest) fail("config", "config.json: a width of {} is not plausible (limit {})", n, largest);
+  for (int64_t n : {int64_t(b.dim), int64_t(b.mlp.hidden), int64_t(a.heads) * a.head_dim}) check_width(n);
 }
 
 void read_llama3(const Config& s, const nlohmann::json& scaling, RopeSpec& r) {
@@ -51,23 +54,51 @@ void read_yarn(const Config& s, const nlohmann::json& scaling, RopeSpec& r) {
   if (!(r.attention_factor > 0)) bad("attention_factor", "above 0", scaling);
 }
 
+std::vector<double> read_factors(const Config& s, std::string_view key, int pairs) {
+  const nlohmann::json& list = s.at(key);
+  if (!list.is_array() || list.size() != size_t(pairs)) bad(key, fmt::format("{} numbers", pairs), list);
+  for (const nlohmann::json& f : list)
+    if (!f.is_number() || !(f.get<double>() > 0)) bad(key, "numbers above 0", list);
+  return list.get<std::vector<double>>();
+}
+
+/// LongRoPE (Ding et al. 2024, arXiv 2402.13753). `model` is the object that may say how long contexts were and are.
+void read_longrope(const Config& s, const Config& model, RopeSpec& r) {
+  const char* original = "original_max_position_embeddings";
+  r.short_factors = read_factors(s, "short_factor", r.dims / 2);
+  r.long_factors = read_factors(s, "long_factor", r.dims / 2);
+  r.original_context = model.has(original) ? model.positive(original) : s.positive(original);
+  if (r.original_context < 2) bad(original, "at least 2", r.original_context);
+  r.factor = s.number("factor", 0.f);
+  if (r.factor == 0) r.factor = float(model.positive("max_position_embeddings")) / float(r.original_context);
+  const double of_paper = std::sqrt(1 + std::log(std::max(1.0, double(r.factor))) / std::log(r.original_context));
+  r.attention_factor = s.number("attention_factor", float(of_paper));
+  if (!(r.attention_factor > 0)) bad("attention_factor", "above 0", r.attention_factor);
+}
+
 RopeScaling scaling_of(const std::string& type) {
   if (type == "default") return RopeScaling::none;
   if (type == "linear") return RopeScaling::linear;
   if (type == "dynamic") return RopeScaling::dynamic;
   if (type == "llama3") return RopeScaling::llama3;
   if (type == "yarn") return RopeScaling::yarn;
-  bad("rope_type", "default, linear, dynamic, llama3 or yarn (what this version implements)", type);
+  if (type == "longrope" || type == "su") return RopeScaling::longrope;
+  bad("rope_type", "default, linear, dynamic, llama3, yarn or longrope (what this version implements)", type);
 }
 
-RopeSpec scaled_rope(RopeSpec r, const nlohmann::json& scaling) {
+RopeSpec scaled_rope(RopeSpec r, const nlohmann::json& scaling, const Config& model) {
   const Config s(scaling);
   r.scaling = scaling_of(s.text("rope_type", s.text("type", "default")));
   if (r.scaling == RopeScaling::none) return r;
+  if (r.scaling == RopeScaling::longrope) {
+    read_longrope(s, model, r);
+    return r;
+  }
   r.factor = s.number("factor");
   if (!(r.factor >= 1.f)) bad("factor", "at least 1", scaling);
   if (r.scaling == RopeScaling::llama3) read_llama3(s, scaling, r);
   if (r.scaling == RopeScaling::yarn) read_yarn(s, scaling, r);
+  if (r.scaling == RopeScaling::dynamic) r.original_context = model.positive("max_position_embeddings");
   return r;
 }
 
@@ -76,7 +107,6 @@ const nlohmann::json& rope_parameters(const Config& c) {
   const nlohmann::json& p = c.at("rope_parameters");
   c.require_absent_or("rope_scaling", nullptr);  // programs differ in which of the two they follow
   if (p.contains("full_attention")) bad("rope_parameters", "one rule for all layers in this family", p);
-  Config(p).require_absent_or("partial_rotary_factor", 1.0);
   return p;
 }
 
@@ -125,62 +155,76 @@ void Config::require_absent_or(std::string_view key, const nlohmann::json& value
 Activation activation_of(const Config& c, std::string_view key) {
   const std::string act = c.text(key, "");
   if (act == "silu" || act == "swish") return Activation::silu;
-  if (act == "gelu_pytorch_tanh") return Activation::gelu_tanh;
-  bad(key, "silu or gelu_pytorch_tanh (what this version implements)", act);
+  if (act == "gelu_pytorch_tanh" || act == "gelu_new" || act == "gelu_fast") return Activation::gelu_tanh;
+  if (act == "gelu") return Activation::gelu;
+  if (act == "relu") return Activation::relu;
+  if (act == "relu2") return Activation::relu2;
+  bad(key, "silu, gelu, gelu_pytorch_tanh, gelu_new, relu or relu2 (what this version implements)", act);
 }
 
-RopeSpec rope_of(const nlohmann::json& json, int head_dim, float default_theta) {
+RopeSpec rope_of(const nlohmann::json& json, int head_dim, float default_theta, std::optional<float> partial) {
   const Config c(json);
-  c.require_absent_or("partial_rotary_factor", 1.0);
-  RopeSpec r{.theta = default_theta, .dims = head_dim};
-  if (c.has("rope_parameters")) {
-    const nlohmann::json& p = rope_parameters(c);
-    r.theta = Config(p).number("rope_theta", default_theta);
-    r = scaled_rope(r, p);
-  } else {
-    r.theta = c.number("rope_theta", default_theta);
-    if (c.has("rope_scaling")) r = scaled_rope(r, c.at("rope_scaling"));
-  }
+  const nlohmann::json& p = c.has("rope_parameters") ? rope_parameters(c) : json;
+  if (!partial)
+    for (const Config& holder : {c, Config(p)}) holder.require_absent_or("partial_rotary_factor", 1.0);
+  const float share = Config(p).number("partial_rotary_factor", c.number("partial_rotary_factor", partial.value_or(1)));
+  RopeSpec r{.theta = Config(p).number("rope_theta", c.number("rope_theta", default_theta)),
+             .dims = int(float(head_dim) * share)};
+  if (r.dims < 2 || r.dims > head_dim || r.dims % 2)
+    bad("partial_rotary_factor", fmt::format("a part of a head's {} channels that is a number of pairs", head_dim),
+        share);
+  if (&p != &json)
+    r = scaled_rope(r, p, c);
+  else if (c.has("rope_scaling"))
+    r = scaled_rope(r, c.at("rope_scaling"), c);
   if (!(r.theta > 1.f)) bad("rope_theta", "larger than 1", r.theta);
   if (r.scaling == RopeScaling::llama3 || r.scaling == RopeScaling::yarn)
     c.require_absent_or("original_max_position_embeddings", r.original_context);
   return r;
 }
 
-BlockSpec llama_block(const Config& c) {
+nlohmann::json rope_of_type(const nlohmann::json& json, const char* layer_type) {
+  const auto p = json.find("rope_parameters");
+  if (p == json.end() || !p->is_object() || !p->contains(layer_type)) return json;
+  return {{"rope_parameters", p->at(layer_type)}};
+}
+
+BlockSpec llama_block(const Config& c, const Spelling& names) {
   BlockSpec b;
-  b.dim = c.positive("hidden_size");
-  b.norm.eps = c.number("rms_norm_eps");
-  b.mlp.hidden = c.positive("intermediate_size");
+  b.dim = c.positive(names.dim);
+  check_width(b.dim);
+  b.norm.eps = c.number(names.eps);
+  b.mlp.hidden = names.hidden_times && !c.has(names.hidden) ? names.hidden_times * b.dim : c.positive(names.hidden);
   AttentionSpec& a = b.attention;
-  a.heads = c.positive("num_attention_heads");
-  a.kv_heads = c.positive("num_key_value_heads", a.heads);
+  a.heads = c.positive(names.heads);
+  a.kv_heads = c.positive(names.kv_heads, a.heads);
   a.head_dim = c.positive("head_dim", std::max(1, b.dim / a.heads));
   a.query_scale = 1.f / std::sqrt(float(a.head_dim));
-  if (!c.has("head_dim") && b.dim % a.heads) bad("hidden_size", "a multiple of num_attention_heads", b.dim);
+  if (!c.has("head_dim") && b.dim % a.heads) bad(names.dim, fmt::format("a multiple of {}", names.heads), b.dim);
   check_sizes(b);
   return b;
 }
 
-ModelSpec llama_model(const Config& c, const nlohmann::json& json, BlockSpec block) {
-  const RopeSpec rope = rope_of(json, block.attention.head_dim);
-  block.attention.rope = rope;
-  ModelSpec m = model_without_rope(c, block);
+ModelSpec llama_model(const Config& c, const nlohmann::json& json, BlockSpec block, const Spelling& names) {
+  if (!block.attention.rope.dims) block.attention.rope = rope_of(json, block.attention.head_dim);
+  const RopeSpec rope = block.attention.rope;
+  ModelSpec m = model_without_rope(c, block, names);
   m.max_context = rope.context(m.max_context);
   m.context_rule = rope.text();
   return m;
 }
 
-ModelSpec model_without_rope(const Config& c, const BlockSpec& block) {
+ModelSpec model_without_rope(const Config& c, const BlockSpec& block, const Spelling& names) {
   ModelSpec m;
   m.arch = c.at("architectures").at(0).get<std::string>();
   m.dim = block.dim;
-  m.vocab = c.positive("vocab_size");
-  m.max_context = c.positive("max_position_embeddings");
-  m.tied_embeddings = c.flag("tie_word_embeddings", false);
+  m.vocab = c.positive(names.vocab);
+  m.context_key = names.positions;
+  m.max_context = c.positive(names.positions);
+  m.tied_embeddings = c.flag("tie_word_embeddings", names.tied);
   m.final_norm = block.norm;
-  const int blocks = c.positive("num_hidden_layers");
-  if (blocks > 1024) bad("num_hidden_layers", "at most 1024", blocks);
+  const int blocks = c.positive(names.blocks);
+  if (blocks > 1024) bad(names.blocks, "at most 1024", blocks);
   m.blocks.assign(size_t(blocks), block);
   return m;
 }
@@ -196,41 +240,45 @@ void apply_layer_types(const Config& c, ModelSpec& m) {
   }
 }
 
-std::string llama_source(int block, Param p) {
-  using enum Role;
-  const std::string layer = fmt::format("model.layers.{}.", block);
-  switch (p.role) {
-    case embed:
-      return "model.embed_tokens";
-    case final_norm:
-      return "model.norm";
-    case head:
-      return "lm_head";
-    case attn_norm:
-      return layer + "input_layernorm";
-    case q:
-      return layer + "self_attn.q_proj";
-    case k:
-      return layer + "self_attn.k_proj";
-    case v:
-      return layer + "self_attn.v_proj";
-    case o:
-      return layer + "self_attn.o_proj";
-    case q_norm:
-      return layer + "self_attn.q_norm";
-    case k_norm:
-      return layer + "self_attn.k_norm";
-    case mlp_norm:
-      return layer + "post_attention_layernorm";
-    case gate:
-      return layer + "mlp.gate_proj";
-    case up:
-      return layer + "mlp.up_proj";
-    case down:
-      return layer + "mlp.down_proj";
-    default:
-      fail("model", "{} has no tensor in this family", name_of(p.role));
-  }
+Source named(std::span<const TensorName> names, int block, Param p) {
+  static constexpr TensorName kLlama[] = {{Role::embed, "model.embed_tokens"},
+                                          {Role::final_norm, "model.norm"},
+                                          {Role::head, "lm_head"},
+                                          {Role::attn_norm, "model.layers.{}.input_layernorm"},
+                                          {Role::q, "model.layers.{}.self_attn.q_proj"},
+                                          {Role::k, "model.layers.{}.self_attn.k_proj"},
+                                          {Role::v, "model.layers.{}.self_attn.v_proj"},
+                                          {Role::o, "model.layers.{}.self_attn.o_proj"},
+                                          {Role::q_norm, "model.layers.{}.self_attn.q_norm"},
+                                          {Role::k_norm, "model.layers.{}.self_attn.k_norm"},
+                                          {Role::mlp_norm, "model.layers.{}.post_attention_layernorm"},
+                                          {Role::gate, "model.layers.{}.mlp.gate_proj"},
+                                          {Role::up, "model.layers.{}.mlp.up_proj"},
+                                          {Role::down, "model.layers.{}.mlp.down_proj"}};
+  for (const std::span<const TensorName> table : {names, std::span<const TensorName>(kLlama)})
+    for (const TensorName& n : table)
+      if (n.role == p.role) return fmt::format(fmt::runtime(n.name), block);
+  fail("model", "{} has no tensor in this family", name_of(p.role));
+}
+
+Source llama_source(const ModelSpec&, int block, Param p) { return named({}, block, p); }
+
+bool is_qkv(Role role) { return role == Role::q || role == Role::k || role == Role::v; }
+
+RowPattern rows_in_order(const AttentionSpec& a, Role role) {
+  const int64_t q = a.q_rows(), kv = a.kv_rows();
+  if (role == Role::q) return {0, q, q + 2 * kv};
+  return {role == Role::k ? q : q + kv, kv, q + 2 * kv};
+}
+
+RowPattern rows_by_kv_head(const AttentionSpec& a, Role role) {
+  const int64_t d = a.head_dim, q = a.heads / a.kv_heads * d;
+  if (role == Role::q) return {0, q, q + 2 * d};
+  return {role == Role::k ? q : q + d, d, q + 2 * d};
+}
+
+RowPattern rows_in_order(const MlpSpec& m, Role role) {
+  return {role == Role::gate ? 0 : int64_t(m.hidden), m.hidden, 2 * int64_t(m.hidden)};
 }
 
 }  // namespace awq

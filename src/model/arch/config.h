@@ -27,17 +27,47 @@ class Config {
   const nlohmann::json& json_;
 };
 
+/// How a family spells the sizes that all have; Llama's way where it says nothing.
+struct Spelling {
+  const char *dim = "hidden_size", *heads = "num_attention_heads", *kv_heads = "num_key_value_heads",
+             *hidden = "intermediate_size", *eps = "rms_norm_eps", *blocks = "num_hidden_layers",
+             *positions = "max_position_embeddings", *vocab = "vocab_size";
+  int hidden_times = 0;  // of dim, where `hidden` is absent; 0: it must be there
+  bool tied = false;     // where "tie_word_embeddings" is absent
+};
+
 Activation activation_of(const Config& c, std::string_view key);
 /// From `rope_parameters` (newer files) or `rope_theta` and `rope_scaling`. `json` is the object that holds the keys.
-RopeSpec rope_of(const nlohmann::json& json, int head_dim, float default_theta = 10000.f);
-/// Heads, sizes and norm as Llama-shaped configs spell them; sizes are checked against each other.
-BlockSpec llama_block(const Config& c);
-/// All blocks alike, with the one rope of the config, which may extend the context.
-ModelSpec llama_model(const Config& c, const nlohmann::json& json, BlockSpec block);
-/// Positions and the context's rule are left to the family; the context is max_position_embeddings.
-ModelSpec model_without_rope(const Config& c, const BlockSpec& block);
+/// `partial`: the family rotates this part of a head where "partial_rotary_factor" is absent; else the key may not be
+/// there.
+RopeSpec rope_of(const nlohmann::json& json, int head_dim, float default_theta = 10000.f,
+                 std::optional<float> partial = {});
+/// Of the layers of one type, where "rope_parameters" has one object a type; `json` otherwise.
+nlohmann::json rope_of_type(const nlohmann::json& json, const char* layer_type);
+/// Heads, sizes and norm; sizes are checked against each other.
+BlockSpec llama_block(const Config& c, const Spelling& names = {});
+/// All blocks alike, with the block's rope if it has one, else that of the config; it may extend the context.
+ModelSpec llama_model(const Config& c, const nlohmann::json& json, BlockSpec block, const Spelling& names = {});
+/// Positions and the context's rule are left to the family; the context is what the config says.
+ModelSpec model_without_rope(const Config& c, const BlockSpec& block, const Spelling& names = {});
 /// Blocks whose `layer_types` entry is "sliding_attention" get the window.
 void apply_layer_types(const Config& c, ModelSpec& m);
-std::string llama_source(int block, Param p);
+
+/// A tensor's name by role; "{}" stands for the block's number.
+struct TensorName {
+  Role role;
+  std::string_view name;
+};
+/// As the table says, or Llama's name for what is not in it.
+Source named(std::span<const TensorName> names, int block, Param p);
+Source llama_source(const ModelSpec& spec, int block, Param p);
+
+/// Rows of q, k and v in one tensor: all of q, then k, then v.
+RowPattern rows_in_order(const AttentionSpec& a, Role role);
+/// For each kv head its query heads, then k, then v.
+RowPattern rows_by_kv_head(const AttentionSpec& a, Role role);
+/// All of gate, then up.
+RowPattern rows_in_order(const MlpSpec& m, Role role);
+bool is_qkv(Role role);
 
 }  // namespace awq

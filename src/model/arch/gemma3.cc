@@ -27,7 +27,7 @@ void apply_pattern(const Config& c, ModelSpec& m) {
     if ((i + 1) % pattern) m.blocks[size_t(i)].attention.window = c.positive("sliding_window");
 }
 
-ModelSpec parse(const nlohmann::json& json) {
+ModelSpec parse_gemma3(const nlohmann::json& json) {
   const Config c(json);
   c.require_absent_or("attn_logit_softcapping", nullptr);
   c.require_absent_or("final_logit_softcapping", nullptr);
@@ -36,7 +36,7 @@ ModelSpec parse(const nlohmann::json& json) {
   b.placement = NormPlacement::both;
   b.norm.gain_offset = 1.f;
   b.mlp.act = activation_of(c, "hidden_activation");
-  b.attention.head_norm = true;
+  b.attention.head_norm = HeadNorm::head;
   b.attention.qkv_bias = b.attention.o_bias = c.flag("attention_bias", false);
   b.attention.query_scale = 1.f / std::sqrt(c.number("query_pre_attn_scalar"));
   ModelSpec m = model_without_rope(c, b);
@@ -49,17 +49,14 @@ ModelSpec parse(const nlohmann::json& json) {
   return m;
 }
 
-std::string source(int block, Param p) {
-  const std::string layer = fmt::format("model.layers.{}.", block);
-  if (p.role == Role::attn_post_norm) return layer + "post_attention_layernorm";
-  if (p.role == Role::mlp_norm) return layer + "pre_feedforward_layernorm";
-  if (p.role == Role::mlp_post_norm) return layer + "post_feedforward_layernorm";
-  return llama_source(block, p);
-}
+constexpr TensorName kGemma3Names[] = {{Role::attn_post_norm, "model.layers.{}.post_attention_layernorm"},
+                                       {Role::mlp_norm, "model.layers.{}.pre_feedforward_layernorm"},
+                                       {Role::mlp_post_norm, "model.layers.{}.post_feedforward_layernorm"}};
+Source gemma3_source(const ModelSpec&, int block, Param p) { return named(kGemma3Names, block, p); }
 
 }  // namespace
 
 extern const Architecture kGemma3;
-const Architecture kGemma3{"Gemma3ForCausalLM", "gemma3", parse, source};
+const Architecture kGemma3{"Gemma3ForCausalLM", "gemma3", parse_gemma3, gemma3_source};
 
 }  // namespace awq

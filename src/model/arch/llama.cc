@@ -21,10 +21,22 @@ ModelSpec parse_mistral(const nlohmann::json& json) {
   return llama_model(c, json, b);
 }
 
+// Ministral 8B: windows by layer.
+ModelSpec parse_ministral(const nlohmann::json& json) {
+  const Config c(json);
+  if (!c.has("layer_types")) return parse_mistral(json);
+  BlockSpec b = llama_block(c);
+  b.mlp.act = activation_of(c, "hidden_act");
+  ModelSpec m = llama_model(c, json, b);
+  apply_layer_types(c, m);
+  return m;
+}
+
 }  // namespace
 
-extern const Architecture kLlama, kMistral;
+extern const Architecture kLlama, kMistral, kMinistral;
 const Architecture kLlama{"LlamaForCausalLM", "llama", parse_llama, llama_source};
 const Architecture kMistral{"MistralForCausalLM", "llama", parse_mistral, llama_source};
+const Architecture kMinistral{"MinistralForCausalLM", "llama", parse_ministral, llama_source};
 
 }  // namespace awq

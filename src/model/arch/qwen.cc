@@ -27,7 +27,7 @@ ModelSpec parse_qwen3(const nlohmann::json& json) {
   const Config c(json);
   BlockSpec b = llama_block(c);
   b.mlp.act = activation_of(c, "hidden_act");
-  b.attention.head_norm = true;
+  b.attention.head_norm = HeadNorm::head;
   b.attention.qkv_bias = b.attention.o_bias = c.flag("attention_bias", false);
   ModelSpec m = llama_model(c, json, b);
   apply_window(c, m);

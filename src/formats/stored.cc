@@ -1,0 +1,129 @@
+#include "formats/stored.h"
+
+#include "base/check.h"
+#include "formats/params.h"
+#include "tensor/transpose.h"
+
+namespace awq {
+namespace {
+
+/// The parts repeat equally often and cover what is repeated.
+bool tiles(const StoredTensor& t) {
+  std::vector<StoredPart> parts = t.parts;
+  std::ranges::sort(parts, {}, [](const StoredPart& p) { return p.rows.begin; });
+  const int64_t period = parts.front().rows.period;
+  int64_t at = 0;
+  for (const StoredPart& p : parts) {
+    if (p.rows.begin != at || p.rows.count < 1 || p.rows.period != period) return false;
+    at += p.rows.count;
+  }
+  return at == period && std::ranges::all_of(parts, [&](const StoredPart& p) {
+           return p.total % p.rows.count == 0 && p.total / p.rows.count == t.rows / period;
+         });
+}
+
+/// Norms with gains for each head are stored as [heads, head_dim].
+Shape norm_shape(const BlockSpec& b, Role role) {
+  const int64_t n = b.shape({role}).first;
+  const bool each = b.attention.head_norm == HeadNorm::each_head && (role == Role::q_norm || role == Role::k_norm);
+  return each ? Shape{n / b.attention.head_dim, b.attention.head_dim} : Shape{n};
+}
+
+StoredTensor first_part(const Source& source, const Shape& shape, bool bias) {
+  return {source.name, shape, 0, source.transposed, bias, {}};
+}
+
+Tensor transposed(const Tensor& t) { return gather_transposed({0, t.shape()[1], t.shape()[1]}, 0, t.shape()[1], t); }
+
+void put_rows(const RowPattern& p, const Tensor& part, Tensor& to) {
+  for_runs(p, 0, part.shape()[0], [&](int64_t stored, int64_t row, int64_t n) {
+    const Tensor run = part.rows(row, row + n);
+    std::copy_n(run.data(), run.bytes(), to.rows(stored, stored + n).data());
+  });
+}
+
+}  // namespace
+
+StoredTensors::StoredTensors(const ModelSpec& spec) {
+  std::map<std::string, size_t> by_name;
+  for (const auto& [block, param] : params_of(spec)) {
+    const Source source = source_of(spec, block, param);
+    const Shape shape = shape_of(spec, block, param);
+    const bool bias = has_bias(spec, block, param);
+    const auto [it, added] = by_name.emplace(source.name, all_.size());
+    if (added) all_.push_back(first_part(source, shape, bias));
+    StoredTensor& t = all_[it->second];
+    if (!added && (shape.rank() != 2 || t.shape.rank() != 2 || shape[1] != t.shape[1] || t.bias != bias ||
+                   t.transposed != source.transposed))
+      fail("model", "{}: {} and {} cannot share {}", spec.arch, name_of(t.first().role), name_of(param.role), t.name);
+    t.rows += shape[0];
+    const RowPattern whole{0, shape[0], shape[0]};
+    t.parts.push_back({block, param, source.rows.period ? source.rows : whole, shape[0]});
+    where_.emplace(std::pair(block, param), it->second);
+  }
+  for (StoredTensor& t : all_) {
+    if (!tiles(t)) fail("model", "{}: the parts of {} do not cover its {} rows", spec.arch, t.name, t.rows);
+    if (is_norm(t.first().role) && t.parts.front().block >= 0)
+      t.shape = norm_shape(spec.blocks[size_t(t.parts.front().block)], t.first().role);
+    else if (t.shape.rank() == 2)
+      t.shape = t.transposed ? Shape{t.shape[1], t.rows} : Shape{t.rows, t.shape[1]};
+  }
+}
+
+RowPattern StoredTensors::rows(int block, Param param) const {
+  const auto& parts = holding(block, param).parts;
+  return std::ranges::find_if(parts, [&](const StoredPart& p) { return p.block == block && p.param == param; })->rows;
+}
+
+QMatrix gather(const RowPattern& p, const QMatrix& tensor) {
+  const int64_t n = tensor.rows() / p.period * p.count;
+  const auto rows_of = [&](const Tensor& t) {
+    return gather(p, 0, n, [&](int64_t begin, int64_t end) { return t.rows(begin, end); });
+  };
+  return {tensor.spec, rows_of(tensor.codes), rows_of(tensor.scales), rows_of(tensor.zeros)};
+}
+
+Tensor gather_transposed(const RowPattern& p, int64_t begin, int64_t end, const Tensor& tensor) {
+  const int64_t in = tensor.shape()[0], out = tensor.shape()[1];
+  Tensor rows = Tensor::empty({end - begin, in}, tensor.dtype());
+  const auto copy = [&]<class T>(T) {
+    const auto* from = reinterpret_cast<const T*>(tensor.data());
+    auto* to = reinterpret_cast<T*>(rows.data());
+    for_runs(p, begin, end, [&](int64_t stored, int64_t row, int64_t n) {
+      transpose(from + stored, out, in, n, to + (row - begin) * in, in);
+    });
+  };
+  size_of(tensor.dtype()) == 2 ? copy(uint16_t()) : copy(uint32_t());
+  return rows;
+}
+
+Weight merged(const StoredTensor& s, const std::vector<Weight>& parts) {
+  if (parts.size() == 1) return parts.front();
+  const bool quantized = std::holds_alternative<QMatrix>(parts.front());
+  const auto alike = [&](const Weight& w) {
+    if (!quantized)
+      return std::holds_alternative<Tensor>(w) &&
+             std::get<Tensor>(w).dtype() == std::get<Tensor>(parts.front()).dtype();
+    return std::holds_alternative<QMatrix>(w) && std::get<QMatrix>(w).spec == std::get<QMatrix>(parts.front()).spec;
+  };
+  if (!std::ranges::all_of(parts, alike))
+    fail("write", "{}: its parts are one tensor in the file, so all of them must be quantized, or none", s.name);
+  const auto all = [&](const auto& tensor_of) {
+    const Tensor first = tensor_of(parts.front());
+    Tensor to =
+        Tensor::empty(first.shape().rank() == 1 ? Shape{s.rows} : Shape{s.rows, first.shape()[1]}, first.dtype());
+    for (size_t i = 0; i < parts.size(); ++i) put_rows(s.parts[i].rows, tensor_of(parts[i]), to);
+    return to;
+  };
+  if (!quantized) return all([](const Weight& w) { return std::get<Tensor>(w); });
+  return QMatrix{std::get<QMatrix>(parts.front()).spec, all([](const Weight& w) { return std::get<QMatrix>(w).codes; }),
+                 all([](const Weight& w) { return std::get<QMatrix>(w).scales; }),
+                 all([](const Weight& w) { return std::get<QMatrix>(w).zeros; })};
+}
+
+Tensor as_stored(const StoredTensor& s, const Tensor& weight) {
+  if (s.transposed) return transposed(weight);
+  return weight.shape() == s.shape ? weight : weight.reshaped(s.shape);
+}
+
+}  // namespace awq

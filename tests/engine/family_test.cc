@@ -1,0 +1,155 @@
+// Every family quantized, written, read and run; what that costs is docs/models.md.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <optional>
+#include <random>
+
+#include "engine/golden_fixture.h"
+#include "formats/folder.h"
+#include "quantizer/quantize.h"
+
+namespace awq {
+namespace {
+
+namespace fs = std::filesystem;
+using golden::Expected;
+
+constexpr int kFamilyGroup = 32, kFamilySequences = 32, kFamilyLength = 32;
+
+struct Scratch {
+  explicit Scratch(const std::string& name = "files")
+      : path(fs::temp_directory_path() / ("awq-family-test-" + name + std::to_string(::getpid()))) {
+    fs::remove_all(path);
+    fs::create_directory(path);
+  }
+  ~Scratch() { fs::remove_all(path); }
+  fs::path path;
+};
+
+std::vector<std::vector<int32_t>> random_text(int vocab, unsigned seed) {
+  std::mt19937 rng(seed);
+  std::vector<std::vector<int32_t>> text(kFamilySequences);
+  for (auto& s : text)
+    for (int i = 0; i < kFamilyLength; ++i) s.push_back(int32_t(rng() % uint32_t(vocab)));
+  return text;
+}
+
+/// Writes the model's 4-bit version to `out`, as AutoAWQ has it or, with `floats`, its values.
+std::vector<BlockResult> quantize_to(const fs::path& out, Device& d, const Checkpoint& source, std::string_view method,
+                                     bool floats) {
+  const QuantSpec quant{.bits = 4, .group_size = kFamilyGroup};
+  const auto sink = floats ? create_hf(out, source.config(), source.spec())
+                           : create_autoawq(out, source.config(), source.spec(), quant);
+  const auto how = find_method(method).make();
+  const Scratch states("states");
+  std::optional<HiddenFiles> hidden;
+  if (how->needs_calibration()) {
+    hidden.emplace(states.path, kFamilySequences * kFamilyLength, kFamilyLength, source.spec().dim);
+    embed_tokens(*d.backend, source, random_text(source.spec().vocab, 7), *hidden);
+  }
+  std::vector<BlockResult> results;
+  quantize_blocks({.source = source,
+                   .sink = *sink,
+                   .method = *how,
+                   .spec = quant,
+                   .head = {},
+                   .hidden = hidden ? &*hidden : nullptr,
+                   .calibration = {},
+                   .dev = *d.backend,
+                   .host = {d.pool, d.kernels},
+                   .progress = {},
+                   .finished = [&](const BlockResult& b) { results.push_back(b); }},
+                  0);
+  sink->finish();
+  return results;
+}
+
+/// Sum over positions of sum p (log p - log q), in nats.
+double divergence(const Tensor& p_logits, const Tensor& q_logits) {
+  const auto log_sum = [](std::span<const float> v) {
+    double s = 0;
+    for (float x : v) s += std::exp(double(x));
+    return std::log(s);
+  };
+  double sum = 0;
+  for (int64_t t = 0; t < p_logits.shape()[0]; ++t) {
+    const auto p = p_logits.rows(t, t + 1).as<float>(), q = q_logits.rows(t, t + 1).as<float>();
+    const double lp = log_sum(p), lq = log_sum(q);
+    for (size_t i = 0; i < p.size(); ++i) sum += std::exp(double(p[i]) - lp) * (double(p[i]) - lp - double(q[i]) + lq);
+  }
+  return sum;
+}
+
+/// A row of docs/models.md.
+struct Measured {
+  std::string fixture, architecture;
+  double logits = 0, fold = 0, rounding = 0, awq = 0;
+};
+
+class Family : public testing::TestWithParam<std::string> {
+ protected:
+  Tensor logits_of(const fs::path& model) { return golden::run(device_, model_of(model), expected_.ids); }
+  Model model_of(const fs::path& model) { return load_model(*device_.backend, *Checkpoint::open(model)); }
+  /// Mean divergence from the original on text that was not calibrated with.
+  double divergence_of(const fs::path& model) {
+    const Model original = model_of(golden::folder(GetParam())), rounded = model_of(model);
+    double sum = 0;
+    for (const auto& text : random_text(original.spec.vocab, 8))
+      sum += divergence(golden::run(device_, original, text), golden::run(device_, rounded, text));
+    return sum / (kFamilySequences * kFamilyLength);
+  }
+  Scratch scratch_;
+  Device device_{2, ""};
+  Expected expected_{GetParam()};
+  std::unique_ptr<Checkpoint> source_ = Checkpoint::open(golden::folder(GetParam()));
+};
+
+// What is written is what was decided: the packed file computes what its values do in float, up to activations of 16
+// bits (2^-16 of the largest of their group, which is a few times what is usual, at four places of a block) and, where
+// there are biases, their 11 bits.
+TEST_P(Family, PackedFileComputesItsValues) {
+  for (const char* method : {"rtn", "awq"}) {
+    quantize_to(scratch_.path / fmt::format("packed-{}", method), device_, *source_, method, false);
+    quantize_to(scratch_.path / fmt::format("values-{}", method), device_, *source_, method, true);
+    const Tensor a = logits_of(scratch_.path / fmt::format("packed-{}", method)),
+                 b = logits_of(scratch_.path / fmt::format("values-{}", method));
+    bool biased = false;
+    for (Param p : source_->spec().blocks[0].params()) biased |= source_->spec().blocks[0].has_bias(p);
+    const double places = double(4 * source_->spec().blocks.size() + 1);
+    EXPECT_LT(golden::relative_difference(a, b), places * (0x1p-14 + (biased ? 0x1p-12 : 0))) << method;
+  }
+}
+
+TEST_P(Family, FourBitsAreNotWorseThanRounding) {
+  Measured m{.fixture = GetParam(), .architecture = source_->spec().arch};
+  m.logits = golden::relative_difference(logits_of(golden::folder(GetParam())), expected_.logits);
+  quantize_to(scratch_.path / "rtn", device_, *source_, "rtn", true);
+  for (const BlockResult& r : quantize_to(scratch_.path / "awq", device_, *source_, "awq", true)) {
+    m.fold = std::max(m.fold, r.fold_error);
+    for (const GroupResult& g : r.solution.groups) EXPECT_LE(g.loss, g.identity_loss);
+  }
+  m.rounding = divergence_of(scratch_.path / "rtn");
+  m.awq = divergence_of(scratch_.path / "awq");
+  EXPECT_LT(m.awq, m.rounding);
+  EXPECT_GT(m.awq, 0);
+  if (const char* file = std::getenv("AWQ_MODELS_ROWS"))
+    std::ofstream(file, std::ios::app) << fmt::format("| {} | {} | {:.1e} | {:.1e} | {:.2g} | {:.2g} |\n", m.fixture,
+                                                      m.architecture, m.logits, m.fold, m.awq, m.rounding);
+}
+
+TEST(ModelsPage, HasARowForEveryFixtureAndNoOther) {
+  std::vector<std::string> rows;
+  std::ifstream page(AWQ_TEST_DIR "/../docs/models.md");
+  bool table = false;
+  for (std::string line; std::getline(page, line); table |= line.starts_with("| ---"))
+    if (table) rows.push_back(line.substr(2, line.find(' ', 2) - 2));
+  EXPECT_EQ(rows, golden::names()) << "run tools/models_page.sh";
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, Family, testing::ValuesIn(golden::names()), golden::name_of_case);
+
+}  // namespace
+}  // namespace awq

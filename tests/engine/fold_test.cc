@@ -1,0 +1,171 @@
+// Folding random scales into any group of any family changes nothing but rounding; and each wrong derivation that is
+// known from published programs would be seen.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <random>
+
+#include "engine/golden_fixture.h"
+
+namespace awq {
+namespace {
+
+using golden::Expected;
+using golden::kTolerance;
+
+// In [1/4, 4]: multiplying and dividing by them each round once.
+std::vector<float> random_scales(size_t n, std::mt19937& rng) {
+  std::uniform_real_distribution<float> exponent(-2, 2);
+  std::vector<float> s(n);
+  for (float& v : s) v = std::exp2(exponent(rng));
+  return s;
+}
+
+/// The same for all query heads that share a kv head.
+void tie(std::vector<float>& s, int heads, int head_dim) {
+  const size_t head = size_t(head_dim), span = head * size_t(heads);
+  for (size_t c = 0; heads > 1 && c < s.size(); ++c) s[c] = s[c / span * span + c % head];
+}
+
+using Fold = std::function<void(BlockWeights& w, std::mt19937& rng)>;
+
+/// How far logits move, relative to the largest, when `change` is made to every block.
+double moved(const std::string& family, const Fold& change) {
+  Device device(2, "");
+  const Expected expected(family);
+  const auto checkpoint = Checkpoint::open(golden::folder(family));
+  Model model = load_model(*device.backend, *checkpoint);
+  std::mt19937 rng(5);
+  for (size_t i = 0; i < model.blocks.size(); ++i) {
+    BlockWeights w = load_float_block(*checkpoint, int(i), device.pool);
+    const BlockSpec spec = w.spec;
+    change(w, rng);
+    w.spec = spec;
+    model.blocks[i] = upload(*device.backend, w, true);  // as tolerances of f32 want
+  }
+  return golden::relative_difference(golden::run(device, model, expected.ids), expected.logits);
+}
+
+void fold_randomly(BlockWeights& w, const ScaleGroup& g, std::mt19937& rng) {
+  std::vector<float> s = random_scales(size_t(w.spec.shape(g.consumers[0]).second), rng);
+  tie(s, g.tied_heads, g.head_dim);
+  fold(w, g, s);
+}
+
+class FoldOfFamily : public testing::TestWithParam<std::string> {};
+
+TEST_P(FoldOfFamily, ChangesNoLogits) {
+  const auto checkpoint = Checkpoint::open(golden::folder(GetParam()));
+  // The folded weights' two roundings count as much as the products' own, and the errors of blocks add up like chance.
+  const double tolerance = 2 * kTolerance * std::sqrt(double(checkpoint->spec().blocks.size()));
+  const size_t groups = scale_groups(checkpoint->spec().blocks[0]).size();
+  for (size_t i = 0; i < groups; ++i) {
+    const auto fold_group = [i](BlockWeights& w, std::mt19937& rng) {
+      const ScaleGroup g = scale_groups(w.spec)[i];
+      if (g.producer) fold_randomly(w, g, rng);
+    };
+    EXPECT_LT(moved(GetParam(), fold_group), tolerance) << "group " << i;
+  }
+}
+
+TEST_P(FoldOfFamily, EveryMatrixIsInOneGroup) {
+  for (const BlockSpec& b : Checkpoint::open(golden::folder(GetParam()))->spec().blocks) {
+    std::vector<Param> matrices, grouped;
+    for (Param p : b.params())
+      if (!is_norm(p.role)) matrices.push_back(p);
+    for (const ScaleGroup& g : scale_groups(b)) grouped.insert(grouped.end(), g.consumers.begin(), g.consumers.end());
+    std::ranges::sort(matrices), std::ranges::sort(grouped);
+    EXPECT_EQ(matrices, grouped);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, FoldOfFamily, testing::ValuesIn(golden::names()), golden::name_of_case);
+
+// The group of `consumer` with other contents.
+template <class F>
+Fold group_changed(Role consumer, F f) {
+  return [=](BlockWeights& w, std::mt19937& rng) {
+    for (ScaleGroup g : scale_groups(w.spec))
+      if (std::ranges::count(g.consumers, Param{consumer})) {
+        f(g, w.spec);
+        fold_randomly(w, g, rng);
+      }
+  };
+}
+
+Fold without(Role reader) {
+  return group_changed(reader, [reader](ScaleGroup& g, const BlockSpec&) { std::erase(g.consumers, Param{reader}); });
+}
+
+Fold produced_by(Role producer, Role consumer) {
+  return group_changed(consumer, [producer](ScaleGroup& g, const BlockSpec&) { g.producer = Param{producer}; });
+}
+
+/// The right group with the spec that `f` leaves.
+template <class F>
+Fold under_spec(Role consumer, F f) {
+  return [=](BlockWeights& w, std::mt19937& rng) {
+    f(w.spec);
+    for (const ScaleGroup& g : scale_groups(w.spec))
+      if (std::ranges::count(g.consumers, Param{consumer})) fold_randomly(w, g, rng);
+  };
+}
+
+/// The right group, but the producer's bias is forgotten.
+Fold without_bias(Role producer) {
+  return [=](BlockWeights& w, std::mt19937& rng) {
+    for (const ScaleGroup& g : scale_groups(w.spec))
+      if (g.producer == Param{producer}) {
+        const Tensor bias = w.bias.at(*g.producer).clone();
+        fold_randomly(w, g, rng);
+        w.bias.at(*g.producer) = bias;
+      }
+  };
+}
+
+struct Planted {
+  const char *family, *mistake;
+  Fold fold;
+};
+
+std::vector<Planted> planted() {
+  return {
+      {"gptj", "a norm absorbs what the parallel MLP does not expect", without(Role::up)},
+      {"phi", "the same", without(Role::up)},
+      {"falcon-7b", "the same", without(Role::up)},
+      {"cohere", "of a gated MLP one input is forgotten", without(Role::gate)},
+      {"llama", "k is forgotten", without(Role::k)},
+      {"internlm2", "down's scales go into the activated branch", produced_by(Role::gate, Role::down)},
+      {"qwen", "the same under other names", produced_by(Role::gate, Role::down)},
+      {"phi3", "the last rows of q, k, v are not those that o reads", produced_by(Role::k, Role::o)},
+      {"llama3", "query heads that share a kv head are scaled differently",
+       [](BlockWeights& w, std::mt19937& rng) {
+         const ScaleGroup g = scale_groups(w.spec)[1];  // into o
+         fold(w, g, random_scales(size_t(w.spec.shape({Role::o}).second), rng));
+       }},
+      {"gpt2", "gelu lets a factor through", produced_by(Role::up, Role::down)},
+      {"starcoder2", "gelu lets a factor through", produced_by(Role::up, Role::down)},
+      {"nemotron", "relu^2 lets the factor itself through",
+       group_changed(Role::down, [](ScaleGroup& g, const BlockSpec&) { g.squared = false; })},
+      {"olmo", "a clipped v lets a factor through", under_spec(Role::o, [](BlockSpec& b) { b.attention.clip = 0; })},
+      {"mpt", "a clipped v lets a factor through", under_spec(Role::o, [](BlockSpec& b) { b.attention.clip = 0; })},
+      {"olmo2", "a norm after attention absorbs the MLP's scales", produced_by(Role::attn_post_norm, Role::gate)},
+      {"gemma2", "the norm after attention is taken for the one before the MLP",
+       produced_by(Role::attn_post_norm, Role::gate)},
+      {"neox", "the two norms of a parallel block are exchanged", produced_by(Role::mlp_norm, Role::q)},
+      {"gemma", "what is stored is gain - 1", under_spec(Role::q, [](BlockSpec& b) { b.norm.gain_offset = 0; })},
+      {"nemotron", "what is stored is gain - 1", under_spec(Role::up, [](BlockSpec& b) { b.norm.gain_offset = 0; })},
+      {"opt", "the norm's bias is forgotten", without_bias(Role::attn_norm)},
+      {"opt", "the producer's bias is forgotten", without_bias(Role::up)},
+      {"qwen2", "the bias of v is forgotten", without_bias(Role::v)},
+  };
+}
+
+// What the search judges, and what check_fold in quantize.cc bounds by 1e-5, would be off by this.
+TEST(PlantedFold, IsSeen) {
+  for (const Planted& p : planted())
+    EXPECT_GT(moved(p.family, p.fold), 1000 * kTolerance) << p.family << ": " << p.mistake;
+}
+
+}  // namespace
+}  // namespace awq

@@ -1,0 +1,77 @@
+// Fused tensors: what is put together comes apart again, by every pattern, and nothing is mixed.
+#include "formats/stored.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "base/check.h"
+
+namespace awq {
+namespace {
+
+Tensor counting(Shape shape, float first) {
+  Tensor t = Tensor::empty(shape, DType::f32);
+  std::iota(t.as<float>().begin(), t.as<float>().end(), first);
+  return t;
+}
+
+StoredTensor of_parts(std::vector<StoredPart> parts, bool transposed = false) {
+  StoredTensor s{
+      .name = "fused", .shape = {}, .rows = 0, .transposed = transposed, .bias = false, .parts = std::move(parts)};
+  for (const StoredPart& p : s.parts) s.rows += p.total;
+  return s;
+}
+
+// Two kv heads with two query heads each, of three rows: q q k v, q q k v.
+const std::vector<StoredPart> kByHead = {
+    {0, {Role::q}, {0, 6, 12}, 12}, {0, {Role::k}, {6, 3, 12}, 6}, {0, {Role::v}, {9, 3, 12}, 6}};
+const std::vector<StoredPart> kInOrder = {
+    {0, {Role::q}, {0, 12, 24}, 12}, {0, {Role::k}, {12, 6, 24}, 6}, {0, {Role::v}, {18, 6, 24}, 6}};
+
+TEST(Stored, PartsComeApartAsTheyWerePutTogether) {
+  for (const auto& parts : {kByHead, kInOrder}) {
+    const StoredTensor s = of_parts(parts);
+    const std::vector<Weight> weights = {counting({12, 5}, 0), counting({6, 5}, 100), counting({6, 5}, 200)};
+    const auto all = std::get<Tensor>(merged(s, weights));
+    ASSERT_EQ(all.shape(), (Shape{24, 5}));
+    for (size_t i = 0; i < parts.size(); ++i)
+      for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, parts[i].total}, {1, 5}, {2, 3}, {4, 4}}) {
+        if (begin == end) continue;
+        const Tensor part = gather(parts[i].rows, begin, end, [&](int64_t b, int64_t e) { return all.rows(b, e); });
+        const Tensor want = std::get<Tensor>(weights[i]).rows(begin, end);
+        ASSERT_EQ(part.shape(), want.shape());
+        EXPECT_TRUE(std::ranges::equal(part.as<float>(), want.as<float>())) << i << ": " << begin << " to " << end;
+      }
+  }
+}
+
+TEST(Stored, RowsOfAHeadAreWhereThePatternSays) {
+  const auto all =
+      std::get<Tensor>(merged(of_parts(kByHead), {counting({12, 1}, 0), counting({6, 1}, 100), counting({6, 1}, 200)}));
+  const float want[] = {0, 1, 2, 3, 4,  5,  100, 101, 102, 200, 201, 202,
+                        6, 7, 8, 9, 10, 11, 103, 104, 105, 203, 204, 205};
+  EXPECT_TRUE(std::ranges::equal(all.as<float>(), want));
+}
+
+TEST(Stored, TransposedPartsAreColumns) {
+  const StoredTensor s = of_parts(kInOrder, true);
+  const std::vector<Weight> weights = {counting({12, 5}, 0), counting({6, 5}, 100), counting({6, 5}, 200)};
+  const Tensor file = as_stored(s, std::get<Tensor>(merged(s, weights)));
+  ASSERT_EQ(file.shape(), (Shape{5, 24}));
+  EXPECT_EQ(file.as<float>()[1 * 24 + 13], 106);  // row 1 of k, column 1
+  const Tensor k = gather_transposed(kInOrder[1].rows, 2, 5, file);
+  EXPECT_TRUE(std::ranges::equal(k.as<float>(), std::get<Tensor>(weights[1]).rows(2, 5).as<float>()));
+}
+
+TEST(Stored, PartsOfOneTensorAreStoredAlike) {
+  const QuantSpec quant{.bits = 4, .group_size = 5};
+  const Weight floats = counting({6, 5}, 0), halves = counting({6, 5}, 0).to(DType::f16),
+               codes = quantize(counting({6, 5}, 0), quant);
+  const StoredTensor s = of_parts(kInOrder);
+  for (const Weight& other : {halves, codes}) EXPECT_THROW(merged(s, {counting({12, 5}, 0), floats, other}), Error);
+  EXPECT_THROW(merged(s, {quantize(counting({12, 5}, 0), quant), codes, floats}), Error);
+}
+
+}  // namespace
+}  // namespace awq

@@ -1,0 +1,232 @@
+"""The models that make_golden.py makes beside those of its own file: a config as it is published, and where transformers
+lacks the family the config of one of its models that computes the same, with what its tensors are called instead.
+
+Sizes are the smallest in which groups of 32 columns fit and in which a mistake shows: heads of q and k differ in number,
+head_dim is not the rotated part, windows are shorter than the text.
+"""
+SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "max_position_embeddings": 256, "vocab_size": 96}
+COMMON = {"attention_dropout": 0.0, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.02,
+          "use_cache": True, "torch_dtype": "bfloat16"}
+
+
+def config(architecture, model_type, **changes):
+    return {"architectures": [architecture], "model_type": model_type, **COMMON, **changes}
+
+
+def like_llama(architecture, model_type, **changes):
+    return config(architecture, model_type, **{**SIZES, "hidden_act": "silu", "rms_norm_eps": 1e-3, "rope_theta": 10000.0,
+                                               "tie_word_embeddings": False, **changes})
+
+
+def with_layer_norms(architecture, model_type, eps, **changes):
+    c = like_llama(architecture, model_type, **{eps: 2e-3, **changes})
+    c.pop("rms_norm_eps")
+    return c
+
+
+class As:
+    """A published model, and one of transformers' with the same numbers under other names. `renames` turns its names into
+    the published ones, in order; names that become one are fused, their rows one after another or, with `kv_heads`, each
+    kv head's together."""
+
+    def __init__(self, published, reference, renames, kv_heads=0, unit_head=False, alibi=False,
+                 attention="eager", long=0):
+        self.published, self.reference, self.renames, self.kv_heads = published, reference, renames, kv_heads
+        self.unit_head, self.alibi, self.attention, self.long = unit_head, alibi, attention, long
+
+    def name(self, reference_name):
+        for old, new in self.renames:
+            reference_name = reference_name.replace(old, new)
+        return reference_name
+
+
+LLAMA_AS = {"attention_bias": False, "mlp_bias": False}
+FUSED = [("self_attn.q_proj", "self_attn.W_pack"), ("self_attn.k_proj", "self_attn.W_pack"),
+         ("self_attn.v_proj", "self_attn.W_pack")]
+TRANSFORMER = [("model.embed_tokens", "transformer.wte"), ("model.norm", "transformer.ln_f"),
+               ("model.layers", "transformer.h"), ("input_layernorm", "ln_1"), ("post_attention_layernorm", "ln_2")]
+QWEN1 = TRANSFORMER + [("self_attn.q_proj", "attn.c_attn"), ("self_attn.k_proj", "attn.c_attn"),
+                       ("self_attn.v_proj", "attn.c_attn"), ("self_attn.o_proj", "attn.c_proj"),
+                       ("mlp.gate_proj", "mlp.w2"), ("mlp.up_proj", "mlp.w1"), ("mlp.down_proj", "mlp.c_proj")]
+EXAONE = TRANSFORMER + [("self_attn.o_proj", "attn.attention.out_proj"), ("self_attn", "attn.attention"),
+                        ("mlp.gate_proj", "mlp.c_fc_0"), ("mlp.up_proj", "mlp.c_fc_1"), ("mlp.down_proj", "mlp.c_proj")]
+INTERNLM2 = [("model.embed_tokens", "model.tok_embeddings"), ("lm_head", "output"), ("self_attn.q_proj", "attention.wqkv"),
+             ("self_attn.k_proj", "attention.wqkv"), ("self_attn.v_proj", "attention.wqkv"),
+             ("self_attn.o_proj", "attention.wo"), ("input_layernorm", "attention_norm"),
+             ("post_attention_layernorm", "ffn_norm"), ("mlp.gate_proj", "feed_forward.w1"),
+             ("mlp.up_proj", "feed_forward.w3"), ("mlp.down_proj", "feed_forward.w2")]
+CHATGLM = [("model.embed_tokens", "transformer.embedding.word_embeddings"), ("model.norm", "transformer.encoder.final_layernorm"),
+           ("lm_head", "transformer.output_layer"), ("model.layers", "transformer.encoder.layers"),
+           ("self_attn.q_proj", "self_attention.query_key_value"), ("self_attn.k_proj", "self_attention.query_key_value"),
+           ("self_attn.v_proj", "self_attention.query_key_value"), ("self_attn.o_proj", "self_attention.dense"),
+           ("mlp.gate_up_proj", "mlp.dense_h_to_4h"), ("mlp.down_proj", "mlp.dense_4h_to_h")]
+GPT = {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 64, "n_inner": None, "layer_norm_epsilon": 2e-3,
+       "vocab_size": 96, "activation_function": "gelu_new", "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+FALCON = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 96, "layer_norm_epsilon": 2e-3,
+          "hidden_dropout": 0.0, "max_position_embeddings": 256, "rope_theta": 10000.0}
+GEMMA = {"head_dim": 16, "num_key_value_heads": 1, "hidden_activation": "gelu_pytorch_tanh"}
+
+
+def chatglm():
+    published = config("ChatGLMModel", "chatglm", add_bias_linear=False, add_qkv_bias=True,
+                       apply_residual_connection_post_layernorm=False, ffn_hidden_size=64, hidden_size=32, kv_channels=16,
+                       layernorm_epsilon=1e-3, multi_query_attention=True, multi_query_group_num=2, num_attention_heads=4,
+                       num_layers=2, original_rope=True, padded_vocab_size=96, post_layer_norm=True, rmsnorm=True,
+                       rope_ratio=5, seq_length=256, tie_word_embeddings=False)
+    reference = like_llama("GlmForCausalLM", "glm", head_dim=16, attention_bias=True, partial_rotary_factor=0.5,
+                           rope_theta=50000.0)
+    return As(published, reference, CHATGLM)
+
+
+def qwen1():
+    published = config("QWenLMHeadModel", "qwen", hidden_size=32, intermediate_size=128, kv_channels=16,
+                       layer_norm_epsilon=1e-3, max_position_embeddings=256, no_bias=True, num_attention_heads=2,
+                       num_hidden_layers=2, rotary_emb_base=10000, rotary_pct=1.0, scale_attn_weights=True, seq_length=256,
+                       tie_word_embeddings=False, use_dynamic_ntk=True, use_logn_attn=True, vocab_size=96)
+    reference = like_llama("Qwen2ForCausalLM", "qwen2", num_attention_heads=2, num_key_value_heads=2)
+    return As(published, reference, QWEN1)
+
+
+def baichuan(alibi):
+    sizes = {"num_attention_heads": 6, "num_key_value_heads": 6, "hidden_size": 96,
+             "intermediate_size": 32, "num_hidden_layers": 1} if alibi else \
+        {"num_key_value_heads": 4}
+    published = like_llama("BaichuanForCausalLM", "baichuan", normalized_head=True, model_max_length=256, **sizes)
+    published.pop("num_key_value_heads"), published.pop("rope_theta")
+    if alibi:
+        published.pop("max_position_embeddings")
+    return As(published, like_llama("LlamaForCausalLM", "llama", **LLAMA_AS, **sizes), FUSED, unit_head=True, alibi=alibi)
+
+
+def minicpm():
+    published = like_llama("MiniCPMForCausalLM", "minicpm", scale_emb=12, scale_depth=1.4, dim_model_base=8)
+    reference = like_llama("GraniteForCausalLM", "granite", **LLAMA_AS, embedding_multiplier=12,
+                           residual_multiplier=1.4 / 2 ** 0.5, attention_multiplier=8 ** -0.5, logits_scaling=4)
+    return As(published, reference, [])
+
+
+def exaone():
+    published = like_llama("ExaoneForCausalLM", "exaone", activation_function="silu", layer_norm_epsilon=1e-3, num_layers=2)
+    published.pop("rms_norm_eps"), published.pop("hidden_act"), published.pop("num_hidden_layers")
+    return As(published, like_llama("LlamaForCausalLM", "llama", **LLAMA_AS), EXAONE)
+
+
+def internlm2():
+    published = like_llama("InternLM2ForCausalLM", "internlm2", bias=False,
+                           rope_scaling={"type": "dynamic", "factor": 2.0})
+    return As(published, like_llama("LlamaForCausalLM", "llama", **LLAMA_AS), INTERNLM2, kv_heads=2)
+
+
+def internlm3():
+    published = like_llama("InternLM3ForCausalLM", "internlm3", head_dim=16, bias=False, qkv_bias=True)
+    reference = like_llama("Qwen2ForCausalLM", "qwen2", head_dim=16)
+    return As(published, reference, [])
+
+
+def neox(**changes):
+    published = with_layer_norms("GPTNeoXForCausalLM", "gpt_neox", "layer_norm_eps", hidden_dropout=0.0, **changes)
+    return As(published, published, [("lm_head", "embed_out")])
+
+
+def falcon_rw():
+    # transformers' eager attention adds ALiBi twice, in the mask and to the scores
+    published = config("FalconForCausalLM", "falcon", **FALCON, alibi=True, bias=True, multi_query=False, parallel_attn=False,
+                       new_decoder_architecture=False)
+    return As(published, published, [], attention="sdpa")
+
+
+def long_context(scaling, positions=4096, family="llama", **changes):
+    """Made for 4,096 positions by training, and checked at 8,200."""
+    published = like_llama("Phi3ForCausalLM" if family == "phi3" else "LlamaForCausalLM", family, num_hidden_layers=1,
+                           num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=positions,
+                           rope_scaling=scaling, **changes)
+    return As(published, published, [], attention="sdpa", long=8200)
+
+
+def factors(last):
+    return [1 + last * i / 7 for i in range(8)]
+
+
+ORIGINAL = {"original_max_position_embeddings": 4096}
+MODELS = {
+    "long-linear": long_context({"rope_type": "linear", "factor": 4.0}, **LLAMA_AS),
+    "long-dynamic": long_context({"rope_type": "dynamic", "factor": 4.0}, **LLAMA_AS),
+    "long-llama3": long_context({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                                 **ORIGINAL}, positions=32768, **LLAMA_AS),
+    "long-yarn": long_context({"rope_type": "yarn", "factor": 4.0, **ORIGINAL}, **LLAMA_AS),
+    "long-longrope": long_context({"type": "longrope", "short_factor": factors(0.1), "long_factor": factors(30)},
+                                  positions=131072, family="phi3", sliding_window=None, embd_pdrop=0.0, resid_pdrop=0.0,
+                                  **ORIGINAL),
+    "ministral": like_llama("MinistralForCausalLM", "ministral", head_dim=16, sliding_window=12,
+                            layer_types=["sliding_attention", "full_attention"]),
+    "gemma": like_llama("GemmaForCausalLM", "gemma", **GEMMA, hidden_act="gelu", tie_word_embeddings=True),
+    "gemma2": like_llama("Gemma2ForCausalLM", "gemma2", **GEMMA, num_hidden_layers=3, query_pre_attn_scalar=24, sliding_window=12,
+                         attn_logit_softcapping=2.0, final_logit_softcapping=3.0, tie_word_embeddings=True),
+    "phi3": like_llama("Phi3ForCausalLM", "phi3", sliding_window=11, original_max_position_embeddings=256,
+                       embd_pdrop=0.0, resid_pdrop=0.0),
+    "phi4": like_llama("Phi3ForCausalLM", "phi3", hidden_size=64, partial_rotary_factor=0.75, num_hidden_layers=1,
+                       sliding_window=None, original_max_position_embeddings=256, embd_pdrop=0.0, resid_pdrop=0.0),
+    "olmo": like_llama("OlmoForCausalLM", "olmo", clip_qkv=1.0, attention_bias=False),
+    "olmo2": like_llama("Olmo2ForCausalLM", "olmo2", attention_bias=False),
+    "olmo3": like_llama("Olmo3ForCausalLM", "olmo3", attention_bias=False, num_hidden_layers=3, sliding_window=12,
+                        rope_theta=500000.0, layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+                        rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64,
+                                      "beta_fast": 4.0, "beta_slow": 1.0, "attention_factor": 1.2}),
+    "stablelm": with_layer_norms("StableLmForCausalLM", "stablelm", "layer_norm_eps", partial_rotary_factor=0.25,
+                                 use_qkv_bias=True, qk_layernorm=False, use_parallel_residual=False),
+    "stablelm-parallel": with_layer_norms("StableLmForCausalLM", "stablelm", "layer_norm_eps", partial_rotary_factor=0.5,
+                                          use_qkv_bias=False, qk_layernorm=False, use_parallel_residual=True),
+    "granite": like_llama("GraniteForCausalLM", "granite", **LLAMA_AS, embedding_multiplier=12.0, residual_multiplier=0.22,
+                          attention_multiplier=0.3, logits_scaling=8.0),
+    "smollm3": like_llama("SmolLM3ForCausalLM", "smollm3", **LLAMA_AS, num_hidden_layers=3, no_rope_layers=[1, 1, 0],
+                          use_sliding_window=False, sliding_window=None, tie_word_embeddings=True),
+    "cohere": with_layer_norms("CohereForCausalLM", "cohere", "layer_norm_eps", attention_bias=False, use_qk_norm=True,
+                               logit_scale=0.0625, tie_word_embeddings=True),
+    "cohere2": with_layer_norms("Cohere2ForCausalLM", "cohere2", "layer_norm_eps", attention_bias=False, logit_scale=0.25,
+                                num_hidden_layers=3, sliding_window=12, tie_word_embeddings=True,
+                                layer_types=["sliding_attention", "sliding_attention", "full_attention"]),
+    "starcoder2": with_layer_norms("Starcoder2ForCausalLM", "starcoder2", "norm_epsilon", hidden_act="gelu_pytorch_tanh",
+                                   use_bias=True, sliding_window=12, embedding_dropout=0.0, residual_dropout=0.0,
+                                   tie_word_embeddings=True),
+    "nemotron": with_layer_norms("NemotronForCausalLM", "nemotron", "norm_eps", **LLAMA_AS, hidden_act="relu2", head_dim=16,
+                                 partial_rotary_factor=0.5),
+    "glm": like_llama("GlmForCausalLM", "glm", head_dim=16, attention_bias=True, partial_rotary_factor=0.5),
+    "glm4": like_llama("Glm4ForCausalLM", "glm4", head_dim=16, attention_bias=False, partial_rotary_factor=0.5),
+    "chatglm": chatglm(),
+    "exaone": exaone(),
+    "minicpm": minicpm(),
+    "internlm2": internlm2(),
+    "internlm3": internlm3(),
+    "baichuan": baichuan(False),
+    "baichuan-alibi": baichuan(True),
+    "qwen": qwen1(),
+    "phi": with_layer_norms("PhiForCausalLM", "phi", "layer_norm_eps", hidden_act="gelu_new", num_key_value_heads=None,
+                            partial_rotary_factor=0.5, qk_layernorm=False, embd_pdrop=0.0, resid_pdrop=0.0),
+    "gpt2": config("GPT2LMHeadModel", "gpt2", **GPT),
+    "gptj": config("GPTJForCausalLM", "gptj", **{**GPT, "n_embd": 64, "n_layer": 1, "rotary_dim": 8, "tie_word_embeddings": False}),
+    "bigcode": config("GPTBigCodeForCausalLM", "gpt_bigcode", **{**GPT, "activation_function": "gelu_pytorch_tanh"},
+                      multi_query=True),
+    "bigcode-heads": config("GPTBigCodeForCausalLM", "gpt_bigcode", **{**GPT, "n_layer": 1, "activation_function": "gelu"},
+                            multi_query=False),
+    "neox": neox(hidden_act="gelu", rotary_pct=0.25, rotary_emb_base=10000, use_parallel_residual=True, attention_bias=True),
+    "neox-sequential": neox(hidden_act="gelu_fast", rotary_pct=0.5, use_parallel_residual=False, num_hidden_layers=1),
+    "falcon-7b": config("FalconForCausalLM", "falcon", **FALCON, alibi=False, bias=False, multi_query=True, parallel_attn=True,
+                        new_decoder_architecture=False),
+    "falcon-40b": config("FalconForCausalLM", "falcon", **FALCON, alibi=False, bias=False, num_kv_heads=2, parallel_attn=True,
+                         new_decoder_architecture=True),
+    "falcon-11b": config("FalconForCausalLM", "falcon", **FALCON, alibi=False, bias=False, num_kv_heads=2, parallel_attn=True,
+                         new_decoder_architecture=True, num_ln_in_parallel_attn=1, ffn_hidden_size=96,
+                         tie_word_embeddings=False),
+    "falcon-rw": falcon_rw(),
+    "opt": config("OPTForCausalLM", "opt", activation_function="relu", do_layer_norm_before=True, dropout=0.0, enable_bias=True,
+                  ffn_dim=64, hidden_size=32, layerdrop=0.0, max_position_embeddings=64, num_attention_heads=4,
+                  num_hidden_layers=2, vocab_size=96, word_embed_proj_dim=32, tie_word_embeddings=True),
+    "bloom": config("BloomForCausalLM", "bloom", hidden_size=32, n_head=4, n_layer=2, layer_norm_epsilon=2e-3, vocab_size=96,
+                    hidden_dropout=0.0, apply_residual_connection_post_layernorm=False),
+    "mpt": config("MPTForCausalLM", "mpt", d_model=32, n_heads=4, n_layers=2, max_seq_len=64, expansion_ratio=4, vocab_size=96,
+                  no_bias=True, layer_norm_epsilon=2e-3, emb_pdrop=0.0, resid_pdrop=0.0, learned_pos_emb=True, logit_scale=None,
+                  norm_type="low_precision_layernorm",
+                  attn_config={"alibi": True, "alibi_bias_max": 8, "attn_pdrop": 0, "attn_type": "multihead_attention",
+                               "clip_qkv": 2.0, "prefix_lm": False, "qk_ln": False, "softmax_scale": None}),
+}
