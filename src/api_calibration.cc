@@ -281,7 +281,9 @@ std::vector<int32_t> held_out_text(Device& device, const Checkpoint& source, Qua
   return tokens;
 }
 
-std::string to_json_text(const CalibrationReport& r) { return to_json(r).dump(); }
+std::string to_json_text(const CalibrationReport& r) {
+  return to_json(r).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
 
 nlohmann::ordered_json to_json(const CalibrationReport& r) {
   nlohmann::ordered_json j = {{"source", r.source}, {"sha256_of_token_ids", r.sha256}};

@@ -35,6 +35,7 @@ svg .bar { fill: var(--result); }
 caption { text-align: left; padding-bottom: .3rem; }
 th, td { padding: .2rem .7rem .2rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td:first-child { white-space: nowrap; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--result); }
 .answer { margin: 1rem 0; border-top: 1px solid var(--line); padding-top: .5rem; break-inside: avoid; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); gap: 1rem; }
