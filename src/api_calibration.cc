@@ -206,17 +206,17 @@ namespace {
 
 std::vector<std::vector<int32_t>> openings(const TextSide& text) {
   std::vector<std::vector<int32_t>> result;
-  for (const CalibrationPrompt& p : calibration_prompts()) {
-    const bool chat = p.kind == PromptKind::chat && text.has_template();
-    if (chat)
-      result.push_back(text.encode_chat({{{"role", "user"}, {"content", p.text}}}, true));
-    else
-      result.push_back(text.tokenizer().encode(p.text, true, false));
-  }
+  for (const CalibrationPrompt& p : calibration_prompts()) result.push_back(opening(p, text));
   return result;
 }
 
 }  // namespace
+
+std::vector<int32_t> opening(const CalibrationPrompt& p, const TextSide& text) {
+  if (p.kind == PromptKind::chat && text.has_template())
+    return text.encode_chat({{{"role", "user"}, {"content", p.text}}}, true);
+  return text.tokenizer().encode(p.text, true, false);
+}
 
 CalibrationSet self_calibration(Device& device, const Checkpoint& source, const TextSide& text,
                                 const QuantizeOptions& o, const OnProgress& progress) {
@@ -267,7 +267,23 @@ CalibrationSet calibration_set(Device& device, const Checkpoint& source, const Q
   return o.calibration.empty() ? self_calibration(device, source, text, o, progress) : read_calibration(o, text);
 }
 
-std::string to_json_text(const CalibrationReport& r) { return to_json(r).dump(); }
+std::vector<int32_t> held_out_text(Device& device, const Checkpoint& source, QuantizeOptions o, int windows, int window,
+                                   std::string_view operation, const OnProgress& progress) {
+  o.calibration.clear();
+  o.mask_prompts = false;
+  o.samples = windows;
+  o.sample_tokens = window;
+  o.seed += 1;
+  complete_calibration(o, source, operation);
+  std::vector<int32_t> tokens;
+  for (const auto& s : self_calibration(device, source, TextSide(source), o, progress).sequences)
+    tokens.insert(tokens.end(), s.begin(), s.end());
+  return tokens;
+}
+
+std::string to_json_text(const CalibrationReport& r) {
+  return to_json(r).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
 
 nlohmann::ordered_json to_json(const CalibrationReport& r) {
   nlohmann::ordered_json j = {{"source", r.source}, {"sha256_of_token_ids", r.sha256}};

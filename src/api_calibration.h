@@ -2,6 +2,7 @@
 // Calibration tokens for whatever quantizes, from files or from the model itself.
 #include "awq/awq.h"
 #include "engine/runtime.h"
+#include "quantizer/prompts.h"
 
 namespace awq {
 
@@ -25,6 +26,12 @@ CalibrationSet calibration_set(Device& device, const Checkpoint& source, const Q
 CalibrationSet read_calibration(const QuantizeOptions& options, const TextSide& text);
 CalibrationSet self_calibration(Device& device, const Checkpoint& source, const TextSide& text,
                                 const QuantizeOptions& options, const OnProgress& progress);
+
+/// A prompt's tokens, by the chat template where it is a user's message and there is one.
+std::vector<int32_t> opening(const CalibrationPrompt& prompt, const TextSide& text);
+/// windows * window tokens that the model writes with the seed after the options'.
+std::vector<int32_t> held_out_text(Device& device, const Checkpoint& source, QuantizeOptions options, int windows,
+                                   int window, std::string_view operation, const OnProgress& progress);
 
 /// `total` split in proportion to the weights by largest remainder; the first of equal remainders gets more.
 std::vector<int> split_by_weight(std::span<const CalibrationSource> sources, int total);

@@ -52,19 +52,10 @@ void check(const CalibrationCompareOptions& o) {
 
 std::vector<int32_t> own_text(const fs::path& model, const CalibrationCompareOptions& options,
                               const OnProgress& progress) {
-  QuantizeOptions o = options.quantize;
-  o.calibration.clear();
-  o.mask_prompts = false;
-  o.samples = options.windows ? options.windows : kOwnWindows;
-  o.sample_tokens = options.window;
-  o.seed += 1;
   const std::unique_ptr<Checkpoint> source = Checkpoint::open(model);
-  Device device(o.device);
-  complete_calibration(o, *source, "calib compare");
-  std::vector<int32_t> tokens;
-  for (const auto& s : self_calibration(device, *source, TextSide(*source), o, progress).sequences)
-    tokens.insert(tokens.end(), s.begin(), s.end());
-  return tokens;
+  Device device(options.quantize.device);
+  return held_out_text(device, *source, options.quantize, options.windows ? options.windows : kOwnWindows,
+                       options.window, "calib compare", progress);
 }
 
 std::vector<EvaluateReport> evaluated(const fs::path& model, const std::vector<fs::path>& versions,

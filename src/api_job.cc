@@ -4,11 +4,13 @@
 
 #include "api_group_size.h"
 #include "api_head.h"
+#include "api_judge.h"
 #include "api_sensitivity.h"
 #include "base/memory.h"
 #include "base/sha256.h"
 #include "formats/context.h"
 #include "io/file.h"
+#include "quantizer/prompts.h"
 
 namespace awq {
 namespace {
@@ -67,7 +69,7 @@ void add_calibration(const JobSetup& job, Fingerprint& f) {
   for (const CalibrationSource& s : o.calibration)
     texts += fmt::format("{}={} ", sha256_of(read_text(s.file)), s.weight);
   f.emplace_back("the text of --calib", texts);
-  if (!job.own_text()) return;
+  if (!job.own_text() && !job.writes_gate_text()) return;
   f.emplace_back("--temperature", fmt::format("{}", o.temperature));
   f.emplace_back("--seed", std::to_string(o.seed));
 }
@@ -87,7 +89,9 @@ JobSetup::JobSetup(const fs::path& model, QuantizeOptions o)
       method(search ? make_replay(search) : find_method(options.method).make()),
       device(options.device) {
   complete_calibration(options, *source, "quantize");
+  if (options.answers < 0) options.answers = own_text() ? kAnswers : 0;
   check_options();
+  check_judging();
   const GroupChoice group = choose_group(spec(), options.group_size, "quantize");
   quant = {.bits = 4, .group_size = group.size, .scale_dtype = DType::f16};
   group_size_reason = group.reason;
@@ -110,7 +114,21 @@ void JobSetup::check_options() const {
     fail("write", "{} exists already; remove it or choose another name", o.save_search.string());
 }
 
+// What would fail after hours fails before them.
+void JobSetup::check_judging() const {
+  const QuantizeOptions& o = options;
+  if (o.max_kl && !(*o.max_kl >= 0)) fail("quantize", "--max-kl {}: expected a number of nats, 0 or more", *o.max_kl);
+  if (o.min_top1 && !(*o.min_top1 >= 0 && *o.min_top1 <= 1))
+    fail("quantize", "--min-top1 {}: expected a share between 0 and 1", *o.min_top1);
+  if (!o.gate_text.empty() && !gated())
+    fail("quantize", "--gate-text {}: there is no gate; give --max-kl or --min-top1, too", o.gate_text.string());
+  const int prompts = int(calibration_prompts().size());
+  if (o.answers > prompts) fail("quantize", "--answers {}: there are {} prompts", o.answers, prompts);
+  if (o.answers || writes_gate_text()) TextSide{*source};  // throws where there is no tokenizer
+}
+
 JobShape JobSetup::shape() const {
+  const int writing = own_text() ? options.samples : 0, held_out = writes_gate_text() ? kGateWindows : 0;
   return {.source = *source,
           .dev = *device.backend,
           .spec = quant,
@@ -119,7 +137,10 @@ JobShape JobSetup::shape() const {
           .folds = method->folds(),
           .sequences = options.samples,
           .length = options.sample_tokens,
-          .own_text = own_text(),
+          .text_sequences = std::max(writing, held_out),
+          .text_length = std::max(writing ? options.sample_tokens : 0, held_out ? gate_window(spec()) : 0),
+          .gated = gated(),
+          .answers = options.answers,
           .keeps = keeps(),
           .calibration = {}};
 }
@@ -161,8 +182,29 @@ Fingerprint fingerprint_of(const JobSetup& job) {
   f.emplace_back("--save-search", place_of(o.save_search));
   if (!o.load_search.empty()) add_file(f, o.load_search);
   if (job.needs_text()) add_calibration(job, f);
+  f.emplace_back("--max-kl", o.max_kl ? fmt::format("{}", *o.max_kl) : "left out");
+  f.emplace_back("--min-top1", o.min_top1 ? fmt::format("{}", *o.min_top1) : "left out");
+  if (job.gated())
+    f.emplace_back("the text of --gate-text",
+                   o.gate_text.empty() ? "the model's own" : sha256_of(read_text(o.gate_text)));
+  f.emplace_back("--answers", std::to_string(o.answers));
   f.emplace_back("--scratch", place_of(o.scratch));
   return f;
+}
+
+std::vector<std::pair<std::string, int64_t>> stages_of(const JobMemory& need) {
+  std::vector<std::pair<std::string, int64_t>> stages;
+  for (const auto& [name, stage] : {std::pair("text", &JobMemory::text),
+                                    {"keep", &JobMemory::kept},
+                                    {"outer", &JobMemory::outer},
+                                    {"load", &JobMemory::load},
+                                    {"forward", &JobMemory::forward},
+                                    {"search", &JobMemory::search},
+                                    {"clip", &JobMemory::clip},
+                                    {"check", &JobMemory::check},
+                                    {"judge", &JobMemory::judge}})
+    stages.emplace_back(name, need.*stage ? need.base + need.*stage : 0);
+  return stages;
 }
 
 int64_t allowed_memory(const QuantizeOptions& options) {
@@ -173,14 +215,18 @@ void require_memory(const JobSetup& job, const JobMemory& need) {
   const int64_t allowed = allowed_memory(job.options);
   if (need.peak() <= allowed) return;
   JobMemory given = need;
-  given.text = given.kept = 0;
+  given.text = given.kept = given.judge = 0;
   const bool whole = given.peak() < need.peak();
-  const char* why = !whole                  ? ""
-                    : need.kept > need.text ? " to measure all layers for --keep or --budget"
-                                            : " where the model writes its own calibration text";
+  const int64_t most = std::max({need.text, need.kept, need.judge});
+  const char* why = !whole              ? ""
+                    : need.kept == most ? " to measure all layers for --keep or --budget"
+                    : need.text == most ? " where the model writes its own text"
+                                        : " where both models are measured or answer";
   const std::string way_out =
-      whole ? fmt::format("With a text given by --calib and neither --keep nor --budget {} would do",
-                          amount(double(given.peak())))
+      whole ? fmt::format(
+                  "With a text given by --calib and none of --keep, --budget, --max-kl, --min-top1 and --answers "
+                  "{} would do",
+                  amount(double(given.peak())))
             : "One block of the model and the statistics of its inputs must fit; no option needs less";
   if (job.options.max_ram)
     fail("quantize", "--max-ram {}: at least {} are needed{}. {}", amount(double(allowed)), amount(double(need.peak())),

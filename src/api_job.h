@@ -16,6 +16,8 @@ struct JobSetup {
   bool keeps() const { return options.keep || options.budget != 0; }
   bool needs_text() const { return calibrated() || keeps(); }
   bool own_text() const { return needs_text() && options.calibration.empty(); }
+  bool gated() const { return options.max_kl || options.min_top1; }
+  bool writes_gate_text() const { return gated() && options.gate_text.empty(); }
   Host host() { return {device.pool, device.kernels}; }
   JobShape shape() const;
   uint64_t output_bytes() const;  // where nothing is kept in 16 bits
@@ -33,11 +35,15 @@ struct JobSetup {
 
  private:
   void check_options() const;
+  void check_judging() const;
 };
 
 /// Everything that the output's bytes depend on. Weights are known by their files' size and time of change and by the
 /// names, types and shapes of their tensors; other files by their content.
 Fingerprint fingerprint_of(const JobSetup& job);
+
+/// By name, the process itself included; 0 where there is none of a stage.
+std::vector<std::pair<std::string, int64_t>> stages_of(const JobMemory& need);
 
 /// Throws Error, saying what would do, unless the job fits into the memory that it may have.
 void require_memory(const JobSetup& job, const JobMemory& need);

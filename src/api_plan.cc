@@ -83,14 +83,7 @@ class Planner {
     need.base = resident_memory();
     r.peak_memory = need.peak();
     r.allowed_memory = allowed_memory(setup_.options);
-    for (const auto& [name, stage] : {std::pair("text", &JobMemory::text),
-                                      {"outer", &JobMemory::outer},
-                                      {"load", &JobMemory::load},
-                                      {"forward", &JobMemory::forward},
-                                      {"search", &JobMemory::search},
-                                      {"clip", &JobMemory::clip},
-                                      {"check", &JobMemory::check}})
-      r.memory.emplace_back(name, need.*stage ? need.base + need.*stage : 0);
+    r.memory = stages_of(need);
     try {
       require_memory(setup_, need);
     } catch (const Error& e) {

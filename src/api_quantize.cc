@@ -4,13 +4,16 @@
 
 #include "api_calibration.h"
 #include "api_job.h"
+#include "api_judge.h"
 #include "api_quantize_report.h"
 #include "api_sensitivity.h"
 #include "base/cpu.h"
 #include "base/memory.h"
 #include "formats/params.h"
+#include "io/file.h"
 #include "io/json.h"
 #include "quantizer/job_log.h"
+#include "report/page.h"
 
 namespace awq {
 namespace {
@@ -42,14 +45,11 @@ Json to_json(const BlockCosts& costs) {
   return j;
 }
 
-void add_costs(const BlockCosts& costs, std::vector<StageReport>& to) {
+void set_stages(const BlockCosts& costs, std::vector<StageReport>& to) {
   to.resize(std::size(kStages));
   for (size_t i = 0; i < to.size(); ++i) {
     const StageCost& c = costs.*kStages[i].second;
-    to[i].name = kStages[i].first;
-    to[i].seconds += c.seconds;
-    to[i].operations += c.operations;
-    to[i].bytes += uint64_t(c.bytes);
+    to[i] = {kStages[i].first, c.seconds, c.operations, uint64_t(c.bytes)};
   }
 }
 
@@ -61,15 +61,16 @@ class Job {
  public:
   Job(const std::filesystem::path& model, const std::filesystem::path& out, const QuantizeOptions& options,
       const OnProgress& progress)
-      : progress_(progress), setup_(model, options), folder_(out, options.scratch, start_of(options)) {
+      : progress_(progress), model_(model), setup_(model, options), folder_(out, options.scratch, start_of(options)) {
     folder_.identify(fingerprint_of(setup_));
+    require_rejected_name();
     log_.emplace(options.log.empty() ? folder_.path("log.jsonl") : options.log);
   }
 
   QuantizeReport run() {
     try {
       begin();
-      if (!folder_.output_stands()) work();
+      if (!folder_.stands(folder_.output()) && !folder_.stands(folder_.rejected())) work();
       finish();
       return std::move(report_);
     } catch (const Cancelled&) {
@@ -83,6 +84,14 @@ class Job {
   }
 
  private:
+  void require_rejected_name() const {
+    if (std::error_code ignored;
+        setup_.gated() && std::filesystem::exists(folder_.rejected(), ignored) && !folder_.stands(folder_.rejected()))
+      fail("quantize", "{}: exists already, and is where an output would go that misses a gate; remove it",
+           folder_.rejected().string());
+    if (!setup_.options.gate_text.empty()) gate_tokens(*setup_.source, setup_.options);  // throws if they are too few
+  }
+
   std::string left(std::string_view when = "") const {
     return fmt::format("{} of {} blocks are done and kept in {}: {}the same command with --resume goes on", done_,
                        setup_.spec().blocks.size(), folder_.folder().string(), when);
@@ -120,20 +129,58 @@ class Job {
 
   void work() {
     require_resources();
+    if (folder_.is_whole())
+      read_kept();
+    else
+      make();
+    report_.left_out = setup_.source->left_out();
+    judge();
+    publish();
+  }
+
+  void make() {
     const std::unique_ptr<CheckpointSink> sink = create_sink();
     if (state_) sink->resume(state_->at("sink"));
     calibrate();
-    if (setup_.keeps()) keep();
+    read_kept();
     const std::unique_ptr<HiddenFiles> hidden = setup_.calibrated() ? hidden_files() : nullptr;
     calibration_.sequences = {};
     open_search();
     quantize(*sink, hidden.get());
-    report_.left_out = setup_.source->left_out();
     for (const SideFile& f : setup_.source->side_files()) sink->put_side_file(f);
-    sink->put_side_file(
-        {"awq-report.json", report_json(report_, setup_.options, setup_.device.kernels.name).dump(1) + "\n", {}});
     if (search_) search_->finish(setup_.options.save_search);
     sink->finish();
+  }
+
+  // Measured once: a job that goes on finds it.
+  void judge() {
+    if (const auto before = folder_.read("judged.json")) return read_judged(*before, report_);
+    const QuantizeOptions& o = setup_.options;
+    if (setup_.gated())
+      report_.gate = measure_gate(setup_.device, *setup_.source, model_, folder_.whole(), o, progress_);
+    if (o.answers) report_.answers = both_answer(setup_.device, *setup_.source, folder_.whole(), o, progress_);
+    folder_.save("judged.json", judged_json(report_, o));
+  }
+
+  std::filesystem::path destination() const {
+    return report_.gate && !report_.gate->missed.empty() ? folder_.rejected() : folder_.output();
+  }
+
+  void publish() {
+    AtomicDir dir({destination(), folder_.whole()});
+    const Json report = report_json(report_, setup_.options, setup_.spec(), setup_.device.kernels.name);
+    dir.write("awq-report.json", report_text(report));
+    dir.write("awq-report.html", report_page(report));
+    dir.commit();
+  }
+
+  // The page in the output is the same for every run, so this one's time and memory are in another.
+  void write_run_page() {
+    if (setup_.options.report.empty()) return;
+    const std::filesystem::path file = report_.output / "awq-report.json";
+    const Json report = Json::parse(read_text(file)),
+               run = run_json(report_, setup_.device.kernels.name, setup_.device.pool.size());
+    replace_file(setup_.options.report, report_page(report, &run));
   }
 
   void open_search() {
@@ -165,7 +212,6 @@ class Job {
 
   // What the state counts on is on the disk before it is.
   void finished(const BlockResult& b, CheckpointSink& sink, HiddenFiles* hidden) {
-    add_costs(b.costs, report_.stages);
     write_journal(b);
     sink.sync();
     if (search_) {
@@ -181,7 +227,10 @@ class Job {
   void write_journal(const BlockResult& b) {
     QuantizeReport one;
     add_block(setup_.spec(), b, one);
-    const std::string line = blocks_json(one).dump() + "\n";
+    set_stages(b.costs, one.stages);
+    Json known = blocks_json(one);
+    known["stages"] = stages_json(one.stages);
+    const std::string line = known.dump() + "\n";
     OutputFile journal(folder_.path("blocks.jsonl"), journal_bytes_);
     journal.write(line);
     journal.close();
@@ -209,10 +258,12 @@ class Job {
   void require_resources() {
     JobMemory need = memory_of(setup_.shape());
     need.base = resident_memory();
-    if (state_ || std::filesystem::exists(folder_.path("calibration.json"))) need.text = 0;
+    const bool text_is_there = state_ || std::filesystem::exists(folder_.path("calibration.json"));
+    if (text_is_there && !setup_.writes_gate_text()) need.text = 0;
     if (std::filesystem::exists(folder_.path("kept.json"))) need.kept = 0;
     require_memory(setup_, need);
     report_.planned_memory = need.peak();
+    report_.planned_stages = stages_of(need);
     if (state_) return;  // much of it has been written
     const uint64_t scratch = uint64_t(scratch_bytes(setup_.shape())), output = setup_.output_bytes();
     require_room(folder_.output(), output + (setup_.options.scratch.empty() ? scratch : 0), "-o");
@@ -224,7 +275,7 @@ class Job {
     ModelSpec spec = setup_.spec();
     if (setup_.head) config["tie_word_embeddings"] = spec.tied_embeddings = false;
     for (const Format& f : formats())
-      if (f.name == "autoawq") return f.create({folder_.output(), folder_.path("output")}, config, spec, setup_.quant);
+      if (f.name == "autoawq") return f.create({folder_.whole(), folder_.path("output")}, config, spec, setup_.quant);
     fail("quantize", "this build cannot write the autoawq format");
   }
 
@@ -248,7 +299,8 @@ class Job {
     return set;
   }
 
-  void keep() {
+  void read_kept() {
+    if (!setup_.keeps()) return;
     const ModelSpec& spec = setup_.spec();
     std::vector<KeepUnit> units;
     if (const auto chosen = folder_.read("kept.json")) {
@@ -290,16 +342,23 @@ class Job {
   }
 
   void finish() {
+    if (const auto judged = folder_.read("judged.json"); judged && !report_.gate) read_judged(*judged, report_);
+    report_.output = destination();
     for (const TensorInfo& t : setup_.source->tensors()) report_.bytes_in += t.bytes;
-    for (const TensorInfo& t : Checkpoint::open(folder_.output())->tensors()) report_.bytes_out += t.bytes;
+    for (const TensorInfo& t : Checkpoint::open(report_.output)->tensors()) report_.bytes_out += t.bytes;
     report_.peak_memory = peak_resident_memory();
     report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-    log_->write("done", {{"seconds", report_.seconds}, {"peak_rss", report_.peak_memory}});
+    write_run_page();
+    log_->write("done", {{"seconds", report_.seconds},
+                         {"peak_rss", report_.peak_memory},
+                         {"output", report_.output.string()},
+                         {"missed", report_.gate ? report_.gate->missed : std::vector<std::string>()}});
     folder_.remove();
   }
 
   const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
   const OnProgress& progress_;
+  const std::filesystem::path& model_;
   JobSetup setup_;
   JobFolder folder_;
   std::optional<JobLog> log_;

@@ -11,6 +11,11 @@
 
 namespace awq::cli {
 
+/// The work is done, but its result is not good enough: exit status 3.
+struct Rejected : Error {
+  using Error::Error;
+};
+
 /// Ctrl-C: the first asks the running work to stop, the second ends the program the hard way.
 void catch_interrupts();
 bool interrupted();

@@ -27,6 +27,16 @@ double bits_of(std::string text) {
   return bits;
 }
 
+// "0.9" or "90%"
+double share_of(std::string text) {
+  const bool percent = text.ends_with('%');
+  if (percent) text.pop_back();
+  double share = 0;
+  if (!CLI::detail::lexical_cast(text, share) || !(share >= 0 && share <= (percent ? 100 : 1)))
+    throw CLI::ValidationError("--min-top1", fmt::format("\"{}\" is no share; give one such as 0.9 or 90%", text));
+  return percent ? share / 100 : share;
+}
+
 double mean(const QuantizeReport& r, double LayerReport::*field) {
   double sum = 0;
   for (const LayerReport& l : r.layers) sum += l.*field;
@@ -50,8 +60,24 @@ nlohmann::ordered_json kept_json(const QuantizeReport& r) {
   return kept;
 }
 
+bool rejected(const QuantizeReport& r) { return r.gate && !r.gate->missed.empty(); }
+
+nlohmann::ordered_json gate_json(const QuantizeReport& r) {
+  if (!r.gate) return nullptr;
+  return {{"text", r.gate->text},
+          {"windows", r.gate->windows},
+          {"window", r.gate->window},
+          {"kl", r.gate->kl.value},
+          {"kl_standard_error", r.gate->kl.standard_error},
+          {"top1", r.gate->top1.value},
+          {"top1_standard_error", r.gate->top1.standard_error},
+          {"missed", r.gate->missed}};
+}
+
 void print_json(const QuantizeReport& r, const QuantizeFlags& o) {
-  fmt::print("{}\n", nlohmann::ordered_json{{"output", o.out},
+  fmt::print("{}\n", nlohmann::ordered_json{{"output", r.output.string()},
+                                            {"rejected", rejected(r)},
+                                            {"gate", gate_json(r)},
                                             {"method", o.quantize.method},
                                             {"group_size", r.group_size},
                                             {"bits_per_weight", r.bits_per_weight},
@@ -72,12 +98,12 @@ void print_json(const QuantizeReport& r, const QuantizeFlags& o) {
                                             {"left_out", r.left_out},
                                             {"warnings", r.warnings},
                                             {"worst_fold_error", r.worst_fold_error}}
-                         .dump(1));
+                         .dump(1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
 void print_text(const QuantizeReport& r, const QuantizeFlags& o) {
-  fmt::print("{}: {} -> {}, 4 bits in groups of {}{}, {}\n", o.out, human_bytes(r.bytes_in), human_bytes(r.bytes_out),
-             r.group_size,
+  fmt::print("{}: {} -> {}, 4 bits in groups of {}{}, {}\n", r.output.string(), human_bytes(r.bytes_in),
+             human_bytes(r.bytes_out), r.group_size,
              o.quantize.quantize_head ? fmt::format(", the head in {} bits", o.quantize.quantize_head) : "",
              minutes(r.seconds));
   if (!r.group_size_reason.empty()) fmt::print("  groups of {} because {}\n", r.group_size, r.group_size_reason);
@@ -95,7 +121,12 @@ void print_text(const QuantizeReport& r, const QuantizeFlags& o) {
   fmt::print("  at most {} in memory{}\n", human_bytes(uint64_t(r.peak_memory)),
              r.resumed_blocks ? fmt::format("; {} of {} blocks were done before", r.resumed_blocks, r.blocks) : "");
   if (!r.left_out.empty()) fmt::print("  not copied: {}\n", fmt::join(r.left_out, ", "));
-  fmt::print("  every layer: {}/awq-report.json\n", o.out);
+  if (r.gate)
+    fmt::print(
+        "  KL to the original {:.5f} ± {:.5f}, top-1 agreement {:.2f} ± {:.2f} %, on {} windows of {} tokens {}\n",
+        r.gate->kl.value, r.gate->kl.standard_error, 100 * r.gate->top1.value, 100 * r.gate->top1.standard_error,
+        r.gate->windows, r.gate->window, r.gate->text == "self" ? "that the model wrote itself" : "of " + r.gate->text);
+  fmt::print("  every layer: {}/awq-report.html\n", r.output.string());
 }
 
 void run(QuantizeFlags& o) {
@@ -111,6 +142,9 @@ void run(QuantizeFlags& o) {
     print_json(report, o);
   else
     print_text(report, o);
+  if (rejected(report))
+    throw Rejected(fmt::format("{}. The result is kept aside in {}", fmt::join(report.gate->missed, "; "),
+                               report.output.string()));
 }
 
 }  // namespace
@@ -150,6 +184,28 @@ void add_quantize(CLI::App& app) {
       "group size, or a .pt that llm-awq saved");
   c->add_option("--save-search", o->quantize.save_search, "Write what the search found into this new file")
       ->excludes(load);
+  c->add_option(
+       "--max-kl", o->quantize.max_kl,
+       "Gate: the most KL to the original, nats a token, on held-out text. A result that misses a gate is kept "
+       "as OUTPUT.rejected, and the exit status is 3")
+      ->type_name("KL");
+  c->add_option_function<std::string>(
+       "--min-top1", [o](const std::string& text) { o->quantize.min_top1 = share_of(text); },
+       "Gate: the least share of positions where both predict the same token, such as 0.9 or 90%")
+      ->type_name("SHARE");
+  c->add_option(
+      "--gate-text", o->quantize.gate_text,
+      "Held-out text for the gates, any text file or .jsonl: its first 16 windows of 512 tokens; default: what "
+      "the model writes with the next seed");
+  c->add_option("--answers", o->quantize.answers,
+                "Prompts that both models answer in the report; default: 5 where the model writes its own calibration "
+                "text, otherwise 0, for the whole float model must fit into memory")
+      ->type_name("N")
+      ->check(CLI::Range(0, 1 << 20));
+  c->add_option(
+      "--report", o->quantize.report,
+      "Write the report's page with this run's time and memory to this file; the output's own has neither, so "
+      "that its bytes repeat");
   auto* keep = c->add_option("--keep", o->quantize.keep,
                              "Leave the N most sensitive layers in 16 bits, each with those that other programs fuse "
                              "with it (q, k, v; gate, up); see awq sensitivity")
@@ -165,7 +221,8 @@ void add_quantize(CLI::App& app) {
   c->add_flag("--json", o->json, "Print the result as JSON");
   c->footer(
       "Example:\n  awq quantize Llama-3.2-1B-Instruct -o llama-awq --calib chats.jsonl\n"
-      "A job that was interrupted goes on with the same command and --resume.");
+      "A job that was interrupted goes on with the same command and --resume.\n"
+      "Exit status: 0 done, 1 failed, 2 wrong usage, 3 a gate was missed, 130 interrupted.");
   c->callback([o] { run(*o); });
 }
 

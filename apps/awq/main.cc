@@ -54,6 +54,9 @@ int main(int argc, char** argv) {
   } catch (const awq::Cancelled& e) {
     fmt::print(stderr, "stopped; {}\n", e.what());
     return 130;
+  } catch (const awq::cli::Rejected& e) {
+    fmt::print(stderr, "rejected: {}\n", e.what());
+    return 3;
   } catch (const std::bad_alloc&) {
     fmt::print(stderr,
                "error: [memory] not enough memory. Close other programs, or use fewer --samples, a shorter --context "

@@ -1,6 +1,7 @@
 #pragma once
 // The whole public interface: quantize a checkpoint, measure what it cost, or open one and generate.
 // Models are folders (Hugging Face safetensors, AutoAWQ) or .gguf files. Everything throws awq::Error.
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -47,6 +48,10 @@ struct DeviceOptions {
 
 int max_threads();  // CPUs that this process may use, hyper-threads counted
 
+struct Estimate {
+  double value = 0, standard_error = 0;  // over windows of text
+};
+
 // ----------------------------------------------------------------------------------------------------------------
 // quantize
 
@@ -85,10 +90,21 @@ struct QuantizeOptions {
   /// most sensitive, or as many as the mean of `budget` bits per weight of the blocks' matrices has room for. 0: none.
   int keep = 0;
   double budget = 0;
+  /// Gates: the result is measured against the original on held-out text, and if its KL (nats a token) is larger or its
+  /// top-1 agreement (a share of positions) less, it is kept as "<out>.rejected". Both models are in memory then.
+  std::optional<double> max_kl{}, min_top1{};
+  /// Held out, .txt or .jsonl, of which the first 16 windows of 512 tokens count; empty: text that the model writes
+  /// with the next seed.
+  std::filesystem::path gate_text{};
+  /// Prompts that both models answer in the report, each model loaded by itself. Negative: 5 where the model writes its
+  /// own calibration text, which needs the whole of it in memory anyway; else none.
+  int answers = -1;
+  /// The report's page with the time and memory of this run, which are not in the output's own, written to this file.
+  std::filesystem::path report{};
   DeviceOptions device{};
 };
 
-/// What a stage took, all blocks of this process together.
+/// What a stage took, all blocks together.
 struct StageReport {
   std::string name;  // "load", "forward", "gram", "search", "clip", "check", "write"
   double seconds = 0;
@@ -97,11 +113,17 @@ struct StageReport {
 };
 
 struct LayerReport {
-  std::string name;           // "model.layers.3.mlp.down_proj"
-  double error = 0;           // relative output error: sum |y' - y|^2 / sum |y|^2 over the calibration tokens
-  double rounding_error = 0;  // the same for plain rounding
-  double clipped = 0;         // share of groups whose range was cut
-  int64_t tokens = 0;         // calibration tokens seen
+  std::string name;                 // "model.layers.3.mlp.down_proj"
+  double error = 0;                 // relative output error: sum |y' - y|^2 / sum |y|^2 over the calibration tokens
+  double rounding_error = 0;        // the same for plain rounding
+  double clipped = 0;               // share of groups whose range was cut
+  int64_t tokens = 0;               // calibration tokens seen
+  std::array<int64_t, 16> codes{};  // weights that have each code
+};
+/// A channel of a group's input before it is scaled.
+struct ChannelReport {
+  int64_t channel = 0;
+  double mean_abs = 0, scale = 1;  // of the activations over the calibration tokens; what it was divided by
 };
 struct GroupReport {
   std::string producer;                // what absorbed the inverse scales
@@ -110,6 +132,9 @@ struct GroupReport {
   bool weight_term = false;
   double loss = 0, identity_loss = 0;  // on the group's own measure; loss <= identity_loss
   double smallest_scale = 1, largest_scale = 1;
+  std::vector<ChannelReport> salient{};  // the five of the largest activations; empty without calibration
+  int64_t dead_channels = 0;             // that were zero at every calibration token
+  double mean_abs = 0;                   // of all channels' activations
 };
 /// One source of calibration text. A text is a line of a .jsonl file, or a whole .txt file; texts are joined, then cut.
 struct CalibrationSourceReport {
@@ -138,12 +163,26 @@ struct KeptReport {
   double kl = 0;             // to the original when this layer alone is quantized
   uint64_t extra_bytes = 0;  // beyond 4 bits
 };
+/// What held-out text said of the result.
+struct GateReport {
+  std::string text;  // "self" or the file's name
+  int windows = 0, window = 0;
+  Estimate kl, top1;
+  std::vector<std::string> missed;  // in words; empty: the result passed
+};
+/// A prompt and what both models answer, greedily.
+struct AnswerReport {
+  std::string prompt, original, quantized;
+};
 struct QuantizeReport {
+  std::filesystem::path output;  // where the result is: `out`, or "<out>.rejected"
   std::vector<LayerReport> layers;
   std::vector<GroupReport> groups;
   std::vector<KeptReport> kept;
   std::string search;  // the file that scales and ranges came from; empty: searched
   CalibrationReport calibration;
+  std::optional<GateReport> gate;  // where one was asked for
+  std::vector<AnswerReport> answers;
   double worst_fold_error = 0;  // relative change of a float block by folding its scales
   int group_size = 0;
   std::string group_size_reason;      // why it is not 128, where it is not
@@ -154,6 +193,7 @@ struct QuantizeReport {
   int blocks = 0, resumed_blocks = 0;  // how many there are, and were done by an earlier process
   std::vector<StageReport> stages;
   int64_t planned_memory = 0, peak_memory = 0;  // bytes: what the job was expected to have, and what the process had
+  std::vector<std::pair<std::string, int64_t>> planned_stages;  // as PlanReport::memory
   double seconds = 0;
 };
 
@@ -186,9 +226,10 @@ struct SensitivityReport {
 SensitivityReport sensitivity(const std::filesystem::path& model, const SensitivityOptions& options = {},
                               const OnProgress& progress = {});
 
-/// Quantizes `model` into the new folder `out` (AutoAWQ GEMM, with awq-report.json). The folder appears complete or not
-/// at all. The same model, options and seed give the same bytes for any number of threads on one kernel set, for any
-/// memory that suffices, and however often the job was interrupted. A job that ends early, for whatever reason, leaves
+/// Quantizes `model` into the new folder `out` (AutoAWQ GEMM, with awq-report.json and awq-report.html). The folder
+/// appears complete or not at all; where a gate is missed, as "<out>.rejected". The same model, options and seed give
+/// the same bytes for any number of threads on one kernel set, for any memory that suffices, and however often the job
+/// was interrupted. A job that ends early, for whatever reason, leaves
 /// "<out>.awq-job", from which a call with `resume` goes on after the last finished block.
 QuantizeReport quantize(const std::filesystem::path& model, const std::filesystem::path& out,
                         const QuantizeOptions& options = {}, const OnProgress& progress = {});
@@ -196,8 +237,8 @@ QuantizeReport quantize(const std::filesystem::path& model, const std::filesyste
 struct PlanReport {
   int64_t peak_memory = 0;     // bytes that the process will have at most
   int64_t allowed_memory = 0;  // max_ram, or what the machine has available
-  /// Bytes in each stage of a job, the process itself included: "text", "outer", "load", "forward", "search", "clip",
-  /// "check"; 0 where there is none.
+  /// Bytes in each stage of a job, the process itself included: "text", "keep", "outer", "load", "forward", "search",
+  /// "clip", "check", "judge"; 0 where there is none.
   std::vector<std::pair<std::string, int64_t>> memory;
   uint64_t output_bytes = 0, scratch_bytes = 0, free_output = 0, free_scratch = 0;  // free: on the disks they go to
   double text_seconds = 0;   // the model writes its calibration text
@@ -220,9 +261,6 @@ struct EvaluateOptions {
                              // calibration. Empty: plain text
   std::filesystem::path against{};  // the original, for KL and top-1 agreement
   DeviceOptions device{};
-};
-struct Estimate {
-  double value = 0, standard_error = 0;  // over windows
 };
 struct EvaluateReport {
   int windows = 0, window = 0;

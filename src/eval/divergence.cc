@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/runtime.h"
+
 namespace awq {
 namespace {
 

@@ -65,7 +65,7 @@ JobFolder::JobFolder(const fs::path& output, const fs::path& scratch, JobStart s
          "{}: an unfinished job is there. Go on with it by --resume, or throw it away and begin anew by --restart",
          folder_.string());
   if (start == JobStart::restart || !worth_resuming()) clear();
-  if (is_present(output_) && !output_stands())
+  if (is_present(output_) && !stands(output_))
     fail("write", "{}: exists already; remove it or choose another output", output_.string());
   std::error_code error;
   if (own_scratch_ && (fs::create_directories(scratch_, error), error))
@@ -93,8 +93,15 @@ bool JobFolder::worth_resuming() const {
   return is_present(path(kState)) || is_present(path(kCalibration)) || is_present(path(kChoice));
 }
 
-bool JobFolder::output_stands() const {
-  return is_present(output_) && is_present(path(kState)) && !is_present(path("output"));
+bool JobFolder::is_whole() const { return is_present(whole()) && is_present(path(kState)); }
+
+fs::path JobFolder::rejected() const {
+  fs::path name = output_;
+  return name += ".rejected";
+}
+
+bool JobFolder::stands(const fs::path& name) const {
+  return is_present(name) && is_present(path(kState)) && !is_present(path("output")) && !is_present(whole());
 }
 
 void JobFolder::identify(const Fingerprint& fingerprint) {
@@ -117,7 +124,9 @@ std::optional<nlohmann::json> JobFolder::read(std::string_view name) const {
   return parse_json(read_text(path(name)), path(name).string());
 }
 
-void JobFolder::save(std::string_view name, const nlohmann::json& value) { replace_file(path(name), value.dump()); }
+void JobFolder::save(std::string_view name, const nlohmann::json& value) {
+  replace_file(path(name), value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+}
 
 // Gone at once under its name: a process that is killed here has finished its job.
 void JobFolder::remove() {

@@ -24,6 +24,8 @@ using Fingerprint = std::vector<std::pair<std::string, std::string>>;
 ///   state.json        what is done; replaced at once after each block, when all that it counts on is on the disk
 ///   hidden-0, -1      activations, unless --scratch puts them elsewhere
 ///   output/           the output so far
+///   whole/            the output with all weights, until what is found out of it is known and it gets its name
+///   judged.json       that
 ///   log.jsonl         unless --log puts it elsewhere
 /// Another process with the same output is refused as long as one is at work. A process that is killed, or a machine
 /// that loses its power, leaves the state of the last finished block.
@@ -45,7 +47,11 @@ class JobFolder {
   const std::filesystem::path& folder() const { return folder_; }
   const std::filesystem::path& scratch() const { return scratch_; }  // folder for hidden states
   const std::filesystem::path& output() const { return output_; }
-  bool output_stands() const;  // a process was killed after it had finished and before it could clean up
+  std::filesystem::path whole() const { return path("whole"); }
+  bool is_whole() const;
+  std::filesystem::path rejected() const;  // where an output goes that misses a gate
+  /// A process was killed after the output had got `name`, and before it could clean up.
+  bool stands(const std::filesystem::path& name) const;
 
   std::optional<nlohmann::json> read(std::string_view name) const;  // "state.json"; throws Error if it is damaged
   void save(std::string_view name, const nlohmann::json& value);

@@ -110,13 +110,38 @@ int64_t whole_model(const JobShape& job) {
   return loaded_bytes(job.dev, job.source) + embedding;
 }
 
+/// Keys and values of `sequences`, in pages of 256 tokens.
+int64_t cache_bytes(const JobShape& job, int64_t sequences, int64_t length, int64_t value) {
+  int64_t bytes = 0;
+  for (const BlockSpec& b : job.source.spec().blocks)
+    bytes += sequences * ((length + 255) / 256 * 256) * 2 * b.attention.kv_rows() * value;
+  return bytes;
+}
+
 int64_t text_bytes(const JobShape& job) {
-  if (!job.own_text) return 0;
-  const ModelSpec& m = job.source.spec();
-  const int64_t batch = std::min(job.sequences, job.text_batch);
-  int64_t caches = 0;
-  for (const BlockSpec& b : m.blocks) caches += batch * (job.length + 255) / 256 * 256 * 2 * b.attention.kv_rows() * 2;
-  return whole_model(job) + caches + batch * m.vocab * kFloat;
+  if (!job.text_sequences) return 0;
+  const int64_t batch = std::min(job.text_sequences, job.text_batch);
+  return whole_model(job) + cache_bytes(job, batch, job.text_length, 2) + batch * job.source.spec().vocab * kFloat;
+}
+
+// Of a token of the vocabulary, by a tokenizer and what is left of reading it: 14 to 31 MB were seen at 49,152.
+constexpr int64_t kTextSide = 768;
+
+/// Measured: both models, a window in each, logits of 256 of its positions and a softmax a thread. Answers: one model
+/// at a time, a few hundred tokens of each prompt.
+int64_t judge_bytes(const JobShape& job) {
+  const int64_t window = 512, vocab = job.source.spec().vocab;
+  const int64_t text = vocab * kTextSide;
+  int64_t quantized = 2 * outer_bytes(job), activations = 0, answers = 0, measured = 0;
+  for (const BlockSpec& b : job.source.spec().blocks) {
+    quantized += sum(b, [&](Param, int64_t rows, int64_t cols) { return rows * cols * 5 / 8; });
+    activations = std::max<int64_t>(activations, 3 * b.dim + 2 * b.mlp.hidden + 2 * b.attention.q_rows());
+  }
+  if (job.answers) answers = whole_model(job) + cache_bytes(job, job.answers, window, 2) + job.answers * vocab * kFloat;
+  if (job.gated)
+    measured = whole_model(job) + quantized + 2 * cache_bytes(job, 1, window, kFloat) +
+               (window * (activations + 2 * vocab) / 2 + vocab * int64_t(job.dev.threads())) * kFloat;
+  return std::max(answers, measured) + (job.answers || job.gated ? text : 0);
 }
 
 /// Beside what a block takes: the model, activations of the calibration, and logits of what is measured on, of which
@@ -133,13 +158,14 @@ int64_t kept_bytes(const JobShape& job) {
 constexpr int64_t kKept = 16 << 20;
 
 int64_t JobMemory::peak() const {
-  return base + kKept + std::max({text, kept, outer, load, forward, search, clip, check});
+  return base + kKept + std::max({text, kept, outer, load, forward, search, clip, check, judge});
 }
 
 JobMemory memory_of(const JobShape& job) {
   JobMemory need;
   need.text = text_bytes(job);
   need.outer = outer_bytes(job);
+  need.judge = judge_bytes(job);
   const ModelSpec& m = job.source.spec();
   const auto most = [&](int64_t (BlockMemory::*stage)() const) {
     return largest(m, [&](int i, const BlockSpec& b) { return (BlockMemory(job, i, b).*stage)(); });

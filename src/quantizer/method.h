@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <map>
 #include <memory>
 #include <span>
@@ -15,9 +16,16 @@ namespace awq {
 struct LayerResult {
   Param param;
   double error = 0, rounding_error = 0;
-  bool kept = false;          // stored in 16 bits after all
-  double clipped = 0;         // share of groups whose range was cut
-  std::vector<Range> ranges;  // [rows * groups] of the scaled weights, in row order; empty where none was cut
+  bool kept = false;                // stored in 16 bits after all
+  double clipped = 0;               // share of groups whose range was cut
+  std::vector<Range> ranges;        // [rows * groups] of the scaled weights, in row order; empty where none was cut
+  std::array<int64_t, 16> codes{};  // how many weights have each; set when the block is written
+};
+
+/// An input channel of a group as the calibration tokens have it.
+struct ChannelResult {
+  int64_t channel = 0;
+  float mean_abs = 0, scale = 1;
 };
 
 /// What a method decided for one scale group, by the loss that the group is judged on.
@@ -27,6 +35,10 @@ struct GroupResult {
   double loss = 0, identity_loss = 0;
   float smallest = 1, largest = 1;  // scale
   std::vector<float> scales;        // one a channel of the consumers' input
+  // Where there was calibration, of the input before it is scaled; set after solve().
+  std::vector<ChannelResult> salient{};  // with the largest activations, largest first
+  int64_t dead = 0;                      // channels that were zero at every token
+  float mean_abs = 0;                    // over all channels
 };
 
 struct Solution {

@@ -1,9 +1,11 @@
 #include "quantizer/quantize.h"
 
+#include <algorithm>
 #include <cmath>
 #include <condition_variable>
 #include <future>
 #include <mutex>
+#include <numeric>
 #include <queue>
 #include <random>
 #include <thread>
@@ -64,6 +66,30 @@ Pieces in_f16(Pieces w, const std::string& name) {
   return w;
 }
 
+constexpr size_t kSalient = 5;
+
+/// Says what a group's input looked like; the first of equal channels comes first.
+void describe_input(const SiteStatistics& site, GroupResult& g) {
+  const std::vector<float> m = site.mean_abs();
+  std::vector<int64_t> order(m.size());
+  std::iota(order.begin(), order.end(), int64_t(0));
+  const auto larger = [&](int64_t a, int64_t b) { return std::pair(-m[size_t(a)], a) < std::pair(-m[size_t(b)], b); };
+  std::partial_sort(order.begin(), order.begin() + ptrdiff_t(std::min(kSalient, m.size())), order.end(), larger);
+  order.resize(std::min(kSalient, m.size()));
+  for (int64_t c : order) g.salient.push_back({c, m[size_t(c)], g.scales[size_t(c)]});
+  g.dead = std::ranges::count(m, 0.f);
+  g.mean_abs = float(std::accumulate(m.begin(), m.end(), 0.0) / double(m.size()));
+}
+
+// Four rows of counters: equal codes in a row would wait for each other's sum.
+std::array<int64_t, 16> counts_of(const QMatrix& q) {
+  std::array<std::array<int64_t, 16>, 4> counts{};
+  const auto codes = q.codes.as<uint8_t>();
+  for (size_t i = 0; i < codes.size(); ++i) ++counts[i % 4][codes[i] & 15];
+  for (size_t c = 0; c < 16; ++c) counts[0][c] += counts[1][c] + counts[2][c] + counts[3][c];
+  return counts[0];
+}
+
 /// One block up to its solution.
 class BlockJob {
  public:
@@ -91,6 +117,8 @@ class BlockJob {
     report("search");
     const auto go_on = [&] { report("search"); };
     result_.solution = f_.method.solve(w_, block_, calibration, {f_.spec, f_.dev, f_.host, result_.costs, go_on});
+    if (f_.hidden)
+      for (GroupResult& g : result_.solution.groups) describe_input(calibration.sites.at(g.group.consumers.front()), g);
     calibration = {};
     block_ = {};  // never in memory beside the folded one
     if (input) check_fold(input, output);
@@ -106,6 +134,9 @@ class BlockJob {
     {
       const Timed timed(result_.costs.write);
       for (Param p : w_.spec.params()) put(p);
+      for (LayerResult& l : result_.solution.layers)
+        if (const auto q = result_.solution.matrices.find(l.param); q != result_.solution.matrices.end())
+          l.codes = counts_of(q->second);
     }
     if (f_.finished) f_.finished(result_);
   }

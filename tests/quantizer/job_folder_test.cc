@@ -108,7 +108,7 @@ TEST_F(JobFolderTest, AnOutputThatStandsIsKnown) {
   EXPECT_NE(message([&] { JobFolder(out(), "", JobStart::resume); }), "");  // another program's
   fs::remove(folder() / "output");
   JobFolder job(out(), "", JobStart::resume);
-  EXPECT_TRUE(job.output_stands());
+  EXPECT_TRUE(job.stands(out()));
   job.remove();
   EXPECT_FALSE(fs::exists(folder()));
 }
