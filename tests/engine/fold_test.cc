@@ -69,7 +69,8 @@ TEST_P(FoldOfFamily, ChangesNoLogits) {
 }
 
 TEST_P(FoldOfFamily, EveryMatrixIsInOneGroup) {
-  for (const BlockSpec& b : Checkpoint::open(golden::folder(GetParam()))->spec().blocks) {
+  const auto checkpoint = Checkpoint::open(golden::folder(GetParam()));
+  for (const BlockSpec& b : checkpoint->spec().blocks) {
     std::vector<Param> matrices, grouped;
     for (Param p : b.params())
       if (!is_norm(p.role)) matrices.push_back(p);
