@@ -109,6 +109,10 @@ TEST_F(JobFolderTest, AnOutputThatStandsIsKnown) {
   fs::remove(folder() / "output");
   JobFolder job(out(), "", JobStart::resume);
   EXPECT_TRUE(job.stands(out()));
+  EXPECT_FALSE(job.stands(job.rejected()));
+  fs::create_directory(job.whole());  // has no name yet, so what has it is another program's
+  EXPECT_TRUE(job.is_whole());
+  EXPECT_FALSE(job.stands(out()));
   job.remove();
   EXPECT_FALSE(fs::exists(folder()));
 }
