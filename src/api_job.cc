@@ -74,6 +74,13 @@ void add_calibration(const JobSetup& job, Fingerprint& f) {
   f.emplace_back("--seed", std::to_string(o.seed));
 }
 
+/// 0 where there is none: reading it says so.
+int64_t size_of_file(const fs::path& file) {
+  std::error_code error;
+  const auto size = fs::file_size(file, error);
+  return error ? 0 : int64_t(size);
+}
+
 std::string place_of(const fs::path& p) { return p.empty() ? "left out" : fs::absolute(p).lexically_normal().string(); }
 
 std::string amount(double bytes) {
@@ -135,6 +142,8 @@ JobShape JobSetup::shape() const {
           .head = head,
           .calibrated = calibrated(),
           .folds = method->folds(),
+          .tokenizer_bytes = tokenizer_bytes(),
+          .largest_text = needs_text() || gated() ? largest_text() : 0,
           .sequences = options.samples,
           .length = options.sample_tokens,
           .text_sequences = std::max(writing, held_out),
@@ -143,6 +152,19 @@ JobShape JobSetup::shape() const {
           .answers = options.answers,
           .keeps = keeps(),
           .calibration = {}};
+}
+
+int64_t JobSetup::tokenizer_bytes() const {
+  int64_t bytes = 0;
+  for (const SideFile& f : source->side_files())
+    if (f.name.starts_with("tokenizer.")) bytes += f.path.empty() ? int64_t(f.bytes.size()) : size_of_file(f.path);
+  return bytes;
+}
+
+int64_t JobSetup::largest_text() const {
+  int64_t bytes = options.gate_text.empty() ? 0 : size_of_file(options.gate_text);
+  for (const CalibrationSource& s : options.calibration) bytes = std::max(bytes, size_of_file(s.file));
+  return bytes;
 }
 
 uint64_t JobSetup::output_bytes() const {
@@ -194,7 +216,8 @@ Fingerprint fingerprint_of(const JobSetup& job) {
 
 std::vector<std::pair<std::string, int64_t>> stages_of(const JobMemory& need) {
   std::vector<std::pair<std::string, int64_t>> stages;
-  for (const auto& [name, stage] : {std::pair("text", &JobMemory::text),
+  for (const auto& [name, stage] : {std::pair("read", &JobMemory::read),
+                                    {"text", &JobMemory::text},
                                     {"keep", &JobMemory::kept},
                                     {"outer", &JobMemory::outer},
                                     {"load", &JobMemory::load},
@@ -215,16 +238,17 @@ void require_memory(const JobSetup& job, const JobMemory& need) {
   const int64_t allowed = allowed_memory(job.options);
   if (need.peak() <= allowed) return;
   JobMemory given = need;
-  given.text = given.kept = given.judge = 0;
+  given.read = given.text = given.kept = given.judge = 0;
   const bool whole = given.peak() < need.peak();
-  const int64_t most = std::max({need.text, need.kept, need.judge});
+  const int64_t most = std::max({need.read, need.text, need.kept, need.judge});
   const char* why = !whole              ? ""
                     : need.kept == most ? " to measure all layers for --keep or --budget"
+                    : need.read == most ? " to read and tokenize the largest text"
                     : need.text == most ? " where the model writes its own text"
                                         : " where both models are measured or answer";
   const std::string way_out =
       whole ? fmt::format(
-                  "With a text given by --calib and none of --keep, --budget, --max-kl, --min-top1 and --answers "
+                  "With a small text given by --calib and none of --keep, --budget, --max-kl, --min-top1 and --answers "
                   "{} would do",
                   amount(double(given.peak())))
             : "One block of the model and the statistics of its inputs must fit; no option needs less";

@@ -34,6 +34,8 @@ struct JobSetup {
   std::optional<QuantSpec> head;
 
  private:
+  int64_t tokenizer_bytes() const;  // of its files
+  int64_t largest_text() const;
   void check_options() const;
   void check_judging() const;
 };

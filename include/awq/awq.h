@@ -237,8 +237,8 @@ QuantizeReport quantize(const std::filesystem::path& model, const std::filesyste
 struct PlanReport {
   int64_t peak_memory = 0;     // bytes that the process will have at most
   int64_t allowed_memory = 0;  // max_ram, or what the machine has available
-  /// Bytes in each stage of a job, the process itself included: "text", "keep", "outer", "load", "forward", "search",
-  /// "clip", "check", "judge"; 0 where there is none.
+  /// Bytes in each stage of a job, the process itself included: "read", "text", "keep", "outer", "load", "forward",
+  /// "search", "clip", "check", "judge"; 0 where there is none.
   std::vector<std::pair<std::string, int64_t>> memory;
   uint64_t output_bytes = 0, scratch_bytes = 0, free_output = 0, free_scratch = 0;  // free: on the disks they go to
   double text_seconds = 0;   // the model writes its calibration text

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/check.h"
 #include "base/sha256.h"
@@ -105,18 +106,26 @@ bool JobFolder::stands(const fs::path& name) const {
 }
 
 void JobFolder::identify(const Fingerprint& fingerprint) {
-  if (const auto before = read(kJob))
-    for (const auto& [name, value] : fingerprint) {
-      const std::string old = before->value(name, "nothing");
-      if (old != value && worth_resuming())
-        fail("resume",
-             "{}: {} was {} and is {}. A job goes on only with what it began with; --restart begins anew and throws "
-             "away what is done",
-             folder_.string(), name, old, value);
-    }
   Json now;
   for (const auto& [name, value] : fingerprint) now[name] = value;
-  replace_file(path(kJob), now.dump(1) + "\n");
+  // Names of files need not be UTF-8.
+  const std::string text = now.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+  if (const auto before = read(kJob); before && worth_resuming()) require_same(*before, nlohmann::json::parse(text));
+  replace_file(path(kJob), text);
+}
+
+void JobFolder::require_same(const nlohmann::json& before, const nlohmann::json& now) const {
+  std::set<std::string> names;
+  for (const auto* side : {&before, &now})
+    for (const auto& [name, value] : side->items()) names.insert(name);
+  for (const std::string& name : names) {
+    const std::string old = before.value(name, "nothing"), value = now.value(name, "nothing");
+    if (old != value)
+      fail("resume",
+           "{}: {} was {} and is {}. A job goes on only with what it began with; --restart begins anew and throws away "
+           "what is done",
+           folder_.string(), name, old, value);
+  }
 }
 
 std::optional<nlohmann::json> JobFolder::read(std::string_view name) const {

@@ -59,6 +59,7 @@ class JobFolder {
   void remove();  // the job is done
 
  private:
+  void require_same(const nlohmann::json& before, const nlohmann::json& now) const;
   void make();
   void clear();
   std::filesystem::path finished_folder() const;  // until all of it is deleted

@@ -301,6 +301,23 @@ class Job(unittest.TestCase):
         self.assertFalse(json.loads(no_room.stdout)["fits"])
         self.assertIn("--max-ram 50.0 MB: at least", no_room.stderr)
 
+    def test_memory_of_a_large_text_is_planned(self):
+        model, text = make_model(self.work / "m", 2), self.work / "large.txt"
+        text.write_text("".join(f"Line {i}: nine lazy dogs. " for i in range(120000)))
+        result = self.run_json(*self.command(model, "--calib", text))
+        self.assertLessEqual(result["peak_memory"], result["planned_memory"])
+        self.assertGreater(result["peak_memory"], self.run_json(*self.command(model, "--calib", self.text(), out=self.work / "small"))["planned_memory"])
+        shutil.rmtree(self.out)
+        self.assertIn("to read and tokenize the largest text", self.refused(*self.command(model, "--calib", text, "--max-ram", "40M")))
+
+    def test_an_option_that_was_left_out_is_another_job(self):
+        model, search = make_model(self.work / "m", 3), self.work / "found\udcff.search"
+        self.run_json(*self.command(model, "--save-search", search, out=self.work / "searched"))
+        self.interrupt_after_a_block(self.command(model, "--load-search", search), signal.SIGKILL)
+        if not self.out.exists():
+            self.assertIn("was", self.refused(*self.command(model, "--resume")))
+            self.run_json(*self.command(model, "--load-search", search, "--resume"))
+
 
 if __name__ == "__main__":
     unittest.main(argv=[sys.argv[0], *sys.argv[2:]])

@@ -69,6 +69,10 @@ TEST_F(JobFolderTest, AnotherJobIsRefusedByName) {
     job.save("state.json", {});
   }
   JobFolder(out(), "", JobStart::resume).identify({{"--seed", "1"}, {"config.json", "abc"}});
+  EXPECT_NE(message([&] {
+              JobFolder(out(), "", JobStart::resume).identify({{"--seed", "1"}});
+            }).find("config.json was abc and is nothing"),
+            std::string::npos);
   EXPECT_EQ(message([&] {
               JobFolder(out(), "", JobStart::resume).identify({{"--seed", "2"}, {"config.json", "abc"}});
             }),
