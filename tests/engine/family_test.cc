@@ -9,6 +9,7 @@
 
 #include "engine/golden_fixture.h"
 #include "formats/folder.h"
+#include "formats/load.h"
 #include "quantizer/quantize.h"
 
 namespace awq {
@@ -106,6 +107,20 @@ class Family : public testing::TestWithParam<std::string> {
   Expected expected_{GetParam()};
   std::unique_ptr<Checkpoint> source_ = Checkpoint::open(golden::folder(GetParam()));
 };
+
+// The table is read in bands there, and positions and norms come after: the same bits as at once.
+TEST_P(Family, CalibrationBeginsWithTheModelsEmbedding) {
+  const auto text = random_text(source_->spec().vocab, 7);
+  HiddenFiles hidden(scratch_.path, kFamilySequences * kFamilyLength, kFamilyLength, source_->spec().dim);
+  embed_tokens(*device_.backend, *source_, text, hidden);
+  for (int i : {0, kFamilySequences - 1}) {
+    const Sequence s{nullptr, 0, kFamilyLength};
+    const Tensor want =
+        embed_forward(*device_.backend, source_->spec(), load_embedding(*source_), text[size_t(i)], {&s, 1});
+    const Tensor got = hidden.input(0).read(i * kFamilyLength, (i + 1) * kFamilyLength);
+    EXPECT_TRUE(std::ranges::equal(got.as<float>(), want.as<float>()));
+  }
+}
 
 // What is written is what was decided: the packed file computes what its values do in float, up to activations of 16
 // bits (2^-16 of the largest of their group, which is a few times what is usual, at four places of a block) and, where
