@@ -128,41 +128,45 @@ std::string gate(const Json& r) {
   return s + t.html();
 }
 
+/// One of each kind of layer.
+template <class F>
+std::string charts(const Json& r, const char* id, const F& chart) {
+  std::string s = "<div class=\"charts\">\n";
+  int n = 0;
+  for (const Kind& k : layer_kinds(r)) s += figure(k.name, svg(chart(k), fmt::format("{}{}", id, n++)));
+  return s + "</div>\n";
+}
+
 std::string errors(const Json& r) {
   if (list(r, "layers").empty()) return "";
   std::string s = heading("Error of each layer",
                           "Relative squared error of a layer&#39;s output over the calibration tokens, or of its "
                           "weights where there were none. Logarithmic; lower is better.") +
-                  key("as quantized", "plain rounding") + "<div class=\"charts\">\n";
-  int id = 0;
-  for (const Kind& k : layer_kinds(r))
-    s += figure(k.name, svg({.title = "Error of " + k.name,
-                             .lines = {k.line("plain rounding", "reference", "relative_error_of_rounding"),
-                                       k.line("as quantized", "result", "relative_error")},
-                             .logarithmic = true},
-                            fmt::format("error{}", id++)));
+                  key("as quantized", "plain rounding") + charts(r, "error", [](const Kind& k) {
+                    return LineChart{.title = "Error of " + k.name,
+                                     .lines = {k.line("plain rounding", "reference", "relative_error_of_rounding"),
+                                               k.line("as quantized", "result", "relative_error")},
+                                     .logarithmic = true};
+                  });
   HtmlTable t("Every layer", {"layer", "error", "by rounding", "groups clipped", "at codes 0 and 15", "tokens"});
   for (const Json& l : list(r, "layers"))
     t.row({l.at("name"), number(l.at("relative_error")), number(l.at("relative_error_of_rounding")),
            percent(l.at("groups_clipped")), percent(l.at("saturated")),
            fmt::format("{}", l.at("tokens").get<int64_t>())});
-  return s + "</div>\n" + folded("Table of every layer", t.html());
+  return s + folded("Table of every layer", t.html());
 }
 
 std::string ranges(const Json& r) {
   if (list(r, "layers").empty()) return "";
-  std::string s = heading("Clipping and saturation",
-                          "The share of groups whose range was cut, and of weights on the first "
-                          "or the last code. The table above has the numbers.") +
-                  key("groups clipped", "weights at codes 0 and 15") + "<div class=\"charts\">\n";
-  int id = 0;
-  for (const Kind& k : layer_kinds(r))
-    s += figure(k.name, svg({.title = "Clipping and saturation of " + k.name,
-                             .lines = {k.line("weights at codes 0 and 15", "reference", "saturated"),
-                                       k.line("groups clipped", "result", "groups_clipped")},
-                             .percent = true},
-                            fmt::format("range{}", id++)));
-  return s + "</div>\n";
+  return heading("Clipping and saturation",
+                 "The share of groups whose range was cut, and of weights on the first "
+                 "or the last code. The table above has the numbers.") +
+         key("groups clipped", "weights at codes 0 and 15") + charts(r, "range", [](const Kind& k) {
+           return LineChart{.title = "Clipping and saturation of " + k.name,
+                            .lines = {k.line("weights at codes 0 and 15", "reference", "saturated"),
+                                      k.line("groups clipped", "result", "groups_clipped")},
+                            .percent = true};
+         });
 }
 
 std::array<int64_t, 16> total_codes(const Json& layers) {
