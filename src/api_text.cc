@@ -42,6 +42,7 @@ std::vector<Tokenized> tokenize(const std::filesystem::path& model, std::span<co
   for (const std::string& text : texts) {
     Tokenized& t = out.emplace_back();
     t.ids = tokenizer.encode(text, options.add_special, options.parse_special);
+    if (options.ids_only) continue;
     for (const int32_t id : t.ids) t.tokens.push_back(tokenizer.token_text(id));
     t.decoded = tokenizer.decode(t.ids, options.skip_special);
   }

@@ -4,10 +4,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <csignal>
 #include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 
 namespace awq::cli {
@@ -140,10 +140,18 @@ void add_run_options(CLI::App& app, DeviceOptions& device, const char* standard_
                  fmt::format("Keys and values are kept in f32, f16, bf16 or int8; default: {}", standard_kv));
 }
 
+std::string read_all(std::istream& in) {
+  std::string text;
+  std::array<char, 1 << 16> chunk;
+  while (in.read(chunk.data(), chunk.size()) || in.gcount() > 0)
+    text.append(chunk.data(), static_cast<size_t>(in.gcount()));
+  return text;
+}
+
 std::string read_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) throw Error(fmt::format("[open] {}: the file cannot be read. Does it exist?", path));
-  return {std::istreambuf_iterator<char>(in), {}};
+  return read_all(in);
 }
 
 }  // namespace awq::cli

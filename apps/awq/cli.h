@@ -41,6 +41,7 @@ class ProgressLine {
 void add_device_options(CLI::App& app, DeviceOptions& device);
 /// --activations and --kv, of verbs that run a model.
 void add_run_options(CLI::App& app, DeviceOptions& device, const char* standard_kv);
+std::string read_all(std::istream& in);
 std::string read_file(const std::string& path);  // throws Error
 std::string human_bytes(uint64_t bytes);         // "83.9 MB"
 std::string minutes(double seconds);             // "1:07"

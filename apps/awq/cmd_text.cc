@@ -1,6 +1,5 @@
 // `awq tokenize`: what a tokenizer makes of a text. `awq render`: what a chat template makes of a conversation.
 #include <iostream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -10,8 +9,6 @@ namespace awq::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-std::string standard_input() { return {std::istreambuf_iterator<char>(std::cin), {}}; }
 
 std::string dump(const Json& j) { return j.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
@@ -23,7 +20,7 @@ struct TokenizeFlags {
 };
 
 std::vector<std::string> texts_of(const TokenizeFlags& o, bool has_text) {
-  std::string text = has_text ? o.text : o.file.empty() ? standard_input() : read_file(o.file);
+  std::string text = has_text ? o.text : o.file.empty() ? read_all(std::cin) : read_file(o.file);
   if (!o.lines) return {std::move(text)};
   std::vector<std::string> lines;
   std::istringstream in(text);
@@ -39,8 +36,11 @@ void print(const Tokenized& t, const TokenizeFlags& o) {
 
 void run_tokenize(const TokenizeFlags& o, bool has_text) {
   const std::string& from = o.model.empty() ? o.tokenizer : o.model;
-  const TokenizeOptions options{
-      .add_special = !o.plain, .parse_special = o.special, .skip_special = o.skip_special, .splitting = o.splitting};
+  const TokenizeOptions options{.add_special = !o.plain,
+                                .parse_special = o.special,
+                                .skip_special = o.skip_special,
+                                .splitting = o.splitting,
+                                .ids_only = o.ids && !o.json};
   if (!o.decode.empty()) {
     const std::string text = detokenize(from, {{o.decode}}, options).front();
     return fmt::print("{}\n", o.json ? dump({{"ids", o.decode}, {"decoded", text}}) : text);

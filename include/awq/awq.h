@@ -336,6 +336,7 @@ struct TokenizeOptions {
   /// How text is split, where the tokenizer is a tiktoken rank file, which does not say: "llama3", "qwen2", ... An
   /// unknown name throws, naming those that are known.
   std::string splitting{};
+  bool ids_only = false;  // tokens and decoded stay empty
 };
 struct Tokenized {
   std::vector<int32_t> ids;
