@@ -5,7 +5,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "quantizer/method.h"
+#include "quantizer/awq.h"
 
 namespace awq {
 namespace {
@@ -38,8 +38,10 @@ using Scales = std::vector<std::vector<float>>;  // of each candidate
 
 class Solver {
  public:
-  Solver(BlockWeights& w, const Block& block, const BlockCalibration& calibration, const SolveContext& context)
-      : w_(w),
+  Solver(const AwqRecipe& recipe, BlockWeights& w, const Block& block, const BlockCalibration& calibration,
+         const SolveContext& context)
+      : recipe_(recipe),
+        w_(w),
         block_(block),
         calibration_(calibration),
         spec_(context.spec),
@@ -112,6 +114,7 @@ class Solver {
     for (const Rows& w : weights) some.push_back(step == 1 ? w : every(step, w));
     std::vector<double> ranking = gram_search(some, gram(g), scales);
     if (g.consumers.size() > 1) return judged_by_module(g, scales, finalists(ranking));
+    if (recipe_.refined_finalists) return refined_losses(finalists(ranking), weights.front(), gram(g), scales);
     if (step == 1) return ranking;
     return losses_among(finalists(ranking), weights, gram(g), scales);
   }
@@ -145,6 +148,16 @@ class Solver {
     return losses;
   }
 
+  std::vector<double> refined_losses(const std::vector<size_t>& wanted, const Rows& w, const Gram& gram,
+                                     const Scales& scales) const {
+    std::vector<double> losses(scales.size(), INFINITY);
+    for (size_t i : wanted) {
+      const QMatrix q = refined_trial(w, gram, scales[i]);
+      losses[i] = gram_loss(host_, w, unscaled(q, scales[i]), gram);
+    }
+    return losses;
+  }
+
   // The best of the ranking and identity, the first candidate.
   static std::vector<size_t> finalists(const std::vector<double>& ranking) {
     std::vector<size_t> order(ranking.size() - 1);
@@ -170,10 +183,22 @@ class Solver {
     Block b = block_;
     for (Param p : g.consumers) {
       const auto bias = w_.bias.find(p);
-      b.linear[p] =
-          dev_.linear(pieces_of(effective(rows_of(w_, p), s, spec_)), bias == w_.bias.end() ? nullptr : &bias->second);
+      const Rows w = rows_of(w_, p);
+      const QMatrix q = recipe_.refined_finalists ? refined_trial(w, gram(g), s) : QMatrix();
+      b.linear[p] = dev_.linear(pieces_of(recipe_.refined_finalists ? unscaled(q, s) : effective(w, s, spec_)),
+                                bias == w_.bias.end() ? nullptr : &bias->second);
     }
     return b;
+  }
+
+  QMatrix refined_trial(const Rows& w, const Gram& gram, std::span<const float> s) const {
+    const Rows ws = scaled(w, s);
+    QMatrix q = quantize(pieces_of(ws), spec_, host_.pool);
+    Refinement few = *recipe_.refinement;
+    few.rounds = 1;
+    begin(context_.costs.search, refine_operations(w, few));
+    refine(host_, ws, gram, s, few, q);
+    return q;
   }
 
   Tensor module_output(const ScaleGroup& g, const Block& b) const {
@@ -210,6 +235,10 @@ class Solver {
     const std::vector<float> ones(s.size(), 1.f);
     QMatrix q = quantize(pieces_of(w), spec_, host_.pool, ranges);
     const double plain_loss = gram_loss(host_, w, effective(w, ones, spec_), gram, s);
+    if (recipe_.refinement) {
+      begin(context_.costs.clip, refine_operations(w, *recipe_.refinement));
+      refine(host_, w, gram, s, *recipe_.refinement, q);
+    }
     double loss = gram_loss(host_, w, rows_of(q), gram, s), clipped = share_cut(w, ranges);
     if (!(loss < plain_loss)) {
       q = quantize(pieces_of(w), spec_, host_.pool);
@@ -238,6 +267,7 @@ class Solver {
     return double(cut) / double(ranges.size());
   }
 
+  const AwqRecipe& recipe_;
   BlockWeights& w_;
   const Block& block_;
   const BlockCalibration& calibration_;
@@ -251,17 +281,24 @@ class Solver {
 
 class Awq final : public Method {
  public:
+  explicit Awq(const AwqRecipe& recipe) : recipe_(recipe) {}
   bool needs_calibration() const override { return true; }
   bool folds() const override { return true; }
+  float first_weight() const override { return recipe_.first_weight; }
+  int64_t extra_bytes(int64_t cols, int threads) const override {
+    return recipe_.refinement ? refine_bytes(cols, threads) : 0;
+  }
   Solution solve(BlockWeights& w, const Block& block, const BlockCalibration& calibration,
                  const SolveContext& context) const override {
-    return Solver(w, block, calibration, context).run();
+    return Solver(recipe_, w, block, calibration, context).run();
   }
+
+ private:
+  AwqRecipe recipe_;
 };
 
 }  // namespace
 
-std::unique_ptr<Method> make_awq();
-std::unique_ptr<Method> make_awq() { return std::make_unique<Awq>(); }
+std::unique_ptr<Method> make_awq(const AwqRecipe& recipe) { return std::make_unique<Awq>(recipe); }
 
 }  // namespace awq

@@ -62,7 +62,8 @@ class BlockMemory {
   }
   int64_t clip() const {
     const int64_t gram = job_.calibrated ? resident() : stored_;
-    return gram + rounded_bytes(weights_, job_.spec) + widest_ * job_.spec.group_size * kFloat + at_work();
+    return gram + rounded_bytes(weights_, job_.spec) + widest_ * job_.spec.group_size * kFloat + at_work() +
+           (job_.extra ? job_.extra(widest_, job_.dev.threads()) : 0);
   }
   int64_t check() const {
     if (!job_.folds) return 0;

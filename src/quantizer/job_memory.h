@@ -19,11 +19,12 @@ struct JobShape {
   const Backend& dev;
   QuantSpec spec;
   std::optional<QuantSpec> head;
-  bool calibrated = true;         // by a method that looks at activations
-  bool folds = true;              // by one that scales channels
-  int sequences = 0, length = 0;  // of calibration
-  bool own_text = false;          // written by the model, so many sequences together
-  bool keeps = false;             // some layers in 16 bits, chosen by measuring all
+  bool calibrated = true;                                     // by a method that looks at activations
+  bool folds = true;                                          // by one that scales channels
+  std::function<int64_t(int64_t cols, int threads)> extra{};  // Method::extra_bytes; none: no bytes
+  int sequences = 0, length = 0;                              // of calibration
+  bool own_text = false;                                      // written by the model, so many sequences together
+  bool keeps = false;                                         // some layers in 16 bits, chosen by measuring all
   int text_batch = 32;
   CalibrationOptions calibration;
 };

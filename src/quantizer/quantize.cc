@@ -118,7 +118,9 @@ class BlockJob {
 
   BlockCalibration observed() {
     const bool last = index_ + 1 == blocks();
-    return calibrate(f_.dev, f_.host, block_, index_, f_.hidden->around(index_, last), f_.calibration, result_.costs,
+    CalibrationOptions options = f_.calibration;
+    options.first_weight = f_.method.first_weight();
+    return calibrate(f_.dev, f_.host, block_, index_, f_.hidden->around(index_, last), options, result_.costs,
                      [&](int64_t) { report("calibrate"); });
   }
 
