@@ -277,6 +277,7 @@ nlohmann::ordered_json to_json(const CalibrationReport& r) {
   j["texts"] = r.texts;
   j["tokens_read"] = r.tokens_read;
   j["tokens_unused"] = r.tokens_unused;
+  j["sources"] = nlohmann::ordered_json::array();  // none where nothing is calibrated
   for (const CalibrationSourceReport& s : r.sources)
     j["sources"].push_back({{"name", s.name},
                             {"weight", s.weight},

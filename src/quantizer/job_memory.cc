@@ -54,7 +54,7 @@ class BlockMemory {
            std::max(activations(tokens), tokens * widest_ * kFloat + activations(tokens) - tokens * b_.dim * kFloat);
   }
   int64_t search() const {
-    if (!job_.calibrated) return 0;
+    if (!job_.calibrated || !job_.folds) return 0;
     const int64_t rows = std::min<int64_t>(job_.calibration.sample_rows, tokens());
     const int64_t mlp = 2 * matrix(Role::gate) * kFloat + activations(rows) + 2 * rows * b_.dim * kFloat;
     const int64_t attention = (matrix(Role::q) + 2 * matrix(Role::k)) * kFloat + activations(sampled_tokens()) / 2;

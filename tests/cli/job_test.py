@@ -128,6 +128,19 @@ class Job(unittest.TestCase):
         self.assertGreater(finished, 1)
         self.assertGreater(len(moments), 4)  # kills were spread over the job
 
+    def test_every_method_goes_on(self):
+        model = make_model(self.work / "m", 3)
+        for method in "awq", "awq+", "gptq", "rtn":
+            with self.subTest(method):
+                want = self.reference(model, "--method", method)
+                command = self.command(model, "--method", method)
+                self.interrupt_after_a_block(command, signal.SIGKILL)
+                if not self.out.exists():
+                    self.run_json(*command, "--resume")
+                self.assertEqual(digest(self.out), want)
+                shutil.rmtree(self.out)
+                shutil.rmtree(self.work / "reference")
+
     def test_options_with_files_and_choices_of_their_own_go_on(self):
         """Masked calibration, a saved search, layers chosen to stay in 16 bits: all survive kills between any two blocks."""
         model = make_model(self.work / "m", 3)
@@ -267,7 +280,12 @@ class Job(unittest.TestCase):
 
     def test_memory_is_bounded_and_planned(self):
         model = make_model(self.work / "m", 2, 1024, 2816, 16)
-        more = ["--calib", self.text(), "--method", "awq"]
+        for method in "awq", "awq+", "gptq":
+            with self.subTest(method):
+                self.memory_is_bounded_and_planned(model, ["--calib", self.text(), "--method", method])
+                shutil.rmtree(self.out, ignore_errors=True)
+
+    def memory_is_bounded_and_planned(self, model, more):
         result = self.run_json(*self.command(model, *more))
         want, planned, peak = digest(self.out), result["planned_memory"], result["peak_memory"]
         self.assertLessEqual(peak, planned)
