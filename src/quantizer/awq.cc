@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "quantizer/awq.h"
+#include "quantizer/gptq.h"
 
 namespace awq {
 namespace {
@@ -220,23 +221,33 @@ class Solver {
   }
 
   void round_consumers(const GroupResult& g) {
+    const std::optional<Compensation> compensation = compensation_of(g);
     for (Param p : g.group.consumers) {
       const Timed timed(context_.costs.clip);
       const Rows w = rows_of(w_, p);
       begin(context_.costs.clip, 2 * form_operations(w) + double(RangeSteps().tried()) * 2 * double(w.rows) *
                                                               double(w.cols) * double(spec_.group_size));
-      round(p, w, gram(g.group), g.scales);
+      round(p, w, gram(g.group), g.scales, compensation);
     }
   }
 
+  std::optional<Compensation> compensation_of(const GroupResult& g) const {
+    if (!recipe_.refinement) return {};
+    const Timed timed(context_.costs.clip);
+    begin(context_.costs.clip, Compensation::operations(gram(g.group).channels()));
+    return Compensation(host_, gram(g.group), g.scales, recipe_.refinement->damping);
+  }
+
   // Ranges were judged group by group; the whole rows have the last word.
-  void round(Param p, const Rows& w, const Gram& gram, std::span<const float> s) {
+  void round(Param p, const Rows& w, const Gram& gram, std::span<const float> s,
+             const std::optional<Compensation>& compensation) {
     std::vector<Range> ranges = best_ranges(host_, w, gram, spec_, s);
     const std::vector<float> ones(s.size(), 1.f);
     QMatrix q = quantize(pieces_of(w), spec_, host_.pool, ranges);
     const double plain_loss = gram_loss(host_, w, effective(w, ones, spec_), gram, s);
-    if (recipe_.refinement) {
-      begin(context_.costs.clip, refine_operations(w, *recipe_.refinement));
+    if (compensation) {
+      begin(context_.costs.clip, form_operations(w) + refine_operations(w, *recipe_.refinement));
+      compensation->round(host_, w, q);
       refine(host_, w, gram, s, *recipe_.refinement, q);
     }
     double loss = gram_loss(host_, w, rows_of(q), gram, s), clipped = share_cut(w, ranges);
@@ -286,7 +297,7 @@ class Awq final : public Method {
   bool folds() const override { return true; }
   float first_weight() const override { return recipe_.first_weight; }
   int64_t extra_bytes(int64_t cols, int threads) const override {
-    return recipe_.refinement ? refine_bytes(cols, threads) : 0;
+    return recipe_.refinement ? Compensation::bytes_for(cols) + refine_bytes(cols, threads) : 0;
   }
   Solution solve(BlockWeights& w, const Block& block, const BlockCalibration& calibration,
                  const SolveContext& context) const override {

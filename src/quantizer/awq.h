@@ -9,7 +9,7 @@ namespace awq {
 /// What is done beyond scales and ranges.
 struct AwqRecipe {
   float first_weight = 1;                  // of the first token of each sequence, in the Gram matrices
-  std::optional<Refinement> refinement{};  // of codes and group scales, under the Gram matrix
+  std::optional<Refinement> refinement{};  // of codes and group scales, from codes that make up for errors before them
   bool refined_finalists = false;          // scales are judged with refined codes
 };
 std::unique_ptr<Method> make_awq(const AwqRecipe& recipe);

@@ -79,7 +79,8 @@ Compensation::Compensation(const Host& host, const Gram& gram, std::span<const f
   const auto at = [&](int64_t i, int64_t j) { return gram.at(i, j) / (divisor(i) * divisor(j)); };
   double sum = 0;
   for (int64_t c = 0; c < gram.channels(); ++c) sum += double(at(c, c));
-  const auto more = float(double(damping) * sum / double(gram.channels()));
+  // Where no input was ever other than zero, any codes do.
+  const float more = sum > 0 ? float(double(damping) * sum / double(gram.channels())) : 1;
   std::iota(order_.begin(), order_.end(), int64_t(0));
   std::ranges::stable_sort(order_, [&](int64_t a, int64_t b) { return at(a, a) > at(b, b); });
   host.pool.each(factor_.tiles(), [&](int64_t t) {
@@ -133,6 +134,7 @@ class Gptq final : public Method {
       const Timed timed(c.costs.clip);
       if (c.progress) c.progress();
       const Gram& gram = calibration.sites.at(g.consumers.front()).gram;
+      c.costs.clip.operations += Compensation::operations(gram.channels());
       const Compensation compensation(c.host, gram, {}, kDamping);
       for (Param p : g.consumers) round(p, rows_of(w, p), gram, compensation, c, s);
     }

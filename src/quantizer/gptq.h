@@ -10,12 +10,13 @@ namespace awq {
 /// GPTQ's updates by the rows of the inverse's factor come to, without an inverse. Frantar et al., arXiv 2210.17323.
 class Compensation {
  public:
-  /// Throws Error if C' is not positive.
   Compensation(const Host& host, const Gram& gram, std::span<const float> divisors, float damping);
   /// Gives `q`, which holds `w` rounded, new codes on the grids that it has: each column is rounded where the errors
   /// of those before it are made up for. Threads do not matter.
   void round(const Host& host, const Rows& w, QMatrix& q) const;
   static int64_t bytes_for(int64_t channels) { return Gram::bytes_for(channels); }
+  /// Of making one: a product is one, its addition another.
+  static double operations(int64_t channels) { return double(channels) * double(channels) * double(channels) / 3; }
 
  private:
   std::vector<int64_t> order_;  // column that comes k-th

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -64,6 +65,94 @@ TEST(Awq, ALayerThatAloneReadsItsInputIsJudgedOnAllOfItsRows) {
       const auto layer = std::ranges::find(s.layers, p, &LayerResult::param);
       ASSERT_NE(layer, s.layers.end());
       EXPECT_NEAR(layer->error / (loss / energy), 1, 1e-4) << name_of(p.role);
+    }
+}
+
+// What a model's blocks look like to a method, without a model.
+struct SmallBlock {
+  SmallBlock() {
+    const ModelSpec model = find_architecture("LlamaForCausalLM").parse(nlohmann::json::parse(R"({
+      "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "hidden_size": 128, "intermediate_size": 192,
+      "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "rms_norm_eps": 1e-5,
+      "rope_theta": 10000.0, "vocab_size": 32, "max_position_embeddings": 64})"));
+    std::mt19937 rng(9);
+    w = random_weights(model.blocks[0], rng);
+    hidden = random_tensor({512, 128}, rng);
+    for (size_t i = 0; i < hidden.as<float>().size(); ++i) hidden.as<float>()[i] *= i % 128 % 11 == 0 ? 8.f : 1.f;
+  }
+  Solution solve(const Method& method, const QuantSpec& spec) {
+    BlockWeights mine = w;
+    for (auto& [p, weight] : mine.at)
+      if (is_norm(p.role)) weight = std::get<Tensor>(weight).clone();  // which folding divides
+    const Block block = upload(*dev, mine);
+    const HiddenStates states{512, 32, [&](int64_t begin, int64_t end) { return hidden.rows(begin, end).clone(); }, {}};
+    BlockCosts costs;
+    CalibrationOptions options;
+    options.first_weight = method.first_weight();
+    const BlockCalibration seen = calibrate(*dev, host, block, 0, states, options, costs);
+    return method.solve(mine, block, seen, {spec, *dev, host, costs, {}});
+  }
+
+  ThreadPool pool{2};
+  Host host{pool, kernels::select()};
+  std::unique_ptr<Backend> dev = cpu_backend(pool, host.kernels);
+  BlockWeights w;
+  Tensor hidden;
+};
+
+double mean_error(const Solution& s) {
+  double sum = 0;
+  for (const LayerResult& l : s.layers) sum += l.error;
+  return sum / double(s.layers.size());
+}
+
+TEST(Methods, NoLayerIsWorseThanRoundedAtAnyNumberOfBits) {
+  SmallBlock block;
+  for (const char* name : {"awq+", "gptq"})
+    for (int bits : {2, 3, 4, 8}) {
+      const Solution s = block.solve(*find_method(name).make(), {.bits = bits, .group_size = 32});
+      EXPECT_EQ(s.layers.size(), 7u);
+      for (const LayerResult& l : s.layers)
+        EXPECT_LE(l.error, l.rounding_error) << name << ' ' << bits << ' ' << name_of(l.param.role);
+    }
+}
+
+TEST(Methods, RefinedCodesAreCloserThanThoseOfAwq) {
+  SmallBlock block;
+  for (int bits : {3, 4}) {
+    const QuantSpec spec{.bits = bits, .group_size = 32};
+    EXPECT_LT(mean_error(block.solve(*find_method("awq+").make(), spec)),
+              0.9 * mean_error(block.solve(*find_method("awq").make(), spec)));
+  }
+}
+
+// Sequences of 32 begin at tokens 0 and 32; what q reads there is computed anew, in double.
+TEST(Methods, FirstTokensCountByTheirWeight) {
+  SmallBlock block;
+  const Block b = upload(*block.dev, block.w);
+  const auto at_q = [&](float weight) {
+    const HiddenStates states{
+        64, 32, [&](int64_t begin, int64_t end) { return block.hidden.rows(begin, end).clone(); }, {}};
+    BlockCosts costs;
+    CalibrationOptions options;
+    options.first_weight = weight;
+    return calibrate(*block.dev, block.host, b, 0, states, options, costs).sites.at({Role::q});
+  };
+  const SiteStatistics once = at_q(1), five = at_q(5);
+  EXPECT_EQ(once.sum_abs, five.sum_abs);
+  const auto normalized = [&](int64_t token, int64_t c) {
+    const auto x = block.hidden.rows(token, token + 1).as<float>();
+    double squares = 0;
+    for (float v : x) squares += double(v) * double(v);
+    return double(x[size_t(c)]) / std::sqrt(squares / 128 + 1e-5) *
+           double(b.norm.at({Role::attn_norm}).as<float>()[size_t(c)]);
+  };
+  for (int64_t i = 0; i < 128; i += 3)
+    for (int64_t j = i; j < 128; j += 5) {
+      const double want = 4 * (normalized(0, i) * normalized(0, j) + normalized(32, i) * normalized(32, j)),
+                   // of f32 sums over 64 tokens
+          bound = 128 * 0x1p-24 * std::sqrt(double(five.gram.at(i, i)) * double(five.gram.at(j, j)));
+      EXPECT_NEAR(double(five.gram.at(i, j)) - double(once.gram.at(i, j)), want, bound) << i << ' ' << j;
     }
 }
 

@@ -121,6 +121,14 @@ TEST(Gptq, AMatrixThatIsNotPositiveIsRefused) {
   EXPECT_THROW(factor_upper({pool, kernels::select()}, zero), Error);
 }
 
+// A layer that nothing ever reaches: no inputs other than zero.
+TEST(Gptq, InputsOfZerosLeaveTheCodesOfRounding) {
+  Layer layer(4, 64, false);
+  const Tensor rounded = layer.q.codes.clone();
+  Compensation(layer.host, Gram(Layer::kCols), {}, 0.01f).round(layer.host, layer.w, layer.q);
+  EXPECT_TRUE(std::ranges::equal(rounded.as<uint8_t>(), layer.q.codes.as<uint8_t>()));
+}
+
 TEST(Gptq, TheSameBytesForAnyNumberOfThreads) {
   Layer one(4, 64, true, 1), three(4, 64, true, 3);
   for (Layer* l : {&one, &three}) Compensation(l->host, l->gram, l->divisors, 0.01f).round(l->host, l->w, l->q);
