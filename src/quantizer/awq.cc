@@ -39,9 +39,9 @@ using Scales = std::vector<std::vector<float>>;  // of each candidate
 
 class Solver {
  public:
-  Solver(const AwqRecipe& recipe, BlockWeights& w, const Block& block, const BlockCalibration& calibration,
-         const SolveContext& context)
-      : recipe_(recipe),
+  Solver(const std::optional<Refinement>& refinement, BlockWeights& w, const Block& block,
+         const BlockCalibration& calibration, const SolveContext& context)
+      : refinement_(refinement),
         w_(w),
         block_(block),
         calibration_(calibration),
@@ -115,7 +115,7 @@ class Solver {
     for (const Rows& w : weights) some.push_back(step == 1 ? w : every(step, w));
     std::vector<double> ranking = gram_search(some, gram(g), scales);
     if (g.consumers.size() > 1) return judged_by_module(g, scales, finalists(ranking));
-    if (recipe_.refined_finalists) return refined_losses(finalists(ranking), weights.front(), gram(g), scales);
+    if (refinement_) return refined_losses(finalists(ranking), weights.front(), gram(g), scales);
     if (step == 1) return ranking;
     return losses_among(finalists(ranking), weights, gram(g), scales);
   }
@@ -185,8 +185,8 @@ class Solver {
     for (Param p : g.consumers) {
       const auto bias = w_.bias.find(p);
       const Rows w = rows_of(w_, p);
-      const QMatrix q = recipe_.refined_finalists ? refined_trial(w, gram(g), s) : QMatrix();
-      b.linear[p] = dev_.linear(pieces_of(recipe_.refined_finalists ? unscaled(q, s) : effective(w, s, spec_)),
+      const QMatrix q = refinement_ ? refined_trial(w, gram(g), s) : QMatrix();
+      b.linear[p] = dev_.linear(pieces_of(refinement_ ? unscaled(q, s) : effective(w, s, spec_)),
                                 bias == w_.bias.end() ? nullptr : &bias->second);
     }
     return b;
@@ -195,7 +195,7 @@ class Solver {
   QMatrix refined_trial(const Rows& w, const Gram& gram, std::span<const float> s) const {
     const Rows ws = scaled(w, s);
     QMatrix q = quantize(pieces_of(ws), spec_, host_.pool);
-    Refinement few = *recipe_.refinement;
+    Refinement few = *refinement_;
     few.rounds = 1;
     begin(context_.costs.search, refine_operations(w, few));
     refine(host_, ws, gram, s, few, q);
@@ -232,10 +232,10 @@ class Solver {
   }
 
   std::optional<Compensation> compensation_of(const GroupResult& g) const {
-    if (!recipe_.refinement) return {};
+    if (!refinement_) return {};
     const Timed timed(context_.costs.clip);
     begin(context_.costs.clip, Compensation::operations(gram(g.group).channels()));
-    return Compensation(host_, gram(g.group), g.scales, recipe_.refinement->damping);
+    return Compensation(host_, gram(g.group), g.scales, refinement_->damping);
   }
 
   // Ranges were judged group by group; the whole rows have the last word.
@@ -246,9 +246,9 @@ class Solver {
     QMatrix q = quantize(pieces_of(w), spec_, host_.pool, ranges);
     const double plain_loss = gram_loss(host_, w, effective(w, ones, spec_), gram, s);
     if (compensation) {
-      begin(context_.costs.clip, form_operations(w) + refine_operations(w, *recipe_.refinement));
+      begin(context_.costs.clip, form_operations(w) + refine_operations(w, *refinement_));
       compensation->round(host_, w, q);
-      refine(host_, w, gram, s, *recipe_.refinement, q);
+      refine(host_, w, gram, s, *refinement_, q);
     }
     double loss = gram_loss(host_, w, rows_of(q), gram, s), clipped = share_cut(w, ranges);
     if (!(loss < plain_loss)) {
@@ -278,7 +278,7 @@ class Solver {
     return double(cut) / double(ranges.size());
   }
 
-  const AwqRecipe& recipe_;
+  const std::optional<Refinement>& refinement_;
   BlockWeights& w_;
   const Block& block_;
   const BlockCalibration& calibration_;
@@ -292,24 +292,25 @@ class Solver {
 
 class Awq final : public Method {
  public:
-  explicit Awq(const AwqRecipe& recipe) : recipe_(recipe) {}
+  explicit Awq(const std::optional<Refinement>& refinement) : refinement_(refinement) {}
   bool needs_calibration() const override { return true; }
   bool folds() const override { return true; }
-  float first_weight() const override { return recipe_.first_weight; }
   int64_t extra_bytes(int64_t cols, int threads) const override {
-    return recipe_.refinement ? Compensation::bytes_for(cols) + refine_bytes(cols, threads) : 0;
+    return refinement_ ? Compensation::bytes_for(cols) + refine_bytes(cols, threads) : 0;
   }
   Solution solve(BlockWeights& w, const Block& block, const BlockCalibration& calibration,
                  const SolveContext& context) const override {
-    return Solver(recipe_, w, block, calibration, context).run();
+    return Solver(refinement_, w, block, calibration, context).run();
   }
 
  private:
-  AwqRecipe recipe_;
+  std::optional<Refinement> refinement_;
 };
 
 }  // namespace
 
-std::unique_ptr<Method> make_awq(const AwqRecipe& recipe) { return std::make_unique<Awq>(recipe); }
+std::unique_ptr<Method> make_awq(const std::optional<Refinement>& refinement) {
+  return std::make_unique<Awq>(refinement);
+}
 
 }  // namespace awq

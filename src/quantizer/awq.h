@@ -6,12 +6,8 @@
 
 namespace awq {
 
-/// What is done beyond scales and ranges.
-struct AwqRecipe {
-  float first_weight = 1;                  // of the first token of each sequence, in the Gram matrices
-  std::optional<Refinement> refinement{};  // of codes and group scales, from codes that make up for errors before them
-  bool refined_finalists = false;          // scales are judged with refined codes
-};
-std::unique_ptr<Method> make_awq(const AwqRecipe& recipe);
+/// AWQ; with a refinement also: scales are judged by codes that have been refined once, and in the end codes begin as
+/// those that make up for the errors before them and are refined together with group scales.
+std::unique_ptr<Method> make_awq(const std::optional<Refinement>& refinement);
 
 }  // namespace awq

@@ -86,7 +86,6 @@ class Observer {
         index_(index),
         length_(hidden.length),
         costs_(costs),
-        extra_(std::sqrt(o.first_weight - 1)),
         counted_(o.counted),
         rows_(sampled(hidden.tokens, 1, hidden.tokens, o.counted)),
         sequences_(sampled(hidden.tokens, hidden.length, o.sample_sequences, o.counted)),
@@ -109,7 +108,6 @@ class Observer {
     add_abs(host_, x, s.sum_abs);
     require_finite(s.sum_abs, index_, site);
     if (!here.empty()) s.gram.add(host_, x);
-    if (extra_ > 0) s.gram.add(host_, firsts(all, begin));
   }
   BlockCalibration finish() {
     return {.sites = std::move(sites_),
@@ -119,20 +117,9 @@ class Observer {
   }
 
  private:
-  /// The first tokens of sequences, by what they count beyond once.
-  Tensor firsts(const Tensor& all, int64_t begin) const {
-    std::vector<int64_t> rows;
-    for (int64_t r = 0; r < all.shape()[0]; r += length_)
-      if (counted_.empty() || counted_[size_t(begin + r)]) rows.push_back(r);
-    Tensor x = appended({}, all, rows);
-    for (float& v : x.as<float>()) v *= extra_;
-    return x;
-  }
-
   const Host& host_;
   int index_, length_;
   BlockCosts& costs_;
-  float extra_;
   std::span<const uint8_t> counted_;
   std::vector<int64_t> rows_, sequences_, sample_rows_;  // that count; of the samples at q and at gate
   std::map<Site, SiteStatistics> sites_;

@@ -29,8 +29,6 @@ struct BlockCalibration {
 struct CalibrationOptions {
   int sample_sequences = 4;  // whole sequences whose attention output judges q, k, v
   int sample_rows = 1024;    // tokens, evenly spread, whose MLP output judges gate and up
-  /// How often the first token of a sequence counts in the Gram matrices, if it counts.
-  float first_weight = 1;
   /// [sequences * length], 0 for tokens that are seen by attention alone and by no statistic; empty: all count. At
   /// least one must.
   std::span<const uint8_t> counted{};

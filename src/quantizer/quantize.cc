@@ -118,9 +118,7 @@ class BlockJob {
 
   BlockCalibration observed() {
     const bool last = index_ + 1 == blocks();
-    CalibrationOptions options = f_.calibration;
-    options.first_weight = f_.method.first_weight();
-    return calibrate(f_.dev, f_.host, block_, index_, f_.hidden->around(index_, last), options, result_.costs,
+    return calibrate(f_.dev, f_.host, block_, index_, f_.hidden->around(index_, last), f_.calibration, result_.costs,
                      [&](int64_t) { report("calibrate"); });
   }
 

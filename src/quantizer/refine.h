@@ -6,8 +6,8 @@ namespace awq {
 
 /// How often and how far codes and scales are changed.
 struct Refinement {
-  int rounds = 3;         // of codes and then scales; codes come once more at the end
-  float damping = 0.01f;  // of C, as a share of the mean of its diagonal
+  int rounds = 3;        // of codes and then scales; codes come once more at the end
+  float damping = 0.5f;  // of C, as a share of the mean of its diagonal: docs/numerics.md has what others cost
 };
 
 /// Changes codes and scales of `q`, which holds `w` rounded, by coordinate descent: each step takes the code, or the

@@ -1,7 +1,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -87,9 +86,7 @@ struct SmallBlock {
     const Block block = upload(*dev, mine);
     const HiddenStates states{512, 32, [&](int64_t begin, int64_t end) { return hidden.rows(begin, end).clone(); }, {}};
     BlockCosts costs;
-    CalibrationOptions options;
-    options.first_weight = method.first_weight();
-    const BlockCalibration seen = calibrate(*dev, host, block, 0, states, options, costs);
+    const BlockCalibration seen = calibrate(*dev, host, block, 0, states, {}, costs);
     return method.solve(mine, block, seen, {spec, *dev, host, costs, {}});
   }
 
@@ -124,36 +121,6 @@ TEST(Methods, RefinedCodesAreCloserThanThoseOfAwq) {
     EXPECT_LT(mean_error(block.solve(*find_method("awq+").make(), spec)),
               0.9 * mean_error(block.solve(*find_method("awq").make(), spec)));
   }
-}
-
-// Sequences of 32 begin at tokens 0 and 32; what q reads there is computed anew, in double.
-TEST(Methods, FirstTokensCountByTheirWeight) {
-  SmallBlock block;
-  const Block b = upload(*block.dev, block.w);
-  const auto at_q = [&](float weight) {
-    const HiddenStates states{
-        64, 32, [&](int64_t begin, int64_t end) { return block.hidden.rows(begin, end).clone(); }, {}};
-    BlockCosts costs;
-    CalibrationOptions options;
-    options.first_weight = weight;
-    return calibrate(*block.dev, block.host, b, 0, states, options, costs).sites.at({Role::q});
-  };
-  const SiteStatistics once = at_q(1), five = at_q(5);
-  EXPECT_EQ(once.sum_abs, five.sum_abs);
-  const auto normalized = [&](int64_t token, int64_t c) {
-    const auto x = block.hidden.rows(token, token + 1).as<float>();
-    double squares = 0;
-    for (float v : x) squares += double(v) * double(v);
-    return double(x[size_t(c)]) / std::sqrt(squares / 128 + 1e-5) *
-           double(b.norm.at({Role::attn_norm}).as<float>()[size_t(c)]);
-  };
-  for (int64_t i = 0; i < 128; i += 3)
-    for (int64_t j = i; j < 128; j += 5) {
-      const double want = 4 * (normalized(0, i) * normalized(0, j) + normalized(32, i) * normalized(32, j)),
-                   // of f32 sums over 64 tokens
-          bound = 128 * 0x1p-24 * std::sqrt(double(five.gram.at(i, i)) * double(five.gram.at(j, j)));
-      EXPECT_NEAR(double(five.gram.at(i, j)) - double(once.gram.at(i, j)), want, bound) << i << ' ' << j;
-    }
 }
 
 }  // namespace

@@ -21,7 +21,7 @@ TEST_P(Refine, TheLossFallsWithEveryRoundAndZeroPointsStay) {
   for (int rounds = 0; rounds < 4; ++rounds) {
     Layer layer(bits, group, divided);
     const Tensor zeros = layer.q.zeros.clone();
-    refine(layer, {.rounds = rounds});
+    refine(layer, {.rounds = rounds, .damping = 0.01f});
     const double after = layer.loss(0.01f);
     EXPECT_LT(after, before) << rounds;
     before = after;
@@ -88,7 +88,7 @@ TEST(Refine, ASweepIsTheOneOfTheDefinition) {
       changed += next != want.code(r, j);
       want.code(r, j) = next;
     }
-  refine(layer, {.rounds = 0});
+  refine(layer, {.rounds = 0, .damping = 0.01f});
   for (size_t i = 0; i < want.q.codes.as<uint8_t>().size(); ++i)
     differ += want.q.codes.as<uint8_t>()[i] != layer.q.codes.as<uint8_t>()[i];
   EXPECT_GT(changed, Layer::kRows * Layer::kCols / 20);
