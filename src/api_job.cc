@@ -54,7 +54,7 @@ std::string hash_of_side_files(const Checkpoint& source) {
 
 std::shared_ptr<const SearchSource> search_of(const QuantizeOptions& o, const Checkpoint& source) {
   if (o.load_search.empty()) return nullptr;
-  if (!find_method(o.method).make()->needs_calibration())
+  if (!find_method(o.method).make()->folds())
     fail("quantize", "--load-search {}: the method {} uses no scales; leave one of them out", o.load_search.string(),
          o.method);
   return SearchSource::open(o.load_search, source);
@@ -114,7 +114,7 @@ void JobSetup::check_options() const {
     fail("quantize", "--load-search {}: the scales are there already, and nothing is calibrated; leave out --calib",
          o.load_search.string());
   if (o.save_search.empty()) return;
-  if (!calibrated())
+  if (search || !method->folds())
     fail("quantize", "--save-search {}: nothing is searched here; leave out --load-search, or take --method awq",
          o.save_search.string());
   if (std::error_code ignored; !o.resume && fs::exists(o.save_search, ignored))
@@ -142,6 +142,7 @@ JobShape JobSetup::shape() const {
           .head = head,
           .calibrated = calibrated(),
           .folds = method->folds(),
+          .extra = [this](int64_t cols, int threads) { return method->extra_bytes(cols, threads); },
           .tokenizer_bytes = tokenizer_bytes(),
           .largest_text = needs_text() || gated() ? largest_text() : 0,
           .sequences = options.samples,

@@ -36,9 +36,11 @@ Range range_of(std::span<const float> group) {
   return r;
 }
 
+float rounded_scale(float exact, DType type) { return std::max(rounded_to(exact, type), smallest_scale(type)); }
+
 Grid grid_of(Range range, const QuantSpec& spec) {
   const float exact = (range.high - range.low) / float(spec.levels());
-  const float scale = std::max(rounded_to(exact, spec.scale_dtype), smallest_scale(spec.scale_dtype));
+  const float scale = rounded_scale(exact, spec.scale_dtype);
   const float zero = std::min(round_even(std::min(-range.low / scale, 256.f)), float(spec.levels()));
   return {scale, int(zero)};
 }

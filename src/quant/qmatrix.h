@@ -49,6 +49,8 @@ struct Grid {
   int zero = 0;
 };
 Range range_of(std::span<const float> group);
+/// The nearest scale that the type holds, at least its smallest.
+float rounded_scale(float exact, DType type);
 /// Scale rounded to spec.scale_dtype first, then the zero point and all codes from the rounded scale. A range too wide
 /// for the scale's type gives an infinite scale.
 Grid grid_of(Range range, const QuantSpec& spec);

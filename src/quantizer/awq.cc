@@ -5,7 +5,8 @@
 #include <cmath>
 #include <numeric>
 
-#include "quantizer/method.h"
+#include "quantizer/awq.h"
+#include "quantizer/gptq.h"
 
 namespace awq {
 namespace {
@@ -38,8 +39,10 @@ using Scales = std::vector<std::vector<float>>;  // of each candidate
 
 class Solver {
  public:
-  Solver(BlockWeights& w, const Block& block, const BlockCalibration& calibration, const SolveContext& context)
-      : w_(w),
+  Solver(const std::optional<Refinement>& refinement, BlockWeights& w, const Block& block,
+         const BlockCalibration& calibration, const SolveContext& context)
+      : refinement_(refinement),
+        w_(w),
         block_(block),
         calibration_(calibration),
         spec_(context.spec),
@@ -121,6 +124,7 @@ class Solver {
     for (const Rows& w : weights) some.push_back(step == 1 ? w : every(step, w));
     std::vector<double> ranking = gram_search(some, gram(g), scales);
     if (g.consumers.size() > 1) return judged_by_module(g, scales, finalists(ranking));
+    if (refinement_) return refined_losses(finalists(ranking), weights.front(), gram(g), scales);
     if (step == 1) return ranking;
     return losses_among(finalists(ranking), weights, gram(g), scales);
   }
@@ -154,6 +158,16 @@ class Solver {
     return losses;
   }
 
+  std::vector<double> refined_losses(const std::vector<size_t>& wanted, const Rows& w, const Gram& gram,
+                                     const Scales& scales) const {
+    std::vector<double> losses(scales.size(), INFINITY);
+    for (size_t i : wanted) {
+      const QMatrix q = refined_trial(w, gram, scales[i]);
+      losses[i] = gram_loss(host_, w, unscaled(q, scales[i]), gram);
+    }
+    return losses;
+  }
+
   // The best of the ranking and identity, the first candidate.
   static std::vector<size_t> finalists(const std::vector<double>& ranking) {
     std::vector<size_t> order(ranking.size() - 1);
@@ -179,10 +193,22 @@ class Solver {
     Block b = block_;
     for (Param p : g.consumers) {
       const auto bias = w_.bias.find(p);
-      b.linear[p] =
-          dev_.linear(pieces_of(effective(rows_of(w_, p), s, spec_)), bias == w_.bias.end() ? nullptr : &bias->second);
+      const Rows w = rows_of(w_, p);
+      const QMatrix q = refinement_ ? refined_trial(w, gram(g), s) : QMatrix();
+      b.linear[p] = dev_.linear(pieces_of(refinement_ ? unscaled(q, s) : effective(w, s, spec_)),
+                                bias == w_.bias.end() ? nullptr : &bias->second);
     }
     return b;
+  }
+
+  QMatrix refined_trial(const Rows& w, const Gram& gram, std::span<const float> s) const {
+    const Rows ws = scaled(w, s);
+    QMatrix q = quantize(pieces_of(ws), spec_, host_.pool);
+    Refinement few = *refinement_;
+    few.rounds = 1;
+    begin(context_.costs.search, refine_operations(w, few));
+    refine(host_, ws, gram, s, few, q);
+    return q;
   }
 
   Tensor module_output(const ScaleGroup& g, const Block& b) const {
@@ -211,21 +237,35 @@ class Solver {
   }
 
   void round_consumers(const ScaleGroup& g, std::span<const float> s) {
+    const std::optional<Compensation> compensation = compensation_of(g, s);
     for (Param p : g.consumers) {
       const Timed timed(context_.costs.clip);
       const Rows w = rows_of(w_, p);
       begin(context_.costs.clip, 2 * form_operations(w) + double(RangeSteps().tried()) * 2 * double(w.rows) *
                                                               double(w.cols) * double(spec_.group_size));
-      round(p, w, gram(g), s);
+      round(p, w, gram(g), s, compensation);
     }
   }
 
+  std::optional<Compensation> compensation_of(const ScaleGroup& g, std::span<const float> s) const {
+    if (!refinement_) return {};
+    const Timed timed(context_.costs.clip);
+    begin(context_.costs.clip, Compensation::operations(gram(g).channels()));
+    return Compensation(host_, gram(g), s, refinement_->damping);
+  }
+
   // Ranges were judged group by group; the whole rows have the last word.
-  void round(Param p, const Rows& w, const Gram& gram, std::span<const float> s) {
+  void round(Param p, const Rows& w, const Gram& gram, std::span<const float> s,
+             const std::optional<Compensation>& compensation) {
     std::vector<Range> ranges = best_ranges(host_, w, gram, spec_, s);
     const std::vector<float> ones(s.size(), 1.f);
     QMatrix q = quantize(pieces_of(w), spec_, host_.pool, ranges);
     const double plain_loss = gram_loss(host_, w, effective(w, ones, spec_), gram, s);
+    if (compensation) {
+      begin(context_.costs.clip, form_operations(w) + refine_operations(w, *refinement_));
+      compensation->round(host_, w, q);
+      refine(host_, w, gram, s, *refinement_, q);
+    }
     double loss = gram_loss(host_, w, rows_of(q), gram, s), clipped = share_cut(w, ranges);
     if (!(loss < plain_loss)) {
       q = quantize(pieces_of(w), spec_, host_.pool);
@@ -256,6 +296,7 @@ class Solver {
     return double(cut) / double(ranges.size());
   }
 
+  const std::optional<Refinement>& refinement_;
   BlockWeights& w_;
   const Block& block_;
   const BlockCalibration& calibration_;
@@ -269,17 +310,25 @@ class Solver {
 
 class Awq final : public Method {
  public:
+  explicit Awq(const std::optional<Refinement>& refinement) : refinement_(refinement) {}
   bool needs_calibration() const override { return true; }
   bool folds() const override { return true; }
+  int64_t extra_bytes(int64_t cols, int threads) const override {
+    return refinement_ ? Compensation::bytes_for(cols) + refine_bytes(cols, threads) : 0;
+  }
   Solution solve(BlockWeights& w, const Block& block, const BlockCalibration& calibration,
                  const SolveContext& context) const override {
-    return Solver(w, block, calibration, context).run();
+    return Solver(refinement_, w, block, calibration, context).run();
   }
+
+ private:
+  std::optional<Refinement> refinement_;
 };
 
 }  // namespace
 
-std::unique_ptr<Method> make_awq();
-std::unique_ptr<Method> make_awq() { return std::make_unique<Awq>(); }
+std::unique_ptr<Method> make_awq(const std::optional<Refinement>& refinement) {
+  return std::make_unique<Awq>(refinement);
+}
 
 }  // namespace awq

@@ -25,6 +25,7 @@ class Gram {
     return std::min(channels_, (tile + 1) * kTile);
   }  // the rest is below the diagonal
   const float* tile(int64_t t) const { return values_.as<float>().data() + offset(t); }  // [rows][kTile], 0 below
+  float* tile(int64_t t) { return values_.as<float>().data() + offset(t); }
   static int64_t bytes_for(int64_t channels);
   /// Of add: a product is one, its addition another.
   static double operations(int64_t tokens, int64_t channels) {

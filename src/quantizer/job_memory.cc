@@ -54,15 +54,16 @@ class BlockMemory {
            std::max(activations(tokens), tokens * widest_ * kFloat + activations(tokens) - tokens * b_.dim * kFloat);
   }
   int64_t search() const {
-    if (!job_.calibrated) return 0;
+    if (!job_.calibrated || !job_.folds) return 0;
     const int64_t rows = std::min<int64_t>(job_.calibration.sample_rows, tokens());
     const int64_t mlp = 2 * matrix(Role::gate) * kFloat + activations(rows) + 2 * rows * b_.dim * kFloat;
     const int64_t attention = (matrix(Role::q) + 2 * matrix(Role::k)) * kFloat + activations(sampled_tokens()) / 2;
     return resident() + std::max(mlp, attention);
   }
   int64_t clip() const {
-    const int64_t gram = job_.calibrated ? resident() : stored_;
-    return gram + rounded_bytes(weights_, job_.spec) + widest_ * job_.spec.group_size * kFloat + at_work();
+    const int64_t gram = job_.calibrated ? resident() : stored_ + at_work();
+    return gram + rounded_bytes(weights_, job_.spec) + widest_ * job_.spec.group_size * kFloat +
+           (job_.extra ? job_.extra(widest_, job_.dev.threads()) : 0);
   }
   int64_t check() const {
     if (!job_.folds) return 0;

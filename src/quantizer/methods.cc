@@ -1,16 +1,20 @@
 #include <array>
 
 #include "base/check.h"
-#include "quantizer/method.h"
+#include "quantizer/awq.h"
 
 namespace awq {
 
-std::unique_ptr<Method> make_awq();
+std::unique_ptr<Method> make_gptq();
 std::unique_ptr<Method> make_rtn();
 
 std::span<const MethodEntry> methods() {
   static constexpr std::array table = {
-      MethodEntry{"awq", "activation-aware scales and clipping, searched on calibration text", make_awq},
+      MethodEntry{"awq", "activation-aware scales and clipping, searched on calibration text",
+                  [] { return make_awq(std::nullopt); }},
+      MethodEntry{"awq+", "awq, then codes and group scales refined together; the same format, closer to the original",
+                  [] { return make_awq(Refinement()); }},
+      MethodEntry{"gptq", "rounding that makes up for the errors before it, in activation order; no scales", make_gptq},
       MethodEntry{"rtn", "plain rounding to nearest; needs no calibration", make_rtn},
   };
   return table;

@@ -38,6 +38,20 @@ Rows every(int64_t step, const Rows& w) {
           }};
 }
 
+Rows scaled(const Rows& w, std::span<const float> s) {
+  return {w.rows, w.cols, [w, s](int64_t first, int64_t count, float* to) {
+            w.read(first, count, to);
+            for (int64_t i = 0; i < count * w.cols; ++i) to[i] *= s[size_t(i % w.cols)];
+          }};
+}
+
+Rows unscaled(const QMatrix& q, std::span<const float> s) {
+  return {q.rows(), q.cols(), [&q, s](int64_t first, int64_t count, float* to) {
+            dequantize(q, first, count, to);
+            for (int64_t i = 0; i < count * q.cols(); ++i) to[i] /= s[size_t(i % q.cols())];
+          }};
+}
+
 Rows effective(const Rows& w, std::span<const float> s, const QuantSpec& spec) {
   return {w.rows, w.cols, [w, s, spec](int64_t first, int64_t count, float* to) {
             w.read(first, count, to);

@@ -19,6 +19,10 @@ Rows rows_of(const QMatrix& q);  // as an engine sees them
 Rows zero_rows(int64_t rows, int64_t cols);
 /// Rows 0, step, 2 * step ...
 Rows every(int64_t step, const Rows& w);
+/// w * s
+Rows scaled(const Rows& w, std::span<const float> s);
+/// What an engine would see of a scaled matrix after folding: q / s.
+Rows unscaled(const QMatrix& q, std::span<const float> s);
 /// What an engine would see after scaling, rounding and folding: round(w * s) / s.
 Rows effective(const Rows& w, std::span<const float> s, const QuantSpec& spec);
 /// In bands of f32, for a device.

@@ -130,7 +130,7 @@ class Job(unittest.TestCase):
 
     def test_every_method_goes_on(self):
         model = make_model(self.work / "m", 3)
-        for method in "awq", "rtn":
+        for method in "awq", "awq+", "gptq", "rtn":
             with self.subTest(method):
                 want = self.reference(model, "--method", method)
                 command = self.command(model, "--method", method)
@@ -280,7 +280,12 @@ class Job(unittest.TestCase):
 
     def test_memory_is_bounded_and_planned(self):
         model = make_model(self.work / "m", 2, 1024, 2816, 16)
-        more = ["--calib", self.text(), "--method", "awq"]
+        for method in "awq", "awq+", "gptq":
+            with self.subTest(method):
+                self.memory_is_bounded_and_planned(model, ["--calib", self.text(), "--method", method])
+                shutil.rmtree(self.out, ignore_errors=True)
+
+    def memory_is_bounded_and_planned(self, model, more):
         result = self.run_json(*self.command(model, *more))
         want, planned, peak = digest(self.out), result["planned_memory"], result["peak_memory"]
         self.assertLessEqual(peak, planned)

@@ -188,21 +188,27 @@ class Report(unittest.TestCase):
         self.assertEqual((missed["rejected"], missed["output"]), (True, str(self.rejected)))
         self.assertRegex(missed["gate"]["missed"][0], r"top-1 agreement 0\.\d+ is below --min-top1 1")
 
+    def kill_at(self, file, more_time, command):
+        """Until a run was killed before it ended: on a loaded machine this test may see the file late."""
+        for _ in range(20):
+            shutil.rmtree(self.rejected, ignore_errors=True)
+            job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while not file.exists() and job.poll() is None:
+                time.sleep(0.0005)
+            time.sleep(more_time)
+            job.send_signal(signal.SIGKILL)
+            if job.wait() == -signal.SIGKILL:
+                return
+        self.fail(f"{file}: every run ended before it was killed")
+
     def test_gate_on_own_text_repeats_and_survives_kills(self):
         """Kills after the weights are complete: while both models are measured, while they answer, while the name is given."""
         model = make_model(self.work / "m", 2)
         more = ["--max-kl", "0"]
         self.run_json(*self.command(model, *more, out=self.work / "reference"), status=3)
         want, folder = digest(self.work / "reference.rejected"), self.work / "out.awq-job"
-        kills = 0
         for moment, more_time in (("whole", 0), ("whole", 0.1), ("judged.json", 0)):
-            job = subprocess.Popen(self.command(model, *more, "--resume"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            while not (folder / moment).exists() and job.poll() is None:
-                time.sleep(0.0005)
-            time.sleep(more_time)
-            job.send_signal(signal.SIGKILL)
-            kills += job.wait() == -signal.SIGKILL
-        self.assertGreaterEqual(kills, 2)
+            self.kill_at(folder / moment, more_time, self.command(model, *more, "--resume"))
         if not self.rejected.exists() or folder.exists():
             result = self.run_json(*self.command(model, *more, "--resume"), status=3)
             self.assertEqual(result["resumed_blocks"], 2)
