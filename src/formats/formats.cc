@@ -8,11 +8,11 @@ namespace awq {
 
 namespace fs = std::filesystem;
 
-extern const Format kAutoAwq, kHf, kGguf;
+extern const Format kAutoAwq, kCompressedTensors, kGptq, kMlx, kHf, kGguf;
 
 std::span<const Format> formats() {
   // The first that detects a path opens it; hf takes every folder with a config.json.
-  static const std::array table = {kAutoAwq, kHf, kGguf};
+  static const std::array table = {kAutoAwq, kCompressedTensors, kGptq, kMlx, kHf, kGguf};
   return table;
 }
 

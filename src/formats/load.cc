@@ -73,7 +73,7 @@ BlockWeights load_float_block(const Checkpoint& model, int block) {
 }
 
 Pieces load_float_pieces(const Checkpoint& model, int block, Param p) {
-  Pieces w = model.pieces(block, p);
+  Pieces w = model.float_pieces(block, p);
   w.read = [read = w.read, cols = w.shape[1], name = parameter_name(model.spec(), block, p)](int64_t i) {
     Piece band = read(i);
     band.weight = checked_float(band.weight, name, band.row * cols);

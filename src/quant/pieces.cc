@@ -25,14 +25,24 @@ Pieces in_bands(Shape shape, std::variant<DType, QuantSpec> type, int64_t row_by
           }};
 }
 
+Pieces in_columns(Shape shape, const QuantSpec& spec, std::function<QMatrix(int64_t begin, int64_t end)> columns) {
+  const int64_t group = spec.group_size, total = shape[1];
+  const int64_t width =
+      group <= Pieces::kColumns ? Pieces::kColumns / group * group : std::gcd(group, Pieces::kColumns);
+  return {shape, spec, (total + width - 1) / width, [=, columns = std::move(columns)](int64_t i) {
+            return Piece{0, i * width, columns(i * width, std::min(total, (i + 1) * width))};
+          }};
+}
+
 Pieces pieces_of(const Weight& w) {
   if (const auto* t = std::get_if<Tensor>(&w))
     return in_bands(t->shape(), t->dtype(), t->shape()[1] * int64_t(size_of(t->dtype())), 1,
                     [t = *t](int64_t begin, int64_t end) { return t.rows(begin, end); });
   const auto& q = std::get<QMatrix>(w);
-  return in_bands(q.codes.shape(), q.spec, q.cols(), 1, [q](int64_t begin, int64_t end) {
-    return QMatrix{q.spec, q.codes.rows(begin, end), q.scales.rows(begin, end), q.zeros.rows(begin, end)};
-  });
+  Pieces pieces = in_bands(q.codes.shape(), q.spec, q.cols(), 1,
+                           [q](int64_t begin, int64_t end) { return q.row_range(begin, end); });
+  pieces.order = q.order;
+  return pieces;
 }
 
 QMatrix quantize(const Pieces& w, const QuantSpec& spec, ThreadPool& pool) {

@@ -25,6 +25,8 @@ float level_of(float w, Grid g, int levels) {
   return round_even(std::min(std::max(w / g.scale, low), high));
 }
 
+float offset_of(int zero, float scale, DType t) { return rounded_to(-(float(zero) * scale), t); }
+
 }  // namespace
 
 Range range_of(std::span<const float> group) {
@@ -55,7 +57,50 @@ QMatrix QMatrix::empty(Shape shape, const QuantSpec& spec) {
   const int64_t cols = shape[1], g = spec.group_size;
   if (g < 1 || cols % g) fail("quantize", "a group of {} columns does not divide a matrix of {} columns", g, cols);
   const Shape grids = {shape[0], cols / g};
-  return {spec, Tensor::empty(shape, DType::u8), Tensor::empty(grids, DType::f32), Tensor::empty(grids, DType::u8)};
+  return {spec, Tensor::empty(shape, DType::u8), Tensor::empty(grids, DType::f32),
+          spec.offsets ? Tensor() : Tensor::empty(grids, DType::u8),
+          spec.offsets ? Tensor::empty(grids, DType::f32) : Tensor()};
+}
+
+QMatrix QMatrix::row_range(int64_t begin, int64_t end) const {
+  const auto part = [=](const Tensor& t) { return t ? t.rows(begin, end) : Tensor(); };
+  return {spec, part(codes), part(scales), part(zeros), part(offsets), order};
+}
+
+std::optional<int64_t> first_bad_grid(const QMatrix& q) {
+  for (const Tensor& t : {q.scales, q.offsets}) {
+    if (!t) continue;
+    const auto v = t.as<float>();
+    const auto it = std::ranges::find_if(v, [](float x) { return !std::isfinite(x); });
+    if (it != v.end()) return it - v.begin();
+  }
+  return std::nullopt;
+}
+
+QMatrix with_offsets(const QMatrix& q) {
+  if (q.spec.offsets) return q;
+  QMatrix out = q;
+  out.spec.offsets = true;
+  out.offsets = Tensor::empty(q.scales.shape(), DType::f32);
+  for (size_t g = 0; g < q.scales.as<float>().size(); ++g)
+    out.offsets.as<float>()[g] = offset_of(q.zeros.as<uint8_t>()[g], q.scales.as<float>()[g], q.spec.scale_dtype);
+  out.zeros = Tensor();
+  return out;
+}
+
+std::optional<QMatrix> with_zeros(const QMatrix& q) {
+  if (!q.spec.offsets) return q;
+  QMatrix out = q;
+  out.spec.offsets = false;
+  out.zeros = Tensor::empty(q.scales.shape(), DType::u8);
+  for (size_t g = 0; g < q.scales.as<float>().size(); ++g) {
+    const float scale = q.scales.as<float>()[g], offset = q.offsets.as<float>()[g];
+    const float zero = scale == 0 ? 0.f : std::clamp(round_even(-offset / scale), 0.f, float(q.spec.levels()));
+    if (offset_of(int(zero), scale, q.spec.scale_dtype) != offset) return std::nullopt;
+    out.zeros.as<uint8_t>()[g] = uint8_t(zero);
+  }
+  out.offsets = Tensor();
+  return out;
 }
 
 QMatrix quantize(const Tensor& w, const QuantSpec& spec, std::span<const Range> ranges) {
@@ -80,11 +125,13 @@ Tensor dequantize(const QMatrix& q) {
   Tensor w = Tensor::empty(q.codes.shape(), DType::f32);
   const auto codes = q.codes.as<uint8_t>();
   const auto scales = q.scales.as<float>();
-  const auto zeros = q.zeros.as<uint8_t>();
+  const auto cols = size_t(q.cols());
   auto out = w.as<float>();
   for (size_t i = 0; i < codes.size(); ++i) {
     const size_t g = i / size_t(q.spec.group_size);
-    out[i] = float(int(codes[i]) - int(zeros[g])) * scales[g];
+    const size_t to = q.order ? i / cols * cols + size_t(q.order.as<int32_t>()[i % cols]) : i;
+    out[to] = q.spec.offsets ? float(codes[i]) * scales[g] + q.offsets.as<float>()[g]
+                             : float(int(codes[i]) - int(q.zeros.as<uint8_t>()[g])) * scales[g];
   }
   return w;
 }
