@@ -34,9 +34,11 @@ void add_device_options(CLI::App& app, DeviceOptions& device);
 /// --activations and --kv, of verbs that run a model.
 void add_run_options(CLI::App& app, DeviceOptions& device, const char* standard_kv);
 std::string read_file(const std::string& path);  // throws Error
-std::string human_bytes(uint64_t bytes);         // "83.9 MB"
-std::string minutes(double seconds);             // "1:07"
-std::string json_text(std::string_view s);       // quoted and escaped
+/// An option or argument that names a model: a path, or a name that `awq pull` has fetched.
+CLI::Option* add_model(CLI::App& app, const std::string& option, std::string& model, const std::string& text);
+std::string human_bytes(uint64_t bytes);    // "83.9 MB"
+std::string minutes(double seconds);        // "1:07"
+std::string json_text(std::string_view s);  // quoted and escaped
 
 void add_quantize(CLI::App& app);
 void add_generate(CLI::App& app);
@@ -44,6 +46,7 @@ void add_chat(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_inspect(CLI::App& app);
+void add_pull(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_calib(CLI::App& app);
 void add_sensitivity(CLI::App& app);

@@ -24,7 +24,7 @@ struct Cancelled : Error {
 
 struct Progress {
   std::string_view stage;   // "load", "generate calibration text", "calibrate", "search", "write", "evaluate",
-                            // "measure the machine", "check", "prefill", "decode", "sensitivity"
+                            // "measure the machine", "check", "prefill", "decode", "sensitivity", "fetch"
   int done = 0, total = 0;  // blocks, tokens, windows or steps
   double last_error = -1;   // quantize: mean relative output error of the last finished block; < 0: none yet
 };
@@ -226,6 +226,31 @@ std::vector<float> logits(const std::filesystem::path& model, std::span<const in
                           const DeviceOptions& device = {});
 
 // -----------------------------------------------------------------------------------------------------------------
+// pull
+
+struct PullOptions {
+  std::string revision = "main";     // a branch, a tag or a commit
+  std::vector<std::string> files{};  // weights to fetch by name; none: all safetensors, or the only GGUF file
+  std::string endpoint{};            // "https://hub"; of the interface that Hugging Face's hub has
+  std::string token{};               // for models that are not public; never sent to another host
+  std::filesystem::path cache{};
+  int connections = 4;  // files at once
+  int silence = 30;     // seconds without a byte after which a connection is given up, and made again
+};
+struct PullReport {
+  std::filesystem::path model;  // a folder, or a GGUF file
+  std::string commit;
+  int files = 0;
+  uint64_t bytes = 0;
+};
+/// Fetches a model into the cache and checks what it can: sizes, and SHA-256 where the hub gives it. What is there
+/// already, files in part too, is not fetched again. Progress is in MB.
+PullReport pull(const std::string& name, const PullOptions& options, const OnProgress& on_progress = {});
+/// Where a model that was fetched lies; empty where it was not, or not completely.
+std::filesystem::path pulled(std::string_view name, const std::filesystem::path& cache,
+                             std::string_view revision = "main");
+
+// ----------------------------------------------------------------------------------------------------------------
 // inspect
 
 struct TensorReport {
