@@ -16,7 +16,7 @@ namespace {
 // Chosen by measurement, docs/numerics.md "Calibration".
 constexpr int kDefaultSequences = 16, kDefaultLength = 512;
 
-std::string sha256_of(const std::vector<std::vector<int32_t>>& sequences) {
+std::string hash_of(const std::vector<std::vector<int32_t>>& sequences) {
   Sha256 hash;
   for (const auto& s : sequences) hash.add(std::as_bytes(std::span(s)));
   return hash.hex();
@@ -138,7 +138,7 @@ void add_source(Cutter&& c, CalibrationSet& set) {
 
 void seal(CalibrationSet& set) {
   set.report.sequence_tokens = int(set.sequences.front().size());
-  set.report.sha256 = sha256_of(set.sequences);
+  set.report.sha256 = hash_of(set.sequences);
   if (set.counted.empty()) return;
   Sha256 hash;
   hash.add(std::as_bytes(std::span(set.counted)));
@@ -288,6 +288,29 @@ nlohmann::ordered_json to_json(const CalibrationReport& r) {
                             {"tokens_used", s.tokens_used},
                             {"tokens_counted", s.tokens_counted}});
   return j;
+}
+
+CalibrationReport calibration_report(const nlohmann::json& j) {
+  CalibrationReport r{.source = j.at("source"),
+                      .sha256 = j.at("sha256_of_token_ids"),
+                      .mask_sha256 = j.value("sha256_of_mask", ""),
+                      .sequences = j.at("sequences"),
+                      .sequence_tokens = j.at("sequence_tokens"),
+                      .texts = j.at("texts"),
+                      .tokens_read = j.at("tokens_read"),
+                      .tokens_unused = j.at("tokens_unused"),
+                      .sources = {}};
+  for (const auto& s : j.at("sources"))
+    r.sources.push_back({.name = s.at("name"),
+                         .weight = s.at("weight"),
+                         .sequences = s.at("sequences"),
+                         .texts = s.at("texts"),
+                         .texts_truncated = s.at("texts_truncated"),
+                         .texts_dropped = s.at("texts_dropped"),
+                         .tokens = s.at("tokens"),
+                         .tokens_used = s.at("tokens_used"),
+                         .tokens_counted = s.at("tokens_counted")});
+  return r;
 }
 
 }  // namespace awq

@@ -30,5 +30,6 @@ CalibrationSet self_calibration(Device& device, const Checkpoint& source, const 
 std::vector<int> split_by_weight(std::span<const CalibrationSource> sources, int total);
 
 nlohmann::ordered_json to_json(const CalibrationReport& r);
+CalibrationReport calibration_report(const nlohmann::json& j);  // of to_json
 
 }  // namespace awq

@@ -1,93 +1,21 @@
-// awq::quantize: options checked, calibration found, the block-by-block flow run, the report written.
+// awq::quantize: the job's folder, its calibration, the block-by-block flow, the report.
 #include <chrono>
-#include <cmath>
-#include <fstream>
+#include <sstream>
 
 #include "api_calibration.h"
-#include "api_group_size.h"
-#include "api_head.h"
+#include "api_job.h"
+#include "api_quantize_report.h"
 #include "api_sensitivity.h"
+#include "base/cpu.h"
+#include "base/memory.h"
 #include "formats/params.h"
-#include "quantizer/quantize.h"
-#include "quantizer/search_source.h"
+#include "io/json.h"
+#include "quantizer/job_log.h"
 
 namespace awq {
 namespace {
 
-int64_t available_memory() {
-  std::ifstream info("/proc/meminfo");
-  std::string key, unit;
-  for (int64_t kb = 0; info >> key >> kb; std::getline(info, unit))
-    if (key == "MemAvailable:") return kb * 1024;
-  return INT64_MAX;  // no such file: not Linux
-}
-
-int64_t float_weights(const BlockSpec& b) {
-  int64_t n = 0;
-  for (Param p : b.params()) n += b.shape(p).first * std::max<int64_t>(1, b.shape(p).second);
-  return n;
-}
-
-double matrix_weights(const BlockSpec& b) {
-  double n = 0;
-  for (Param p : b.params()) n += double(b.shape(p).first) * double(b.shape(p).second);  // a norm has 0 columns
-  return n;
-}
-
-// Hidden states; a block three times (as read, on the device, a candidate); statistics; for self-calibration the whole
-// model and the keys and values of one batch. A quantized head takes two bytes a weight at most, codes and packed, when
-// no block is there.
-int64_t memory_needed(const ModelSpec& m, const QuantizeOptions& o, bool self) {
-  const BlockSpec& b = m.blocks.front();
-  const int64_t widest = std::max(b.mlp.hidden, b.attention.q_rows());
-  const int64_t solving = int64_t(o.samples) * o.sample_tokens * m.dim * 4 + 3 * float_weights(b) * 4 +
-                          3 * widest * widest * 4 + 2048 * widest * 4 * 6;
-  const int64_t head = o.quantize_head ? int64_t(m.vocab) * m.dim * 2 : 0;
-  if (!self) return std::max(solving, head);
-  const int64_t kv =
-      int64_t(std::min(o.samples, 32)) * o.sample_tokens * int64_t(m.blocks.size()) * 2 * b.attention.kv_rows() * 2;
-  const int64_t writing = (float_weights(b) * int64_t(m.blocks.size()) + int64_t(m.vocab) * m.dim * 2) * 4 + kv;
-  return std::max({solving, writing, head});
-}
-
-void require_memory(const ModelSpec& m, const QuantizeOptions& o, bool self) {
-  const int64_t need = memory_needed(m, o, self), have = available_memory();
-  if (need > have)
-    fail("quantize",
-         "not enough memory: about {:.1f} GB are needed for {} sequences of {} tokens{}, {:.1f} GB are available. {}",
-         double(need) / 1e9, o.samples, o.sample_tokens, self ? " and the whole float model" : "", double(have) / 1e9,
-         self ? "Give a text with --calib and neither --keep nor --budget (then one block is in memory at a time), or "
-                "fewer --samples"
-              : "Use fewer --samples");
-}
-
-void require_room(const std::filesystem::path& out, uint64_t bytes) {
-  std::error_code error;
-  const auto space = std::filesystem::space(std::filesystem::absolute(out).parent_path(), error);
-  if (!error && space.available < bytes)
-    fail("quantize",
-         "{}: about {:.1f} MB will be written, but the disk has {:.1f} MB free. Free some space or choose another disk "
-         "with -o",
-         out.string(), double(bytes) / 1e6, double(space.available) / 1e6);
-}
-
-uint64_t output_bytes(const ModelSpec& m, const QuantSpec& quant, const std::optional<QuantSpec>& head) {
-  const double table = double(m.vocab) * m.dim, head_bits = head ? bits_per_weight(*head) : m.tied_embeddings ? 0 : 16;
-  double bits = table * (16 + head_bits);
-  for (const BlockSpec& b : m.blocks) bits += double(float_weights(b)) * bits_per_weight(quant);
-  return uint64_t(bits / 8);
-}
-
-/// Mean over the quantized matrices.
-double mean_bits(const ModelSpec& m, const QuantSpec& quant, const std::optional<QuantSpec>& head) {
-  const double head_weights = head ? double(m.vocab) * m.dim : 0;
-  double weights = head_weights, bits = head ? head_weights * bits_per_weight(*head) : 0;
-  for (const BlockSpec& b : m.blocks) {
-    weights += matrix_weights(b);
-    bits += matrix_weights(b) * bits_per_weight(quant);
-  }
-  return bits / weights;
-}
+using Json = nlohmann::ordered_json;
 
 // Seen with transformers 5.24, autoawq 0.2.9 and vLLM 0.32: docs/formats.md.
 std::string head_warning(const QuantSpec& head) {
@@ -98,208 +26,290 @@ std::string head_warning(const QuantSpec& head) {
          "without a word and runs with random values; without --quantize-head other programs load the folder";
 }
 
-std::string module_name(const ModelSpec& m, int block, Param p) { return find_architecture(m.arch).source(block, p); }
+constexpr std::pair<const char*, StageCost BlockCosts::*> kStages[] = {
+    {"load", &BlockCosts::load},     {"forward", &BlockCosts::forward}, {"gram", &BlockCosts::gram},
+    {"search", &BlockCosts::search}, {"clip", &BlockCosts::clip},       {"check", &BlockCosts::check},
+    {"write", &BlockCosts::write}};
 
-void add_block(const ModelSpec& m, const BlockResult& b, QuantizeReport& report) {
-  for (const GroupResult& g : b.solution.groups) {
-    GroupReport r{.producer = module_name(m, b.block, g.group.producer),
-                  .consumers = {},
-                  .alpha = g.chosen.ratio,
-                  .weight_term = g.chosen.weight_term,
-                  .loss = g.loss,
-                  .identity_loss = g.identity_loss,
-                  .smallest_scale = g.smallest,
-                  .largest_scale = g.largest};
-    for (Param p : g.group.consumers) r.consumers.push_back(module_name(m, b.block, p));
-    report.groups.push_back(std::move(r));
+Json to_json(const BlockCosts& costs) {
+  Json j;
+  for (const auto& [name, stage] : kStages) {
+    const StageCost& c = costs.*stage;
+    Json& s = j[name] = {{"seconds", c.seconds}};
+    if (c.operations > 0 && c.seconds > 0) s["gflops"] = c.operations / c.seconds / 1e9;
+    if (c.bytes > 0) s["bytes"] = c.bytes;
   }
-  for (const LayerResult& l : b.solution.layers)
-    report.layers.push_back({module_name(m, b.block, l.param), l.error, l.rounding_error, l.clipped, b.tokens});
-  report.worst_fold_error = std::max(report.worst_fold_error, b.fold_error);
+  return j;
 }
 
-// Only what is the same for every run with the same input, options and seed: no times, no paths, no thread counts.
-nlohmann::ordered_json report_json(const QuantizeReport& r, const QuantizeOptions& o, std::string_view kernels) {
-  nlohmann::ordered_json j;
-  j["awq_version"] = version();
-  j["method"] = o.method;
-  j["group_size"] = r.group_size;
-  if (!r.group_size_reason.empty()) j["group_size_reason"] = r.group_size_reason;
-  if (o.quantize_head) j["head"] = {{"bits", o.quantize_head}, {"method", "rtn"}};
-  j["seed"] = o.seed;
-  j["kernels"] = kernels;
-  j["calibration"] = to_json(r.calibration);
-  if (!r.search.empty()) j["search"] = r.search;
-  for (const KeptReport& k : r.kept)
-    j["kept"].push_back({{"name", k.name}, {"kl_if_quantized_alone", k.kl}, {"extra_bytes", k.extra_bytes}});
-  if (!r.left_out.empty()) j["left_out"] = r.left_out;
-  j["worst_fold_error"] = r.worst_fold_error;
-  for (const GroupReport& g : r.groups) {
-    nlohmann::ordered_json scales = {{"producer", g.producer},
-                                     {"consumers", g.consumers},
-                                     {"alpha", g.alpha},
-                                     {"weight_term", g.weight_term},
-                                     {"loss", g.loss},
-                                     {"loss_without_scales", g.identity_loss},
-                                     {"smallest", g.smallest_scale},
-                                     {"largest", g.largest_scale}};
-    if (!r.search.empty())  // which computed none
-      for (const char* key : {"loss", "loss_without_scales"}) scales.erase(key);
-    j["scales"].push_back(std::move(scales));
+void add_costs(const BlockCosts& costs, std::vector<StageReport>& to) {
+  to.resize(std::size(kStages));
+  for (size_t i = 0; i < to.size(); ++i) {
+    const StageCost& c = costs.*kStages[i].second;
+    to[i].name = kStages[i].first;
+    to[i].seconds += c.seconds;
+    to[i].operations += c.operations;
+    to[i].bytes += uint64_t(c.bytes);
   }
-  for (const LayerReport& l : r.layers)
-    j["layers"].push_back({{"name", l.name},
-                           {"relative_error", l.error},
-                           {"relative_error_of_rounding", l.rounding_error},
-                           {"groups_clipped", l.clipped},
-                           {"tokens", l.tokens}});
-  return j;
+}
+
+JobStart start_of(const QuantizeOptions& o) {
+  return o.resume ? JobStart::resume : o.restart ? JobStart::restart : JobStart::fresh;
 }
 
 class Job {
  public:
-  Job(const std::filesystem::path& model, const std::filesystem::path& out, QuantizeOptions options,
+  Job(const std::filesystem::path& model, const std::filesystem::path& out, const QuantizeOptions& options,
       const OnProgress& progress)
-      : options_(std::move(options)),
-        progress_(progress),
-        source_(Checkpoint::open(model)),
-        search_(search()),
-        method_(method()),
-        out_(out),
-        device_(options_.device) {
-    complete_calibration(options_, *source_, "quantize");
-    check_options();
+      : progress_(progress), setup_(model, options), folder_(out, options.scratch, start_of(options)) {
+    folder_.identify(fingerprint_of(setup_));
+    log_.emplace(options.log.empty() ? folder_.path("log.jsonl") : options.log);
   }
 
   QuantizeReport run() {
-    const auto start = std::chrono::steady_clock::now();
-    const ModelSpec& spec = source_->spec();
-    const GroupChoice group = choose_group(spec, options_.group_size, "quantize");
-    report_.group_size = group.size;
-    report_.group_size_reason = group.reason;
-    const QuantSpec quant{.bits = 4, .group_size = group.size, .scale_dtype = DType::f16};
-    const std::optional<QuantSpec> head = choose_head(spec, options_.quantize_head, group.size, "quantize");
-    if (head) report_.warnings.push_back(head_warning(*head));
-    report_.bits_per_weight = mean_bits(spec, quant, head);
-    describe_search(quant);
-    if (method_->needs_calibration() || keeps())
-      require_memory(spec, options_, options_.calibration.empty() || keeps());
-    require_room(out_, output_bytes(spec, quant, head));
-    const std::unique_ptr<CheckpointSink> sink = create_sink(quant, head.has_value());
-    CalibrationSet calibration;
-    if (method_->needs_calibration() || keeps()) calibration = calibration_set(device_, *source_, options_, progress_);
-    report_.calibration = calibration.report;
-    report_.warnings.insert(report_.warnings.end(), calibration.warnings.begin(), calibration.warnings.end());
-    if (keeps()) keep(choose_kept(device_, *source_, *method_, quant, calibration, options_, progress_), quant);
-    std::optional<SearchWriter> saved;
-    if (!options_.save_search.empty())
-      saved.emplace(options_.save_search, *source_, quant, options_.method, calibration.report.sha256);
-    for (const BlockResult& b : quantize_blocks({*source_,
-                                                 *sink,
-                                                 *method_,
-                                                 quant,
-                                                 head,
-                                                 calibration.sequences,
-                                                 {.counted = calibration.counted},
-                                                 *device_.backend,
-                                                 host(),
-                                                 flow_progress(),
-                                                 [&](int block, const Solution&s) {
-                                                   if (saved) saved->put(block, s);
-                                                 },
-                                                 kept_}))
-      add_block(spec, b, report_);
-    report_.left_out = source_->left_out();
-    for (const SideFile& f : source_->side_files()) sink->put_side_file(f);
-    sink->put_side_file({"awq-report.json", report_json(report_, options_, device_.kernels.name).dump(1) + "\n", {}});
-    if (saved) saved->finish();
-    sink->finish();
-    measure();
-    report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    return std::move(report_);
+    try {
+      begin();
+      if (!folder_.output_stands()) work();
+      finish();
+      return std::move(report_);
+    } catch (const Cancelled&) {
+      log_->write("cancelled", {{"blocks_done", done_}});
+      throw Cancelled(folder_.worth_resuming() ? left() : "");
+    } catch (const std::exception& e) {
+      log_->write("error", {{"what", e.what()}, {"blocks_done", done_}});
+      if (!folder_.worth_resuming()) throw;
+      throw Error(fmt::format("{}. {}", e.what(), left("once that is put right, ")));
+    }
   }
 
  private:
-  Host host() { return {device_.pool, device_.kernels}; }
-  bool keeps() const { return options_.keep || options_.budget != 0; }
-
-  std::unique_ptr<Method> method() const {
-    return search_ ? make_replay(search_) : find_method(options_.method).make();
+  std::string left(std::string_view when = "") const {
+    return fmt::format("{} of {} blocks are done and kept in {}: {}the same command with --resume goes on", done_,
+                       setup_.spec().blocks.size(), folder_.folder().string(), when);
   }
 
-  std::shared_ptr<const SearchSource> search() const {
-    if (options_.load_search.empty()) return nullptr;
-    if (!find_method(options_.method).make()->needs_calibration())
-      fail("quantize", "--load-search {}: the method {} uses no scales; leave one of them out",
-           options_.load_search.string(), options_.method);
-    return SearchSource::open(options_.load_search, *source_);
+  void begin() {
+    report_.group_size = setup_.quant.group_size;
+    report_.group_size_reason = setup_.group_size_reason;
+    if (setup_.head) report_.warnings.push_back(head_warning(*setup_.head));
+    report_.bits_per_weight = setup_.bits_per_weight();
+    report_.blocks = int(setup_.spec().blocks.size());
+    describe_search();
+    state_ = folder_.read("state.json");
+    if (state_) {
+      done_ = report_.resumed_blocks = state_->at("blocks_done");
+      report_.calibration = calibration_report(state_->at("calibration"));
+      read_journal();
+    }
+    log_->write("begin", {{"version", version()},
+                          {"cpu", cpu_name()},
+                          {"kernels", setup_.device.kernels.name},
+                          {"threads", setup_.device.pool.size()},
+                          {"blocks", report_.blocks},
+                          {"blocks_done", done_}});
   }
 
-  void check_options() const {
-    if (options_.keep < 0) fail("quantize", "--keep {}: expected a number of layers", options_.keep);
-    if (options_.keep && options_.budget != 0) fail("quantize", "--keep and --budget exclude each other; give one");
-    if (!options_.load_search.empty() && !options_.calibration.empty() && !keeps())
-      fail("quantize", "--load-search {}: the scales are there already, and nothing is calibrated; leave out --calib",
-           options_.load_search.string());
-    if (!options_.save_search.empty() && !method_->needs_calibration())
-      fail("quantize", "--save-search {}: nothing is searched here; leave out --load-search, or take --method awq",
-           options_.save_search.string());
-    if (!options_.save_search.empty()) require_absent(options_.save_search);
-  }
-
-  void describe_search(const QuantSpec& quant) {
-    if (!search_) return;
-    report_.search = options_.load_search.filename().string();
-    if (search_->group_size() && search_->group_size() != quant.group_size)
+  void describe_search() {
+    if (!setup_.search) return;
+    report_.search = setup_.options.load_search.filename().string();
+    if (const int g = setup_.search->group_size(); g && g != setup_.quant.group_size)
       report_.warnings.push_back(
           fmt::format("{} was searched for groups of {}, not {}; a search of their own would be closer to the original",
-                      report_.search, search_->group_size(), quant.group_size));
+                      report_.search, g, setup_.quant.group_size));
   }
 
-  void keep(const std::vector<KeepUnit>& units, const QuantSpec& quant) {
-    const ModelSpec& spec = source_->spec();
-    double extra = 0, weights = 0;
-    for (const BlockSpec& b : spec.blocks) weights += matrix_weights(b);
+  void work() {
+    require_resources();
+    const std::unique_ptr<CheckpointSink> sink = create_sink();
+    if (state_) sink->resume(state_->at("sink"));
+    calibrate();
+    if (setup_.keeps()) keep();
+    const std::unique_ptr<HiddenFiles> hidden = setup_.calibrated() ? hidden_files() : nullptr;
+    calibration_.sequences = {};
+    open_search();
+    quantize(*sink, hidden.get());
+    report_.left_out = setup_.source->left_out();
+    for (const SideFile& f : setup_.source->side_files()) sink->put_side_file(f);
+    sink->put_side_file(
+        {"awq-report.json", report_json(report_, setup_.options, setup_.device.kernels.name).dump(1) + "\n", {}});
+    if (search_) search_->finish(setup_.options.save_search);
+    sink->finish();
+  }
+
+  void open_search() {
+    if (setup_.options.save_search.empty()) return;
+    const std::string& sha = report_.calibration.sha256;
+    const std::filesystem::path file = folder_.path("search");
+    if (state_)
+      search_.emplace(file, *setup_.source, setup_.quant, setup_.options.method, sha,
+                      SafetensorsWriter::State{state_->at("search").at("header"), state_->at("search").at("bytes")});
+    else
+      search_.emplace(file, *setup_.source, setup_.quant, setup_.options.method, sha);
+  }
+
+  void quantize(CheckpointSink& sink, HiddenFiles* hidden) {
+    quantize_blocks({.source = *setup_.source,
+                     .sink = sink,
+                     .method = *setup_.method,
+                     .spec = setup_.quant,
+                     .head = setup_.head,
+                     .hidden = hidden,
+                     .calibration = {.counted = calibration_.counted},
+                     .dev = *setup_.device.backend,
+                     .host = setup_.host(),
+                     .progress = flow_progress(),
+                     .finished = [&](const BlockResult& b) { finished(b, sink, hidden); },
+                     .kept = kept_},
+                    done_);
+  }
+
+  // What the state counts on is on the disk before it is.
+  void finished(const BlockResult& b, CheckpointSink& sink, HiddenFiles* hidden) {
+    add_costs(b.costs, report_.stages);
+    write_journal(b);
+    sink.sync();
+    if (search_) {
+      search_->put(b.block, b.solution);
+      search_->sync();
+    }
+    if (hidden && b.block + 1 < report_.blocks) hidden->input(b.block + 1).sync();
+    save(b.block + 1, sink);
+    log_->write("block", {{"block", b.block}, {"error", b.mean_error()}, {"stages", to_json(b.costs)}});
+  }
+
+  // What is known of a block is a line of its own: neither memory nor time grows with the blocks before.
+  void write_journal(const BlockResult& b) {
+    QuantizeReport one;
+    add_block(setup_.spec(), b, one);
+    const std::string line = blocks_json(one).dump() + "\n";
+    OutputFile journal(folder_.path("blocks.jsonl"), journal_bytes_);
+    journal.write(line);
+    journal.close();
+    journal_bytes_ += line.size();
+    read_blocks(nlohmann::json::parse(line), report_);
+  }
+
+  void read_journal() {
+    const std::filesystem::path file = folder_.path("blocks.jsonl");
+    journal_bytes_ = state_->at("journal_bytes");
+    std::istringstream lines(read_text(file).substr(0, journal_bytes_));
+    for (std::string line; std::getline(lines, line);) read_blocks(parse_json(line, file.string()), report_);
+  }
+
+  void save(int done, CheckpointSink& sink) {
+    Json state = {{"blocks_done", done},
+                  {"calibration", awq::to_json(report_.calibration)},
+                  {"journal_bytes", journal_bytes_},
+                  {"sink", sink.state()}};
+    if (search_) state["search"] = {{"header", search_->state().header}, {"bytes", search_->state().data_bytes}};
+    folder_.save("state.json", state);
+    done_ = done;
+  }
+
+  void require_resources() {
+    JobMemory need = memory_of(setup_.shape());
+    need.base = resident_memory();
+    if (state_ || std::filesystem::exists(folder_.path("calibration.json"))) need.text = 0;
+    if (std::filesystem::exists(folder_.path("kept.json"))) need.kept = 0;
+    require_memory(setup_, need);
+    report_.planned_memory = need.peak();
+    if (state_) return;  // much of it has been written
+    const uint64_t scratch = uint64_t(scratch_bytes(setup_.shape())), output = setup_.output_bytes();
+    require_room(folder_.output(), output + (setup_.options.scratch.empty() ? scratch : 0), "-o");
+    if (!setup_.options.scratch.empty()) require_room(folder_.scratch(), scratch, "--scratch");
+  }
+
+  std::unique_ptr<CheckpointSink> create_sink() {
+    nlohmann::json config = setup_.source->config();
+    ModelSpec spec = setup_.spec();
+    if (setup_.head) config["tie_word_embeddings"] = spec.tied_embeddings = false;
+    for (const Format& f : formats())
+      if (f.name == "autoawq") return f.create({folder_.output(), folder_.path("output")}, config, spec, setup_.quant);
+    fail("quantize", "this build cannot write the autoawq format");
+  }
+
+  // Where the job goes on, the tokens are in its files already, and what is kept has been chosen.
+  void calibrate() {
+    if (!setup_.needs_text() || (state_ && !setup_.options.mask_prompts)) return;
+    calibration_ = calibration();
+    report_.calibration = calibration_.report;
+    report_.warnings.insert(report_.warnings.end(), calibration_.warnings.begin(), calibration_.warnings.end());
+  }
+
+  CalibrationSet calibration() {
+    if (const auto there = folder_.read("calibration.json"))
+      return {.sequences = there->at("sequences").get<std::vector<std::vector<int32_t>>>(),
+              .counted = {},
+              .report = calibration_report(there->at("report")),
+              .warnings = {}};
+    CalibrationSet set = calibration_set(setup_.device, *setup_.source, setup_.options, progress_);
+    if (setup_.own_text())
+      folder_.save("calibration.json", {{"report", awq::to_json(set.report)}, {"sequences", set.sequences}});
+    return set;
+  }
+
+  void keep() {
+    const ModelSpec& spec = setup_.spec();
+    std::vector<KeepUnit> units;
+    if (const auto chosen = folder_.read("kept.json")) {
+      units = keep_units(spec, *chosen);
+    } else {
+      units = choose_kept(setup_.device, *setup_.source, *setup_.method, setup_.quant, calibration_, setup_.options,
+                          progress_);
+      folder_.save("kept.json", to_json(spec, units));
+    }
+    double extra = 0;
     for (const KeepUnit& u : units)
       for (size_t i = 0; i < u.layers.size(); ++i) {
         const auto [block, p] = u.layers[i];
-        const double bits = double(shape_of(spec, block, p).elements()) * (16 - bits_per_weight(quant));
+        const double bits = double(shape_of(spec, block, p).elements()) * (16 - bits_per_weight(setup_.quant));
         kept_.insert({block, p});
         report_.kept.push_back({base_name(spec, block, p), u.kl[i], uint64_t(bits / 8)});
         extra += bits;
       }
-    report_.bits_per_weight += extra / (weights + (options_.quantize_head ? double(spec.vocab) * spec.dim : 0));
+    report_.bits_per_weight += extra / setup_.quantized_weights();
   }
 
-  std::unique_ptr<CheckpointSink> create_sink(const QuantSpec& quant, bool own_head) {
-    nlohmann::json config = source_->config();
-    ModelSpec spec = source_->spec();
-    if (own_head) config["tie_word_embeddings"] = spec.tied_embeddings = false;
-    for (const Format& f : formats())
-      if (f.name == "autoawq") return f.create(out_, config, spec, quant);
-    fail("quantize", "this build cannot write the autoawq format");
+  /// With what goes into the first block that is not done.
+  std::unique_ptr<HiddenFiles> hidden_files() {
+    const CalibrationReport& c = report_.calibration;
+    auto files = std::make_unique<HiddenFiles>(folder_.scratch(), int64_t(c.sequences) * c.sequence_tokens,
+                                               c.sequence_tokens, setup_.spec().dim);
+    if (!state_)
+      embed_tokens(*setup_.device.backend, *setup_.source, calibration_.sequences, *files);
+    else if (done_ < report_.blocks && !files->complete(done_))
+      fail("resume", "{}: the activations that go into block {} are not there; begin anew with --restart",
+           folder_.scratch().string(), done_);
+    return files;
   }
 
   std::function<void(const QuantizeProgress&)> flow_progress() const {
     return [this](const QuantizeProgress& p) {
-      if (progress_ && !progress_({p.stage, p.block, p.blocks, p.last_error})) throw Cancelled();
+      if (progress_ && !progress_({p.stage, p.block, p.blocks, resident_memory(), p.last_error})) throw Cancelled();
     };
   }
 
-  void measure() {
-    for (const TensorInfo& t : source_->tensors()) report_.bytes_in += t.bytes;
-    for (const TensorInfo& t : Checkpoint::open(out_)->tensors()) report_.bytes_out += t.bytes;
+  void finish() {
+    for (const TensorInfo& t : setup_.source->tensors()) report_.bytes_in += t.bytes;
+    for (const TensorInfo& t : Checkpoint::open(folder_.output())->tensors()) report_.bytes_out += t.bytes;
+    report_.peak_memory = peak_resident_memory();
+    report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+    log_->write("done", {{"seconds", report_.seconds}, {"peak_rss", report_.peak_memory}});
+    folder_.remove();
   }
 
-  QuantizeOptions options_;
+  const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
   const OnProgress& progress_;
-  std::unique_ptr<Checkpoint> source_;
-  std::shared_ptr<const SearchSource> search_;
-  std::unique_ptr<Method> method_;
-  std::filesystem::path out_;
-  Device device_;
-  QuantizeReport report_;
+  JobSetup setup_;
+  JobFolder folder_;
+  std::optional<JobLog> log_;
+  std::optional<nlohmann::json> state_;
+  int done_ = 0;
+  uint64_t journal_bytes_ = 0;
+  CalibrationSet calibration_;
   std::set<std::pair<int, Param>> kept_;
+  std::optional<SearchWriter> search_;
+  QuantizeReport report_;
 };
 
 }  // namespace

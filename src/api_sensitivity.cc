@@ -117,6 +117,33 @@ std::vector<KeepUnit> within_budget(std::vector<KeepUnit> units, double budget, 
   return units;
 }
 
+nlohmann::json to_json(const ModelSpec& spec, std::span<const KeepUnit> units) {
+  nlohmann::json all = nlohmann::json::array();
+  for (const KeepUnit& u : units) {
+    nlohmann::json layers;
+    for (size_t i = 0; i < u.layers.size(); ++i)
+      layers[base_name(spec, u.layers[i].first, u.layers[i].second)] = u.kl[i];
+    all.push_back(std::move(layers));
+  }
+  return all;
+}
+
+std::vector<KeepUnit> keep_units(const ModelSpec& spec, const nlohmann::json& j) {
+  std::vector<MatrixSensitivity> none;
+  for (int b = 0; b < int(spec.blocks.size()); ++b)
+    for (const ScaleGroup& g : scale_groups(spec.blocks[size_t(b)]))
+      for (Param p : g.consumers) none.push_back({b, p, {0}});
+  std::vector<KeepUnit> units = keep_units(spec, none), chosen;
+  for (const auto& layers : j)
+    for (KeepUnit& u : units) {
+      const auto name = [&](size_t i) { return base_name(spec, u.layers[i].first, u.layers[i].second); };
+      if (!layers.contains(name(0))) continue;
+      for (size_t i = 0; i < u.layers.size(); ++i) u.kl[i] = layers.at(name(i));
+      chosen.push_back(u);
+    }
+  return chosen;
+}
+
 std::vector<KeepUnit> choose_kept(Device& device, const Checkpoint& source, const Method& method, const QuantSpec& spec,
                                   const CalibrationSet& calibration, const QuantizeOptions& o,
                                   const OnProgress& progress) {

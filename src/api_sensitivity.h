@@ -23,6 +23,10 @@ std::vector<KeepUnit> most_sensitive(std::vector<KeepUnit> units, int count);
 /// of the others takes `quantized_bits`. Throws Error for less than that.
 std::vector<KeepUnit> within_budget(std::vector<KeepUnit> units, double budget, double quantized_bits);
 
+/// What a job keeps of a choice, to go on with it. Throws Error if a layer is none of the model's.
+nlohmann::json to_json(const ModelSpec& spec, std::span<const KeepUnit> units);
+std::vector<KeepUnit> keep_units(const ModelSpec& spec, const nlohmann::json& j);
+
 /// A code, and its part of a scale of 16 bits and of a zero point as wide as a code.
 double bits_per_weight(const QuantSpec& spec);
 

@@ -1,7 +1,9 @@
 #include "cli.h"
 
+#include <malloc.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <csignal>
 #include <fstream>
@@ -43,6 +45,26 @@ std::string human_bytes(uint64_t bytes) {
                             : fmt::format("{:.2f} GB", double(bytes) / 1e9);
 }
 
+void return_freed_memory() {
+#ifdef __GLIBC__
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
+}
+
+int64_t bytes_of(const std::string& text) {
+  size_t end = 0;
+  double value = 0;
+  try {
+    value = std::stod(text, &end);
+  } catch (const std::exception&) {  // end stays 0
+  }
+  const std::string unit = text.substr(end);
+  const double factor = unit.empty() ? 1 : unit == "K" ? 1e3 : unit == "M" ? 1e6 : unit == "G" ? 1e9 : 0;
+  if (end == 0 || factor == 0 || !(value * factor >= 1 && value * factor < 1e18))
+    throw CLI::ValidationError(fmt::format("\"{}\" is no amount of memory; give bytes, or as 800M or 2.5G", text));
+  return int64_t(value * factor);
+}
+
 std::string json_text(std::string_view s) {
   return nlohmann::json(s).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
@@ -54,7 +76,12 @@ bool ProgressLine::operator()(const Progress& p) {
   const auto now = std::chrono::steady_clock::now();
   if (group != stage_group_) {
     stage_group_ = group;
-    group_begin_ = now;
+    group_begin_ = step_begin_ = now;
+    group_first_ = last_done_ = p.done;
+  }
+  if (p.done != last_done_) {
+    last_done_ = p.done;
+    step_begin_ = now;
   }
   const double quiet = isatty(STDERR_FILENO) ? 0.1 : 10;
   if (now - begin_ > std::chrono::seconds(2) && now - printed_ > std::chrono::duration<double>(quiet)) {
@@ -64,11 +91,26 @@ bool ProgressLine::operator()(const Progress& p) {
   return !interrupted();
 }
 
+// The steps that are done took so long each; the one at work takes as long, or what it has taken already.
+double ProgressLine::left(const Progress& p) const {
+  const int done = p.done - group_first_;
+  if (done <= 0) return -1;
+  using Seconds = std::chrono::duration<double>;
+  const double a_step = Seconds(step_begin_ - group_begin_).count() / done;
+  const double at_work = Seconds(std::chrono::steady_clock::now() - step_begin_).count();
+  return a_step * (p.total - p.done) - std::min(a_step, at_work);
+}
+
 void ProgressLine::print(const Progress& p, double elapsed) {
   const bool terminal = isatty(STDERR_FILENO);
-  std::string line = fmt::format("{} {}/{}, {} elapsed", p.stage, p.done, p.total, minutes(elapsed));
-  const double in_group = std::chrono::duration<double>(std::chrono::steady_clock::now() - group_begin_).count();
-  if (p.done > 0) line += fmt::format(", {} left", minutes(in_group / p.done * (p.total - p.done)));
+  std::string line;
+  if (terminal && p.total > 0 && p.resident) {
+    const int full = 20 * p.done / p.total;
+    line = fmt::format("[{}{}] ", std::string(size_t(full), '#'), std::string(size_t(20 - full), '-'));
+  }
+  line += fmt::format("{} {}/{}, {} elapsed", p.stage, p.done, p.total, minutes(elapsed));
+  if (const double rest = left(p); rest >= 0) line += fmt::format(", {} left", minutes(rest));
+  if (p.resident) line += fmt::format(", {} in memory", human_bytes(uint64_t(p.resident)));
   if (p.last_error >= 0) line += fmt::format(", error of the last block {:.5f}", p.last_error);
   fmt::print(stderr, "{}{}{}", terminal ? "\r\033[K" : "", line, terminal ? "" : "\n");
   std::fflush(stderr);

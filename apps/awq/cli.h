@@ -17,7 +17,7 @@ bool interrupted();
 void clear_interrupt();
 
 /// One line on stderr, rewritten in place on a terminal, a line now and then elsewhere. Silent for work under 2
-/// seconds.
+/// seconds. Of a job of blocks: a bar, stage, time, time left, memory, last error.
 class ProgressLine {
  public:
   ~ProgressLine();
@@ -25,8 +25,11 @@ class ProgressLine {
 
  private:
   void print(const Progress& p, double elapsed);
+  double left(const Progress& p) const;  // seconds; negative where nothing is known yet
   std::string stage_group_;
-  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now(), group_begin_ = begin_, printed_{};
+  int group_first_ = 0, last_done_ = 0;  // where the group began: not at 0 in a resumed job
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now(), group_begin_ = begin_,
+                                        step_begin_ = begin_, printed_{};
   bool shown_ = false;
 };
 
@@ -36,11 +39,20 @@ void add_run_options(CLI::App& app, DeviceOptions& device, const char* standard_
 std::string read_file(const std::string& path);  // throws Error
 /// An option or argument that names a model: a path, or a name that `awq pull` has fetched.
 CLI::Option* add_model(CLI::App& app, const std::string& option, std::string& model, const std::string& text);
-std::string human_bytes(uint64_t bytes);    // "83.9 MB"
-std::string minutes(double seconds);        // "1:07"
+std::string human_bytes(uint64_t bytes);  // "83.9 MB"
+std::string minutes(double seconds);      // "1:07"
+/// "2.5G", "800M" or bytes; throws CLI::ValidationError
+int64_t bytes_of(const std::string& text);
 std::string json_text(std::string_view s);  // quoted and escaped
 
+/// From now on memory of 1 MB and more goes back to the system when it is freed. Otherwise the allocator keeps pieces
+/// of up to 32 MB, and what a process has in memory is up to half as much again as what it uses.
+void return_freed_memory();
+/// Options of QuantizeOptions that say what is made, and how much memory it may take.
+void add_quantize_options(CLI::App& app, QuantizeOptions& options);
+
 void add_quantize(CLI::App& app);
+void add_plan(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_chat(CLI::App& app);
 void add_eval(CLI::App& app);

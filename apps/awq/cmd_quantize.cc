@@ -33,6 +33,16 @@ double mean(const QuantizeReport& r, double LayerReport::*field) {
   return r.layers.empty() ? 0 : sum / double(r.layers.size());
 }
 
+nlohmann::ordered_json stages(const QuantizeReport& r) {
+  nlohmann::ordered_json j;
+  for (const StageReport& s : r.stages) {
+    nlohmann::ordered_json& stage = j[s.name] = {{"seconds", s.seconds}};
+    if (s.operations > 0) stage["gflops"] = s.operations / s.seconds / 1e9;
+    if (s.bytes) stage["bytes"] = s.bytes;
+  }
+  return j;
+}
+
 nlohmann::ordered_json kept_json(const QuantizeReport& r) {
   nlohmann::ordered_json kept = nlohmann::ordered_json::array();
   for (const KeptReport& k : r.kept)
@@ -50,6 +60,11 @@ void print_json(const QuantizeReport& r, const QuantizeFlags& o) {
                                             {"bytes_in", r.bytes_in},
                                             {"bytes_out", r.bytes_out},
                                             {"seconds", r.seconds},
+                                            {"stages", stages(r)},
+                                            {"blocks", r.blocks},
+                                            {"resumed_blocks", r.resumed_blocks},
+                                            {"planned_memory", r.planned_memory},
+                                            {"peak_memory", r.peak_memory},
                                             {"calibration", calibration_json(r.calibration)},
                                             {"search", r.search},
                                             {"mean_relative_error", mean(r, &LayerReport::error)},
@@ -77,11 +92,14 @@ void print_text(const QuantizeReport& r, const QuantizeFlags& o) {
   else
     fmt::print("  mean relative output error of a layer {:.5f}; plain rounding {:.5f}\n", mean(r, &LayerReport::error),
                mean(r, &LayerReport::rounding_error));
+  fmt::print("  at most {} in memory{}\n", human_bytes(uint64_t(r.peak_memory)),
+             r.resumed_blocks ? fmt::format("; {} of {} blocks were done before", r.resumed_blocks, r.blocks) : "");
   if (!r.left_out.empty()) fmt::print("  not copied: {}\n", fmt::join(r.left_out, ", "));
   fmt::print("  every layer: {}/awq-report.json\n", o.out);
 }
 
 void run(QuantizeFlags& o) {
+  return_freed_memory();
   if (o.out.empty()) o.out = default_output(o.model);
   QuantizeReport report;
   {
@@ -97,24 +115,35 @@ void run(QuantizeFlags& o) {
 
 }  // namespace
 
+void add_quantize_options(CLI::App& app, QuantizeOptions& o) {
+  std::string names;
+  for (const MethodInfo& m : quantize_methods())
+    names += fmt::format("{}{}: {}", names.empty() ? "" : "; ", m.name, m.summary);
+  app.add_option("--method", o.method, names)->capture_default_str();
+  app.add_option("--group-size", o.group_size,
+                 "Weights that share a scale; default: 128, or 64 or 32 where a width needs it");
+  app.add_option(
+         "--quantize-head", o.quantize_head,
+         "The head (lm_head) too, rounded to 4 or 8 bits: less to read for a token. Default: it stays in 16, for "
+         "transformers ignores such a head without a word, and AutoAWQ and vLLM do not load it")
+      ->type_name("BITS");
+  add_calibration_sources(app, o);
+  add_calibration_options(app, o);
+  app.add_option_function<std::string>(
+         "--max-ram", [&o](const std::string& text) { o.max_ram = bytes_of(text); },
+         "Memory that the process may have, as 2.5G or 800M; default: what the machine has free")
+      ->type_name("BYTES");
+  app.add_option("--scratch", o.scratch,
+                 "Folder for activations, 8 bytes a token and channel; default: beside the output");
+  add_device_options(app, o.device);
+}
+
 void add_quantize(CLI::App& app) {
   auto o = std::make_shared<QuantizeFlags>();
   CLI::App* c = app.add_subcommand("quantize", "Make a 4-bit AutoAWQ folder from a float model");
   add_model(*c, "MODEL", o->model, "Float model: a folder with safetensors, or a .gguf file")->required();
   c->add_option("-o,--output", o->out, "New folder; default: MODEL's name with -awq, in the current folder");
-  std::string names;
-  for (const MethodInfo& m : quantize_methods())
-    names += fmt::format("{}{}: {}", names.empty() ? "" : "; ", m.name, m.summary);
-  c->add_option("--method", o->quantize.method, names)->capture_default_str();
-  c->add_option("--group-size", o->quantize.group_size,
-                "Weights that share a scale; default: 128, or 64 or 32 where a width needs it");
-  c->add_option(
-       "--quantize-head", o->quantize.quantize_head,
-       "The head (lm_head) too, rounded to 4 or 8 bits: less to read for a token. Default: it stays in 16, for "
-       "transformers ignores such a head without a word, and AutoAWQ and vLLM do not load it")
-      ->type_name("BITS");
-  add_calibration_sources(*c, o->quantize);
-  add_calibration_options(*c, o->quantize);
+  add_quantize_options(*c, o->quantize);
   auto* load = c->add_option(
       "--load-search", o->quantize.load_search,
       "Scales and ranges from this file instead of a search: written by --save-search, of this model and any "
@@ -130,9 +159,13 @@ void add_quantize(CLI::App& app) {
        "Leave as many layers in 16 bits as this mean allows, such as 4.5bpw: bits per weight of the blocks' matrices")
       ->type_name("BITS")
       ->excludes(keep);
+  c->add_flag("--resume", o->quantize.resume, "Go on with the job that was interrupted, in OUTPUT.awq-job");
+  c->add_flag("--restart", o->quantize.restart, "Throw that job away and begin anew");
+  c->add_option("--log", o->quantize.log, "File to append a log to, JSON lines; default: in OUTPUT.awq-job");
   c->add_flag("--json", o->json, "Print the result as JSON");
-  add_device_options(*c, o->quantize.device);
-  c->footer("Example:\n  awq quantize Llama-3.2-1B-Instruct -o llama-awq --calib chats.jsonl");
+  c->footer(
+      "Example:\n  awq quantize Llama-3.2-1B-Instruct -o llama-awq --calib chats.jsonl\n"
+      "A job that was interrupted goes on with the same command and --resume.");
   c->callback([o] { run(*o); });
 }
 

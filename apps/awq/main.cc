@@ -21,6 +21,7 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   app.footer("Example:\n  awq quantize SmolLM2-135M.gguf -o smollm2-awq && awq chat smollm2-awq");
   add_quantize(app);
+  add_plan(app);
   add_chat(app);
   add_generate(app);
   add_eval(app);
@@ -52,8 +53,8 @@ int main(int argc, char** argv) {
   awq::cli::catch_interrupts();
   try {
     return awq::cli::run(argc, argv);
-  } catch (const awq::Cancelled&) {
-    fmt::print(stderr, "stopped; nothing was left under the output's name\n");
+  } catch (const awq::Cancelled& e) {
+    fmt::print(stderr, "stopped; {}\n", e.what());
     return 130;
   } catch (const std::bad_alloc&) {
     fmt::print(stderr,

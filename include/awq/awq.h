@@ -19,13 +19,16 @@ std::string_view version();
 
 /// Thrown where a progress callback asked to stop. Nothing has been written under the output's name.
 struct Cancelled : Error {
-  Cancelled() : Error("cancelled") {}
+  /// `left`: what is there to go on with, and how; empty where nothing is.
+  explicit Cancelled(const std::string& left = "")
+      : Error(left.empty() ? "nothing was left under the output's name" : left) {}
 };
 
 struct Progress {
   std::string_view stage;   // "load", "generate calibration text", "calibrate", "search", "write", "evaluate",
                             // "measure the machine", "check", "prefill", "decode", "sensitivity", "fetch"
   int done = 0, total = 0;  // blocks, tokens, windows or steps
+  int64_t resident = 0;     // quantize: bytes that the process has in memory
   double last_error = -1;   // quantize: mean relative output error of the last finished block; < 0: none yet
 };
 using OnProgress = std::function<bool(const Progress&)>;  // false cancels
@@ -65,6 +68,15 @@ struct QuantizeOptions {
   int sample_tokens = 0;      // tokens a sequence; 0: the recipe's default
   double temperature = 1.0;   // of the model's own calibration text
   uint64_t seed = 0;
+  /// Bytes that the process may have in memory. Whatever runs within them gives the same result; less than the least is
+  /// refused before any work. 0: what the machine has available. It holds where the allocator gives freed memory of 1
+  /// MB and more back to the system, which the command asks for (mallopt, M_MMAP_THRESHOLD).
+  int64_t max_ram = 0;
+  /// An unfinished job on the same output, "<out>.awq-job", is gone on with (begun where there is none), or thrown
+  /// away; without either it is refused.
+  bool resume = false, restart = false;
+  std::filesystem::path scratch{};  // folder for activations: 8 bytes a token and channel; empty: in the job's folder
+  std::filesystem::path log{};      // JSON lines; empty: "log.jsonl" in the job's folder, which goes with it
   /// The search's scales and ranges are written to this new file, or read from one instead of searching: of this
   /// program (safetensors; of the same model and any group size) or of llm-awq (.pt; its names and shapes must be the
   /// model's).
@@ -74,6 +86,14 @@ struct QuantizeOptions {
   int keep = 0;
   double budget = 0;
   DeviceOptions device{};
+};
+
+/// What a stage took, all blocks of this process together.
+struct StageReport {
+  std::string name;  // "load", "forward", "gram", "search", "clip", "check", "write"
+  double seconds = 0;
+  double operations = 0;  // a product is one, its addition another; 0 where bytes count
+  uint64_t bytes = 0;
 };
 
 struct LayerReport {
@@ -130,7 +150,10 @@ struct QuantizeReport {
   std::vector<std::string> warnings;  // what the user should know of the result before using it elsewhere
   std::vector<std::string> left_out;  // files and folders beside the model that were not copied: other weights
   uint64_t bytes_in = 0, bytes_out = 0;
-  double bits_per_weight = 0;  // of the quantized matrices, scales and zero points included
+  double bits_per_weight = 0;          // of the quantized matrices, scales and zero points included
+  int blocks = 0, resumed_blocks = 0;  // how many there are, and were done by an earlier process
+  std::vector<StageReport> stages;
+  int64_t planned_memory = 0, peak_memory = 0;  // bytes: what the job was expected to have, and what the process had
   double seconds = 0;
 };
 
@@ -164,9 +187,28 @@ SensitivityReport sensitivity(const std::filesystem::path& model, const Sensitiv
                               const OnProgress& progress = {});
 
 /// Quantizes `model` into the new folder `out` (AutoAWQ GEMM, with awq-report.json). The folder appears complete or not
-/// at all. The same model, options and seed give the same bytes for any number of threads on one kernel set.
+/// at all. The same model, options and seed give the same bytes for any number of threads on one kernel set, for any
+/// memory that suffices, and however often the job was interrupted. A job that ends early, for whatever reason, leaves
+/// "<out>.awq-job", from which a call with `resume` goes on after the last finished block.
 QuantizeReport quantize(const std::filesystem::path& model, const std::filesystem::path& out,
                         const QuantizeOptions& options = {}, const OnProgress& progress = {});
+
+struct PlanReport {
+  int64_t peak_memory = 0;     // bytes that the process will have at most
+  int64_t allowed_memory = 0;  // max_ram, or what the machine has available
+  /// Bytes in each stage of a job, the process itself included: "text", "outer", "load", "forward", "search", "clip",
+  /// "check"; 0 where there is none.
+  std::vector<std::pair<std::string, int64_t>> memory;
+  uint64_t output_bytes = 0, scratch_bytes = 0, free_output = 0, free_scratch = 0;  // free: on the disks they go to
+  double text_seconds = 0;   // the model writes its calibration text
+  double block_seconds = 0;  // each
+  double seconds = 0;        // all
+  int blocks = 0;
+  std::vector<std::string> misfits;  // what does not fit, and what would; empty: it can run
+};
+/// What quantize(model, out, options) would take, from the headers and one block that is really computed.
+PlanReport plan(const std::filesystem::path& model, const std::filesystem::path& out,
+                const QuantizeOptions& options = {}, const OnProgress& progress = {});
 
 // ----------------------------------------------------------------------------------------------------------------
 // evaluate

@@ -22,5 +22,10 @@ class Sha256 {
   struct Context;
   std::unique_ptr<Context> context_;
 };
+inline std::string sha256_of(std::string_view text) {
+  Sha256 hash;
+  hash.add(text);
+  return hash.hex();
+}
 
 }  // namespace awq

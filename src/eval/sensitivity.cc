@@ -5,17 +5,6 @@
 namespace awq {
 namespace {
 
-/// x [sequences * length, dim] becomes the block's output.
-void advance(Backend& dev, const Block& block, int length, Tensor& x) {
-  std::vector<std::unique_ptr<KvCache>> caches;
-  std::vector<Sequence> batch;
-  for (int64_t t = 0; t < x.shape()[0]; t += length) {
-    caches.push_back(dev.kv_cache({&block.spec, 1}));
-    batch.push_back({caches.back().get(), 0, length});
-  }
-  block_forward(dev, block, batch, 0, x);
-}
-
 class Job {
  public:
   explicit Job(const SensitivityFlow& f)
@@ -35,7 +24,7 @@ class Job {
     for (int b = 0; b < blocks; ++b) {
       if (f_.progress) f_.progress(b, blocks);
       block(b, x, calibration, all);
-      advance(dev_, f_.model.blocks[size_t(b)], f_.window, x);
+      run_sequences(dev_, f_.model.blocks[size_t(b)], f_.window, x);
     }
     return all;
   }
@@ -54,18 +43,21 @@ class Job {
 
   /// The last hidden states, normalised, from those before block `from`.
   Tensor finished(Tensor x, int from) const {
-    for (size_t b = size_t(from); b < f_.model.blocks.size(); ++b) advance(dev_, f_.model.blocks[b], f_.window, x);
+    for (size_t b = size_t(from); b < f_.model.blocks.size(); ++b)
+      run_sequences(dev_, f_.model.blocks[b], f_.window, x);
     dev_.rms_norm(x, f_.model.final_norm, f_.model.spec.final_norm, x);
     return x;
   }
 
   void block(int b, const Tensor& x, Tensor& calibration, std::vector<MatrixSensitivity>& all) {
-    BlockWeights w = load_float_block(f_.source, b);
+    BlockWeights w = load_float_block(f_.source, b, host_.pool);
     const Block original = upload(dev_, w);
     BlockCalibration statistics;
+    BlockCosts costs;
     if (calibration)
-      statistics = calibrate(dev_, host_, original, b, calibration, int(f_.sequences.front().size()), f_.calibration);
-    const Solution solution = f_.method.solve(w, original, statistics, f_.spec, dev_, host_);
+      statistics = calibrate(dev_, host_, original, b, in_memory(calibration, int(f_.sequences.front().size())),
+                             f_.calibration, costs);
+    const Solution solution = f_.method.solve(w, original, statistics, {f_.spec, dev_, host_, costs, {}});
     const Block folded = upload(dev_, w);  // what the matrices were rounded from
     for (Param p : w.spec.params())
       if (const auto q = solution.matrices.find(p); q != solution.matrices.end())
@@ -80,7 +72,7 @@ class Job {
 
   std::vector<double> measured(const Block& block, int b, const Tensor& x) const {
     Tensor y = x.clone();
-    advance(dev_, block, f_.window, y);
+    run_sequences(dev_, block, f_.window, y);
     y = finished(std::move(y), b + 1);
     std::vector<double> kl;
     for (int64_t t = 0; t < y.shape()[0]; t += f_.window) {

@@ -121,9 +121,9 @@ class AutoAwqCheckpoint final : public PackedFolder {
 
 class AutoAwqSink : public FolderSink {
  public:
-  AutoAwqSink(const fs::path& dir, const Json& config, const ModelSpec& spec, const QuantSpec& quant,
+  AutoAwqSink(const OutputPlace& place, const Json& config, const ModelSpec& spec, const QuantSpec& quant,
               uint64_t shard_bytes)
-      : FolderSink(dir, config, spec, shard_bytes), quant_(quant) {}
+      : FolderSink(place, config, spec, shard_bytes), quant_(quant) {}
 
  private:
   void write(const std::string& name, Param param, const Weight& w) override {
@@ -175,6 +175,12 @@ class AutoAwqSink : public FolderSink {
     if (config.contains("dtype")) config["dtype"] = "float16";  // how newer files spell it
   }
 
+  Json seen() const override { return {{"head_bits", head_bits_}, {"not_converted", not_converted_}}; }
+  void see_again(const Json& seen) override {
+    head_bits_ = seen.at("head_bits");
+    not_converted_ = seen.at("not_converted").get<std::vector<std::string>>();
+  }
+
   QuantSpec quant_;
   int head_bits_ = 0;
   std::vector<std::string> not_converted_;
@@ -184,17 +190,17 @@ bool is_autoawq(const fs::path& path) { return quant_method(path) == "awq"; }
 
 std::unique_ptr<Checkpoint> open_autoawq(const fs::path& path) { return std::make_unique<AutoAwqCheckpoint>(path); }
 
-std::unique_ptr<CheckpointSink> new_autoawq(const fs::path& dir, const Json& config, const ModelSpec& spec,
+std::unique_ptr<CheckpointSink> new_autoawq(const OutputPlace& place, const Json& config, const ModelSpec& spec,
                                             const QuantSpec& quant) {
-  return create_autoawq(dir, config, spec, quant);
+  return create_autoawq(place, config, spec, quant);
 }
 
 }  // namespace
 
-std::unique_ptr<CheckpointSink> create_autoawq(const fs::path& dir, const Json& config, const ModelSpec& spec,
+std::unique_ptr<CheckpointSink> create_autoawq(const OutputPlace& place, const Json& config, const ModelSpec& spec,
                                                const QuantSpec& quant, uint64_t shard_bytes) {
   if (quant.bits != 4) fail("write", "the AutoAWQ format holds 4 bits a weight, not {}", quant.bits);
-  return std::make_unique<AutoAwqSink>(dir, config, spec, quant, shard_bytes);
+  return std::make_unique<AutoAwqSink>(place, config, spec, quant, shard_bytes);
 }
 
 extern const Format kAutoAwq;

@@ -150,6 +150,12 @@ std::vector<std::string> FolderCheckpoint::left_out() const {
   return names;
 }
 
+std::vector<fs::path> FolderCheckpoint::weight_files() const {
+  std::vector<fs::path> paths;
+  for (const SafetensorsFile& file : files_.files()) paths.emplace_back(file.name());
+  return paths;
+}
+
 void TensorCheck::require(const std::string& name, const Shape& shape, std::initializer_list<DType> types) {
   const SafetensorsFile* file = files_.find(name);
   if (!file)
@@ -181,8 +187,8 @@ void TensorCheck::no_others() const {
          count > 3 ? fmt::format(" and {} more", count - 3) : "", count > 1 ? "them" : "it");
 }
 
-FolderSink::FolderSink(const fs::path& dir, Json config, ModelSpec spec, uint64_t shard_bytes)
-    : config_(std::move(config)), spec_(std::move(spec)), dir_(dir), writer_(dir_, header_room(spec_), shard_bytes) {}
+FolderSink::FolderSink(const OutputPlace& place, Json config, ModelSpec spec, uint64_t shard_bytes)
+    : config_(std::move(config)), spec_(std::move(spec)), dir_(place), writer_(dir_, header_room(spec_), shard_bytes) {}
 
 std::string FolderSink::name(int block, Param param) const { return base_name(spec_, block, param); }
 
@@ -206,6 +212,35 @@ void FolderSink::put_side_file(const SideFile& file) {
   if (!travels(file.name))
     fail("write", "\"{}\" is no side file: the name stands for weights or what describes them", file.name);
   file.path.empty() ? dir_.write(file.name, file.bytes) : dir_.copy(file.name, file.path);
+}
+
+namespace {
+
+using Places = std::set<std::pair<int, Param>>;
+
+Json to_json(const Places& places) {
+  Json list = Json::array();
+  for (const auto& [block, p] : places) list.push_back({block, int(p.role), p.expert});
+  return list;
+}
+
+Places places_of(const Json& list) {
+  Places places;
+  for (const Json& p : list) places.emplace(p.at(0).get<int>(), Param{Role(p.at(1).get<int>()), p.at(2).get<int>()});
+  return places;
+}
+
+}  // namespace
+
+Json FolderSink::state() const {
+  return {{"files", writer_.state()}, {"weights", to_json(weights_)}, {"biases", to_json(biases_)}, {"seen", seen()}};
+}
+
+void FolderSink::resume(const Json& state) {
+  writer_.resume(state.at("files"));
+  weights_ = places_of(state.at("weights"));
+  biases_ = places_of(state.at("biases"));
+  see_again(state.at("seen"));
 }
 
 void FolderSink::finish() {

@@ -24,6 +24,7 @@ class FolderCheckpoint : public Checkpoint {
   /// are never carried along: reading one runs code. Sorted by name.
   std::vector<SideFile> side_files() const override;
   std::vector<std::string> left_out() const override;
+  std::vector<std::filesystem::path> weight_files() const override;
 
  protected:
   FolderCheckpoint(const std::filesystem::path& folder, nlohmann::json config);
@@ -69,18 +70,24 @@ nlohmann::json read_config(const std::filesystem::path& folder);  // an object; 
 /// Writes such a folder. A format derives from it and says how a weight becomes tensors.
 class FolderSink : public CheckpointSink {
  public:
-  FolderSink(const std::filesystem::path& dir, nlohmann::json config, ModelSpec spec, uint64_t shard_bytes);
+  FolderSink(const OutputPlace& place, nlohmann::json config, ModelSpec spec, uint64_t shard_bytes);
   void put(int block, Param param, const Weight& w) final;
   void put_bias(int block, Param param, const Tensor& b) final;
   /// A later file replaces an earlier one of the same name.
   void put_side_file(const SideFile& file) final;
   /// Throws Error if a parameter or bias of the spec was never put.
   void finish() final;
+  nlohmann::json state() const final;
+  void resume(const nlohmann::json& state) final;
+  void sync() final { writer_.sync(); }
 
  protected:
   virtual void write(const std::string& name, Param param, const Weight& w) = 0;
   virtual void write_bias(const std::string& name, const Tensor& b) { write_tensor(name, b); }
   virtual void describe(nlohmann::json& config) const = 0;  // what config.json says about the weights
+  /// What `describe` remembers of `write`.
+  virtual nlohmann::json seen() const = 0;
+  virtual void see_again(const nlohmann::json& seen) = 0;
   void write_tensor(const std::string& name, const Tensor& t) { writer_.put(name, t); }
 
  private:
@@ -94,9 +101,9 @@ class FolderSink : public CheckpointSink {
 };
 
 constexpr uint64_t kShardBytes = 5'000'000'000;  // what Hugging Face tools use
-std::unique_ptr<CheckpointSink> create_hf(const std::filesystem::path& dir, const nlohmann::json& config,
-                                          const ModelSpec& spec, uint64_t shard_bytes = kShardBytes);
-std::unique_ptr<CheckpointSink> create_autoawq(const std::filesystem::path& dir, const nlohmann::json& config,
+std::unique_ptr<CheckpointSink> create_hf(const OutputPlace& place, const nlohmann::json& config, const ModelSpec& spec,
+                                          uint64_t shard_bytes = kShardBytes);
+std::unique_ptr<CheckpointSink> create_autoawq(const OutputPlace& place, const nlohmann::json& config,
                                                const ModelSpec& spec, const QuantSpec& quant,
                                                uint64_t shard_bytes = kShardBytes);
 

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "io/file.h"
 #include "model/spec.h"
 #include "quant/pieces.h"
 
@@ -56,6 +57,8 @@ class Checkpoint {
   virtual std::vector<SideFile> side_files() const = 0;
   /// What lies beside the model and is in neither: weights in other formats, folders ("onnx/").
   virtual std::vector<std::string> left_out() const { return {}; }
+  /// The files that hold the weights.
+  virtual std::vector<std::filesystem::path> weight_files() const { return {}; }
 };
 
 /// A side file's text, or an empty string where there is none.
@@ -70,6 +73,11 @@ class CheckpointSink {
   virtual void put_bias(int block, Param param, const Tensor& b) = 0;
   virtual void put_side_file(const SideFile& file) = 0;
   virtual void finish() = 0;
+  /// All that a later process needs to go on after the last put, once this one has called `sync`: its sink of the same
+  /// place, which must outlive a process, is given the state before anything is put. Side files are put again.
+  virtual nlohmann::json state() const = 0;
+  virtual void resume(const nlohmann::json& state) = 0;  // throws Error where the files do not fit it
+  virtual void sync() = 0;                               // what was put is on the disk
 };
 
 struct Format {
@@ -77,7 +85,7 @@ struct Format {
   bool (*detect)(const std::filesystem::path& path);
   std::unique_ptr<Checkpoint> (*open)(const std::filesystem::path& path);
   /// Null where the format is only read. `config` is the source's config.json.
-  std::unique_ptr<CheckpointSink> (*create)(const std::filesystem::path& dir, const nlohmann::json& config,
+  std::unique_ptr<CheckpointSink> (*create)(const OutputPlace& place, const nlohmann::json& config,
                                             const ModelSpec& spec, const QuantSpec& quant);
 };
 std::span<const Format> formats();  // see formats.cc

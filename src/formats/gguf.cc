@@ -86,9 +86,10 @@ class GgufCheckpoint final : public Checkpoint {
   std::string described_in() const override { return file_.path().string(); }
 
   Weight weight(int block, Param p) const override {
-    const Tensor t = file_.tensor(gguf_name(block, p) + ".weight");
+    const std::string name = gguf_name(block, p) + ".weight";
+    if (!is_norm(p.role)) return ordered(file_.tensor(name), block, p);
     const float offset = spec_.final_norm.gain_offset;
-    return is_norm(p.role) && offset != 0 ? without_offset(t, offset) : ordered(t, block, p);
+    return offset != 0 ? without_offset(vector(name), offset) : vector(name);
   }
   Pieces pieces(int block, Param p) const override {
     const GgufTensor& t = file_.at(gguf_name(block, p) + ".weight");
@@ -104,7 +105,7 @@ class GgufCheckpoint final : public Checkpoint {
                     [=, this, &t](int64_t begin, int64_t end) { return ordered(file_.rows(t, begin, end), block, p); });
   }
   Tensor bias(int block, Param p) const override {
-    return ordered(file_.tensor(gguf_name(block, p) + ".bias").to(DType::f32), block, p);
+    return ordered(vector(gguf_name(block, p) + ".bias").to(DType::f32), block, p);
   }
   std::vector<TensorInfo> tensors() const override {
     std::vector<TensorInfo> list;
@@ -112,12 +113,18 @@ class GgufCheckpoint final : public Checkpoint {
       list.push_back({std::string(t.name), std::string(t.type->name), t.shape, t.data.size()});
     return list;
   }
+  std::vector<std::filesystem::path> weight_files() const override { return {file_.path()}; }
   std::vector<SideFile> side_files() const override {
     std::call_once(side_files_made_, [this] { side_files_ = gguf_side_files(file_); });
     return side_files_;
   }
 
  private:
+  /// A fault maps up to 2 MB around it: what is small and converted at once must not keep them.
+  Tensor vector(const std::string& name) const {
+    const GgufTensor& t = file_.at(name);
+    return file_.rows(t, 0, t.shape[0]);
+  }
   bool reordered(Param p) const { return pairs_ && (p.role == Role::q || p.role == Role::k); }
   /// What is put in another order stays within heads.
   int64_t row_step(int block, Param p) const {

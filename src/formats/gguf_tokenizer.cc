@@ -205,12 +205,12 @@ json listed_merges(const Gguf& file, const Vocabulary& v) {
   return list;
 }
 
-struct Tokenizer {
+struct GgufTokenizer {
   nlohmann::json json;
   Ends ends;
 };
 
-Tokenizer byte_level_bpe(const Gguf& file, const Vocabulary& v) {
+GgufTokenizer byte_level_bpe(const Gguf& file, const Vocabulary& v) {
   const PublishedSplitting& pre = splitting_of(file);
   const Ends ends = added_ends(file, pre.bos);
   json t = blank(v, listed_merges(file, v));
@@ -284,7 +284,7 @@ std::string_view sentencepiece_fields(const Gguf& file, const Vocabulary& v) {
   return inst != v.ids.end() && v.types[inst->second] == kControl ? kPrefixFirst : kPrefixEverywhere;
 }
 
-Tokenizer sentencepiece_bpe(const Gguf& file, const Vocabulary& v) {
+GgufTokenizer sentencepiece_bpe(const Gguf& file, const Vocabulary& v) {
   if (const auto pre = file.text("tokenizer.ggml.pre", "default"); pre != "default")
     stop(file, "the pre-tokenizer \"{}\" (tokenizer.ggml.pre) is not known for SentencePiece models", pre);
   const Ends ends = added_ends(file, true);
@@ -333,7 +333,7 @@ std::vector<SideFile> gguf_side_files(const Gguf& file) {
     stop(file, "the tokenizer \"{}\" (tokenizer.ggml.model) is not known; this version has gpt2 and llama", model);
   const bool sentencepiece = model == "llama";
   const Vocabulary v = read_vocabulary(file, sentencepiece);
-  const Tokenizer t = sentencepiece ? sentencepiece_bpe(file, v) : byte_level_bpe(file, v);
+  const GgufTokenizer t = sentencepiece ? sentencepiece_bpe(file, v) : byte_level_bpe(file, v);
   return {{"tokenizer.json", t.json.dump(), {}},
           {"tokenizer_config.json", tokenizer_config(file, v, t.ends).dump(2), {}},
           {"generation_config.json", gguf_token_ids(file).dump(2), {}}};

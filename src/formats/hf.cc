@@ -58,6 +58,15 @@ class HfSink : public FolderSink {
     if (config.contains("dtype")) config["dtype"] = name;  // how newer files spell it
   }
 
+  Json seen() const override {
+    std::vector<int> types;
+    for (DType t : types_) types.push_back(int(t));
+    return types;
+  }
+  void see_again(const Json& seen) override {
+    for (const Json& t : seen) types_.insert(DType(t.get<int>()));
+  }
+
   std::set<DType> types_;
 };
 
@@ -68,16 +77,16 @@ bool is_hf(const fs::path& path) {
 
 std::unique_ptr<Checkpoint> open_hf(const fs::path& path) { return std::make_unique<HfCheckpoint>(path); }
 
-std::unique_ptr<CheckpointSink> new_hf(const fs::path& dir, const Json& config, const ModelSpec& spec,
+std::unique_ptr<CheckpointSink> new_hf(const OutputPlace& place, const Json& config, const ModelSpec& spec,
                                        const QuantSpec&) {
-  return create_hf(dir, config, spec);
+  return create_hf(place, config, spec);
 }
 
 }  // namespace
 
-std::unique_ptr<CheckpointSink> create_hf(const fs::path& dir, const Json& config, const ModelSpec& spec,
+std::unique_ptr<CheckpointSink> create_hf(const OutputPlace& place, const Json& config, const ModelSpec& spec,
                                           uint64_t shard_bytes) {
-  return std::make_unique<HfSink>(dir, config, spec, shard_bytes);
+  return std::make_unique<HfSink>(place, config, spec, shard_bytes);
 }
 
 extern const Format kHf;

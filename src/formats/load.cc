@@ -1,5 +1,6 @@
 #include "formats/load.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "formats/params.h"
@@ -7,34 +8,47 @@
 namespace awq {
 namespace {
 
+[[noreturn]] void fail_not_finite(const std::string& name, int64_t element, float value) {
+  fail("quantize",
+       "{}: element {} is {}; the source model is damaged (or overflowed when it was converted to 16 bits). "
+       "Download or convert it again",
+       name, element, value);
+}
+
 /// `first` is the place of the first element in the parameter.
 void require_finite(const Tensor& t, const std::string& name, int64_t first = 0) {
   const auto v = t.as<float>();
   for (size_t i = 0; i < v.size(); ++i)
-    if (!std::isfinite(v[i]))
-      fail("quantize",
-           "{}: element {} is {}; the source model is damaged (or overflowed when it was converted to 16 bits). "
-           "Download or convert it again",
-           name, first + int64_t(i), v[i]);
+    if (!std::isfinite(v[i])) fail_not_finite(name, first + int64_t(i), v[i]);
 }
 
-/// In f32, in memory of its own.
-Tensor checked_float(const Weight& w, const std::string& name, int64_t first = 0) {
-  const auto* t = std::get_if<Tensor>(&w);
-  if (!t) fail("quantize", "{} is quantized already. Start from the float model that it was made of", name);
-  Tensor f = t->dtype() == DType::f32 ? t->clone() : t->to(DType::f32);
-  require_finite(f, name, first);
-  return f;
+bool has_exponent_of_infinity(const Tensor& half) {
+  const int mask = half.dtype() == DType::f16 ? 0x7c00 : 0x7f80;
+  return std::ranges::any_of(half.bits16(), [mask](uint16_t v) { return (v & mask) == mask; });
 }
 
-/// One block as stored.
-BlockWeights load_block(const Checkpoint& model, int block) {
-  BlockWeights w{.spec = model.spec().blocks.at(size_t(block)), .at = {}, .bias = {}, .index = block};
-  for (Param p : w.spec.params()) {
-    w.at.emplace(p, model.weight(block, p));
-    if (w.spec.has_bias(p)) w.bias.emplace(p, model.bias(block, p));
-  }
+void check_band(const Piece& band, const std::string& name, int64_t cols) {
+  const auto& t = std::get<Tensor>(band.weight);
+  if (t.dtype() == DType::f32)
+    require_finite(t, name, band.row * cols);
+  else if (has_exponent_of_infinity(t))
+    require_finite(t.to(DType::f32), name, band.row * cols);
+}
+
+Pieces float_pieces(const Checkpoint& model, int block, Param p) {
+  Pieces w = model.float_pieces(block, p);
+  if (!std::holds_alternative<DType>(w.type))
+    fail("quantize", "{} is quantized already. Start from the float model that it was made of",
+         parameter_name(model.spec(), block, p));
   return w;
+}
+
+/// Checked, in memory of its own.
+Tensor load_matrix(const Checkpoint& model, int block, Param p, ThreadPool& pool) {
+  const Pieces w = float_pieces(model, block, p);
+  return whole(w, pool, [&, name = parameter_name(model.spec(), block, p)](const Piece& band) {
+    check_band(band, name, w.shape[1]);
+  });
 }
 
 /// A norm's gain, in memory of its own.
@@ -62,21 +76,25 @@ std::string parameter_name(const ModelSpec& spec, int block, Param p) {
   return find_architecture(spec.arch).source(block, p) + ".weight";
 }
 
-BlockWeights load_float_block(const Checkpoint& model, int block) {
-  BlockWeights w = load_block(model, block);
-  for (auto& [p, weight] : w.at) weight = checked_float(weight, parameter_name(model.spec(), block, p));
-  for (auto& [p, bias] : w.bias) {
-    bias = bias.clone();
-    require_finite(bias, parameter_name(model.spec(), block, p) + " (bias)");
+BlockWeights load_float_block(const Checkpoint& model, int block, ThreadPool& pool) {
+  BlockWeights w{.spec = model.spec().blocks.at(size_t(block)), .at = {}, .bias = {}, .index = block};
+  for (Param p : w.spec.params()) {
+    const std::string name = parameter_name(model.spec(), block, p);
+    if (is_norm(p.role))
+      require_finite(std::get<Tensor>(w.at[p] = load_norm(model, block, p)), name);
+    else
+      w.at[p] = load_matrix(model, block, p, pool);
+    if (w.spec.has_bias(p)) require_finite(w.bias[p] = model.bias(block, p).clone(), name + " (bias)");
   }
   return w;
 }
 
 Pieces load_float_pieces(const Checkpoint& model, int block, Param p) {
-  Pieces w = model.float_pieces(block, p);
+  Pieces w = float_pieces(model, block, p);
   w.read = [read = w.read, cols = w.shape[1], name = parameter_name(model.spec(), block, p)](int64_t i) {
     Piece band = read(i);
-    band.weight = checked_float(band.weight, name, band.row * cols);
+    check_band(band, name, cols);
+    band.weight = std::get<Tensor>(band.weight).to(DType::f32);
     return band;
   };
   w.type = DType::f32;

@@ -9,8 +9,8 @@ namespace awq {
 /// "model.layers.3.self_attn.q_proj.weight": how errors and reports name a parameter.
 std::string parameter_name(const ModelSpec& spec, int block, Param p);
 
-/// One block in f32, in memory of its own, checked for NaN and Inf. Throws Error if it is quantized already.
-BlockWeights load_float_block(const Checkpoint& model, int block);
+/// One block as it is stored, in memory of its own, checked for NaN and Inf. Throws Error if it is quantized already.
+BlockWeights load_float_block(const Checkpoint& model, int block, ThreadPool& pool);
 
 /// A float matrix in bands of f32 that are checked alike as they are read. Reading throws Error too.
 Pieces load_float_pieces(const Checkpoint& model, int block, Param p);

@@ -13,67 +13,17 @@
 #include <vector>
 
 #include "base/check.h"
+#include "io/descriptor.h"
 
 namespace awq {
 namespace {
 
 namespace fs = std::filesystem;
 
-class Descriptor {
- public:
-  Descriptor(const fs::path& path, int flags) : fd_(::open(path.c_str(), flags | O_CLOEXEC)) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
-
-std::string free_space(const fs::path& path) {
-  std::error_code error;
-  auto space = fs::space(path, error);
-  if (error) space = fs::space(path.parent_path(), error);  // the file could not even be created
-  return error ? "nothing" : fmt::format("{:.1f} MB", double(space.available) / 1e6);
-}
-
-/// What to do about an error number; empty where the system's own sentence has to do.
-std::string advice(int error, const fs::path& path) {
-  switch (error) {
-    case ENOENT:
-      return "; check the path";
-    case EACCES:
-      return fmt::format("; check the permissions with: ls -ld '{}'", path.string());
-    case EISDIR:
-      return "; give a file";
-    case EDQUOT:
-      return "; free some of your quota or write elsewhere";
-    case EFBIG:
-      return "; a limit of this file system, or of the shell: see ulimit -f";
-    case ENOSPC:
-      return fmt::format("; the disk is full, it has {} left: free some space or write to another disk",
-                         free_space(path));
-    default:
-      return "";
-  }
-}
-
-[[noreturn]] void fail_system(std::string_view operation, const fs::path& path, int error) {
-  fail(operation, "{}: {}{}", path.string(), std::generic_category().message(error), advice(error, path));
-}
-
-void sync(int fd, const fs::path& path) {
-  // EINVAL: a device or pipe, which has nothing to sync.
-  if (::fsync(fd) != 0 && errno != EINVAL) fail_system("write", path, errno);
-}
-
 void sync_path(const fs::path& path) {
   const Descriptor file(path, O_RDONLY);
   if (file.get() < 0) fail_system("write", path, errno);
-  sync(file.get(), path);
+  sync_file(file.get(), path);
 }
 
 bool taken(const fs::path& path) {
@@ -155,17 +105,18 @@ std::string read_text(const fs::path& path, uint64_t limit) {
   return text;
 }
 
-AtomicDir::AtomicDir(const fs::path& final) : final_(without_trailing_slash(final)) {
+AtomicDir::AtomicDir(const OutputPlace& place)
+    : final_(without_trailing_slash(place.final)), temporary_(place.work), kept_(!place.work.empty()) {
   if (final_.empty()) fail("write", "the output folder has no name");
   if (taken(final_)) fail("write", "{}: exists already; remove it or choose another output", final_.string());
-  temporary_ = final_;
-  temporary_ += fmt::format(".partial-{}", ::getpid());
-  if (::mkdir(temporary_.c_str(), 0777) != 0) fail_system("write", temporary_, errno);
+  if (!kept_) temporary_ = final_, temporary_ += fmt::format(".partial-{}", ::getpid());
+  const bool made = ::mkdir(temporary_.c_str(), 0777) == 0;
+  if (!made && !(kept_ && errno == EEXIST)) fail_system("write", temporary_, errno);
 }
 
 AtomicDir::~AtomicDir() {
   std::error_code ignored;
-  if (!committed_) fs::remove_all(temporary_, ignored);
+  if (!committed_ && !kept_) fs::remove_all(temporary_, ignored);
 }
 
 fs::path AtomicDir::path(std::string_view name) const {
@@ -199,9 +150,14 @@ void AtomicDir::commit() {
   sync_path(final_.has_parent_path() ? final_.parent_path() : ".");
 }
 
-OutputFile::OutputFile(const fs::path& path)
-    : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) {
+OutputFile::OutputFile(const fs::path& path, uint64_t keep)
+    : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CREAT | (keep ? 0 : O_TRUNC) | O_CLOEXEC, 0666)) {
   if (fd_ < 0) fail_system("write", path_, errno);
+  if (!keep) return;
+  const off_t size = ::lseek(fd_, 0, SEEK_END);
+  if (size < off_t(keep))
+    fail("write", "{}: {} bytes were written before, but it has {}; the job cannot go on", path_.string(), keep, size);
+  if (::ftruncate(fd_, off_t(keep)) != 0 || ::lseek(fd_, 0, SEEK_END) < 0) fail_system("write", path_, errno);
 }
 
 OutputFile::~OutputFile() {
@@ -226,10 +182,21 @@ void OutputFile::overwrite(uint64_t offset, std::string_view text) {
   }
 }
 
+void OutputFile::sync() { sync_file(fd_, path_); }
+
 void OutputFile::close() {
-  sync(fd_, path_);
+  sync();
   const int fd = std::exchange(fd_, -1);
   if (::close(fd) != 0) fail_system("write", path_, errno);
+}
+
+void replace_file(const fs::path& path, std::string_view text) {
+  fs::path next = path;
+  next += ".next";
+  OutputFile file(next);
+  file.write(text);
+  file.close();
+  if (::rename(next.c_str(), path.c_str()) != 0) fail_system("write", path, errno);
 }
 
 }  // namespace awq

@@ -1,4 +1,5 @@
 #pragma once
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -30,11 +31,21 @@ void read_part(std::span<const std::byte> part, const std::shared_ptr<const void
 /// A text file of at most `limit` bytes.
 std::string read_text(const std::filesystem::path& path, uint64_t limit = uint64_t(256) << 20);
 
-/// A folder that appears at once or not at all: files are written under "<final>.partial-<pid>", and `commit` fsyncs
-/// them and renames. Destroyed uncommitted, it removes what it wrote. Throws Error if `final` exists already.
+/// Where a folder is to appear, and where it is written meanwhile: `work`, which may exist and stays until it is
+/// complete, or where that is empty "<final>.partial-<pid>".
+struct OutputPlace {
+  std::filesystem::path final, work{};
+  template <class Path>
+  requires std::convertible_to<Path, std::filesystem::path> OutputPlace(const Path& f)
+      : final(f) {}  // NOLINT(google-explicit-constructor)
+  OutputPlace(std::filesystem::path f, std::filesystem::path w) : final(std::move(f)), work(std::move(w)) {}
+};
+
+/// A folder that appears at once or not at all: `commit` fsyncs what was written elsewhere and renames. Destroyed
+/// uncommitted, it removes what it wrote, unless it was given a place to keep it. Throws Error if `final` exists.
 class AtomicDir {
  public:
-  explicit AtomicDir(const std::filesystem::path& final);
+  explicit AtomicDir(const OutputPlace& place);
   ~AtomicDir();
   AtomicDir(const AtomicDir&) = delete;
   AtomicDir& operator=(const AtomicDir&) = delete;
@@ -45,24 +56,30 @@ class AtomicDir {
 
  private:
   std::filesystem::path final_, temporary_;
-  bool committed_ = false;
+  bool kept_, committed_ = false;
 };
 
 /// A file written front to back. Every error of the system, disk full above all, throws Error with the path.
 class OutputFile {
  public:
-  explicit OutputFile(const std::filesystem::path& path);
+  /// `keep`: the first bytes of a file that an earlier process has begun; what follows them is cut off. Throws Error
+  /// where there are fewer.
+  explicit OutputFile(const std::filesystem::path& path, uint64_t keep = 0);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
   void overwrite(uint64_t offset, std::string_view text);  // bytes that were written before
+  void sync();                                             // what was written is on the disk
   void close();  // flushes, fsyncs and reports what failed; the destructor does not
 
  private:
   std::filesystem::path path_;
   int fd_ = -1;
 };
+
+/// Replaces the file's content at once: after a crash it is the old or the new, and the new once this returns.
+void replace_file(const std::filesystem::path& path, std::string_view text);
 
 }  // namespace awq

@@ -152,9 +152,9 @@ Entries read_header(std::string_view text, uint64_t data_bytes, const std::strin
 }
 
 std::map<std::string, std::string> read_weight_map(const std::string& index) {
-  const Json json = parse_json(read_text(index), index);
-  const auto map = json.find("weight_map");
-  if (!json.is_object() || map == json.end() || !map->is_object() || map->empty())
+  const Json content = parse_json(read_text(index), index);
+  const auto map = content.find("weight_map");
+  if (!content.is_object() || map == content.end() || !map->is_object() || map->empty())
     fail("open", "{}: there is no \"weight_map\" that says which file holds which tensor", index);
   std::map<std::string, std::string> result;
   for (const auto& [name, file] : map->items()) {
@@ -259,12 +259,30 @@ const SafetensorsFile& SafetensorsFolder::file_of(std::string_view name) const {
   return *file;
 }
 
-SafetensorsWriter::SafetensorsWriter(const fs::path& path, uint64_t header_room,
-                                     const std::map<std::string, std::string>& metadata)
-    : file_(path),
-      header_(R"({"__metadata__":)" + Json(metadata).dump(-1, ' ', false, Json::error_handler_t::replace)) {
-  // Data begins at a multiple of 64, so that a mapping is aligned for any vector unit.
-  header_bytes_ = (kLengthBytes + header_.size() + header_room + 1 + 63) / 64 * 64 - kLengthBytes;
+namespace {
+
+std::string header_begin(const SafetensorsWriter::Metadata& metadata) {
+  return R"({"__metadata__":)" + Json(metadata).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+// Data begins at a multiple of 64, so that a mapping is aligned for any vector unit.
+uint64_t header_bytes(uint64_t room, const SafetensorsWriter::Metadata& metadata) {
+  return (kLengthBytes + header_begin(metadata).size() + room + 1 + 63) / 64 * 64 - kLengthBytes;
+}
+
+}  // namespace
+
+const SafetensorsWriter::Metadata SafetensorsWriter::kOfTorch = {{"format", "pt"}};
+
+SafetensorsWriter::SafetensorsWriter(const fs::path& path, uint64_t header_room, const State& state,
+                                     const Metadata& metadata)
+    : header_bytes_(header_bytes(header_room, metadata)),
+      file_(path, kLengthBytes + header_bytes_ + state.data_bytes),
+      header_(state.header),
+      data_bytes_(state.data_bytes) {}
+
+SafetensorsWriter::SafetensorsWriter(const fs::path& path, uint64_t header_room, const Metadata& metadata)
+    : header_bytes_(header_bytes(header_room, metadata)), file_(path), header_(header_begin(metadata)) {
   if (header_bytes_ > kMaxHeader)
     fail("write", "{}: a header of {} bytes is beyond the format's {}", path.string(), header_bytes_, kMaxHeader);
   file_.write(std::string(kLengthBytes + header_bytes_, ' '));
@@ -303,14 +321,38 @@ void SafetensorsFolderWriter::put(const std::string& name, const Tensor& t) {
   total_bytes_ += t.bytes();
 }
 
+std::string SafetensorsFolderWriter::final_name(size_t shard) const {
+  return shards_ == 1 ? std::string(kSingle) : fmt::format("model-{:05}-of-{:05}.safetensors", shard, shards_);
+}
+
+void SafetensorsFolderWriter::sync() {
+  if (shard_) shard_->sync();
+}
+
+Json SafetensorsFolderWriter::state() const {
+  Json state = {{"shards", shards_}, {"total_bytes", total_bytes_}, {"where", where_}};
+  if (shard_) state["shard"] = {{"header", shard_->state().header}, {"data_bytes", shard_->data_bytes()}};
+  return state;
+}
+
+void SafetensorsFolderWriter::resume(const Json& state) {
+  shards_ = state.at("shards");
+  total_bytes_ = state.at("total_bytes");
+  where_ = state.at("where").get<std::map<std::string, size_t>>();
+  for (size_t i = 1; i <= shards_; ++i)  // a process that ended in `finish` has renamed some
+    if (is_there(dir_.path(final_name(i)))) fs::rename(dir_.path(final_name(i)), temporary(i));
+  if (const auto it = state.find("shard"); it != state.end())
+    shard_ = std::make_unique<SafetensorsWriter>(temporary(shards_), header_room_,
+                                                 SafetensorsWriter::State{it->at("header"), it->at("data_bytes")});
+}
+
 void SafetensorsFolderWriter::finish() {
   if (!shard_) fail("write", "a model without a tensor cannot be written");
   shard_->close();
-  if (shards_ == 1) return fs::rename(temporary(1), dir_.path(kSingle));
-  const auto shard_name = [&](size_t i) { return fmt::format("model-{:05}-of-{:05}.safetensors", i, shards_); };
-  for (size_t i = 1; i <= shards_; ++i) fs::rename(temporary(i), dir_.path(shard_name(i)));
+  for (size_t i = 1; i <= shards_; ++i) fs::rename(temporary(i), dir_.path(final_name(i)));
+  if (shards_ == 1) return;
   Json index = {{"metadata", {{"total_size", total_bytes_}}}};
-  for (const auto& [name, shard] : where_) index["weight_map"][name] = shard_name(shard);
+  for (const auto& [name, shard] : where_) index["weight_map"][name] = final_name(shard);
   dir_.write(kIndex, index.dump(2) + "\n");
 }
 

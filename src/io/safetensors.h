@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <set>
 #include <span>
@@ -77,18 +78,29 @@ class SafetensorsFolder {
 /// `close`. The same tensors in the same order give the same bytes.
 class SafetensorsWriter {
  public:
+  using Metadata = std::map<std::string, std::string>;
+  static const Metadata kOfTorch;  // what every other program expects
   /// Header room that one tensor may need.
   static uint64_t room_for(std::string_view name) { return name.size() + 192; }
   /// `header_room`: the sum of room_for over all tensors that will come.
-  SafetensorsWriter(const std::filesystem::path& path, uint64_t header_room,
-                    const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+  SafetensorsWriter(const std::filesystem::path& path, uint64_t header_room, const Metadata& metadata = kOfTorch);
+  /// Goes on with a file that an earlier process has begun with the same room and metadata, from the `state()` that it
+  /// had then; what followed is cut off. Throws Error if the file is shorter.
+  struct State {
+    std::string header;
+    uint64_t data_bytes = 0;
+  };
+  SafetensorsWriter(const std::filesystem::path& path, uint64_t header_room, const State& state,
+                    const Metadata& metadata = kOfTorch);
+  State state() const { return {header_, data_bytes_}; }
+  void sync() { file_.sync(); }
   void put(std::string_view name, const Tensor& t);  // throws Error if the header room is used up
   uint64_t data_bytes() const { return data_bytes_; }
   void close();
 
  private:
-  OutputFile file_;
   uint64_t header_bytes_;
+  OutputFile file_;
   std::string header_;
   uint64_t data_bytes_ = 0;
 };
@@ -99,9 +111,14 @@ class SafetensorsFolderWriter {
   SafetensorsFolderWriter(AtomicDir& dir, uint64_t header_room, uint64_t shard_bytes);
   void put(const std::string& name, const Tensor& t);  // throws Error if the name was put before
   void finish();
+  /// What a later process needs, beside the folder, to go on after what has been put; and how it does.
+  nlohmann::json state() const;
+  void resume(const nlohmann::json& state);
+  void sync();  // what was put is on the disk
 
  private:
   std::filesystem::path temporary(size_t shard) const;
+  std::string final_name(size_t shard) const;
 
   AtomicDir& dir_;
   uint64_t header_room_, shard_bytes_;

@@ -83,15 +83,16 @@ std::vector<ScaleGroup> scale_groups(const BlockSpec& spec) {
 
 namespace {
 
-void scale_columns(Tensor& w, std::span<const float> s) {
-  auto data = w.as<float>();
-  for (size_t i = 0; i < data.size(); ++i) data[i] *= s[i % s.size()];
+void multiply(std::vector<float>& factors, std::span<const float> s) {
+  if (factors.empty()) factors.assign(s.size(), 1.f);
+  for (size_t i = 0; i < s.size(); ++i) factors[i] *= s[i];
 }
 
-void divide_rows(Tensor& w, const std::vector<float>& s) {
-  auto data = w.as<float>();
-  const size_t cols = data.size() / s.size();
-  for (size_t i = 0; i < data.size(); ++i) data[i] /= s[i / cols];
+void scale_row(float* w, size_t row, size_t cols, const Factors& f) {
+  if (!f.columns.empty())
+    for (size_t c = 0; c < cols; ++c) w[c] *= f.columns[c];
+  if (!f.rows.empty())
+    for (size_t c = 0; c < cols; ++c) w[c] /= f.rows[row];
 }
 
 // One factor a row of the producer: with tied heads the first query head of each kv head speaks for all.
@@ -106,21 +107,41 @@ std::vector<float> producer_scales(const ScaleGroup& g, std::span<const float> s
 
 }  // namespace
 
+void BlockWeights::read_rows(Param p, int64_t first, int64_t count, float* to) const {
+  const Tensor band = tensor(p).rows(first, first + count);
+  band.widen(to);
+  const auto f = factors.find(p);
+  if (f == factors.end()) return;
+  const auto cols = size_t(band.shape()[1]);
+  for (int64_t r = 0; r < count; ++r) scale_row(to + r * int64_t(cols), size_t(first + r), cols, f->second);
+}
+
+Pieces BlockWeights::pieces(Param p, bool wide) const {
+  const Tensor& w = tensor(p);
+  if (!factors.contains(p) && !(wide && w.dtype() != DType::f32)) return pieces_of(w);
+  const int64_t cols = w.shape()[1];
+  return in_bands(w.shape(), DType::f32, cols * int64_t(sizeof(float)), 1, [this, p, cols](int64_t begin, int64_t end) {
+    Tensor band = Tensor::empty({end - begin, cols}, DType::f32);
+    read_rows(p, begin, end - begin, band.as<float>().data());
+    return band;
+  });
+}
+
 void fold(BlockWeights& w, const ScaleGroup& group, std::span<const float> s) {
-  for (Param c : group.consumers) scale_columns(w.tensor(c), s);
+  for (Param c : group.consumers) multiply(w.factors[c].columns, s);
   const std::vector<float> rows = producer_scales(group, s);
-  Tensor& producer = w.tensor(group.producer);
   if (is_norm(group.producer.role)) {
     const float offset = w.spec.norm.gain_offset;
-    auto gain = producer.as<float>();
+    auto gain = w.tensor(group.producer).as<float>();
     for (size_t i = 0; i < gain.size(); ++i) gain[i] = (gain[i] + offset) / rows[i] - offset;
   } else {
-    divide_rows(producer, rows);
-    if (const auto b = w.bias.find(group.producer); b != w.bias.end()) divide_rows(b->second, rows);
+    multiply(w.factors[group.producer].rows, rows);
+    if (const auto b = w.bias.find(group.producer); b != w.bias.end())
+      for (size_t i = 0; i < rows.size(); ++i) b->second.as<float>()[i] /= rows[i];
   }
 }
 
-Block upload(Backend& dev, const BlockWeights& w) {
+Block upload(Backend& dev, const BlockWeights& w, bool wide) {
   Block b{.spec = w.spec, .norm = {}, .linear = {}, .rope = w.spec.attention.rope.frequencies()};
   for (const auto& [param, weight] : w.at) {
     if (is_norm(param.role)) {
@@ -128,7 +149,7 @@ Block upload(Backend& dev, const BlockWeights& w) {
       continue;
     }
     const auto bias = w.bias.find(param);
-    b.linear[param] = dev.linear(weight, bias == w.bias.end() ? nullptr : &bias->second);
+    b.linear[param] = dev.linear(w.pieces(param, wide), bias == w.bias.end() ? nullptr : &bias->second);
   }
   return b;
 }

@@ -7,14 +7,24 @@
 
 namespace awq {
 
-/// Host-side parameters of one block: what the quantizer reads, scales and rounds.
+/// Factors of a matrix that are applied by who reads it: w * columns[c] / rows[r] in f32. Empty: none.
+struct Factors {
+  std::vector<float> columns, rows;
+};
+
+/// Host-side parameters of one block: what the quantizer reads, scales and rounds. Matrices stay as they are stored.
 struct BlockWeights {
   BlockSpec spec;
-  std::map<Param, Weight> at;    // matrices [out, in], norms f32 [channels]
-  std::map<Param, Tensor> bias;  // f32 [out]
-  int index = 0;                 // of the block in its model
+  std::map<Param, Weight> at;             // matrices [out, in] f32, f16 or bf16; norms f32 [channels]
+  std::map<Param, Tensor> bias;           // f32 [out]
+  int index = 0;                          // of the block in its model
+  std::map<Param, Factors> factors = {};  // what fold() did to matrices
   const Tensor& tensor(Param p) const { return std::get<Tensor>(at.at(p)); }
   Tensor& tensor(Param p) { return std::get<Tensor>(at.at(p)); }
+  /// Rows [first, first + count) of a matrix as f32, factors applied.
+  void read_rows(Param p, int64_t first, int64_t count, float* to) const;
+  /// The whole matrix: f32 with factors applied, or as it is stored where it has none and is not wanted `wide`.
+  Pieces pieces(Param p, bool wide = false) const;
 };
 
 /// Device-side parameters of one block: what the engine runs. Copies share the weights.
@@ -25,7 +35,8 @@ struct Block {
   std::vector<float> rope;  // frequencies
   const Linear& operator[](Role role) const { return *linear.at({role}); }
 };
-Block upload(Backend& dev, const BlockWeights& w);
+/// `wide`: all matrices in f32, so that two blocks' outputs differ by f32 rounding alone.
+Block upload(Backend& dev, const BlockWeights& w, bool wide = false);
 
 /// Sees the input of each linear layer, once for those that share it. x [tokens, channels]
 using Tap = std::function<void(Site site, const Tensor& x)>;
@@ -39,8 +50,8 @@ void mlp_forward(Backend& dev, const Block& block, const Tensor& x, Tensor& y, c
 /// and generation all come through here. `kv_block` is the block's place in the caches.
 void block_forward(Backend& dev, const Block& block, Batch batch, int kv_block, Tensor& x, const Tap& tap = {});
 
-/// Divides the producer by `s` and multiplies the consumers' columns by it, in place; s has one value a channel of the
-/// consumers' input (equal within tied heads).
+/// Divides the producer by `s` and multiplies the consumers' columns by it; s has one value a channel of the consumers'
+/// input (equal within tied heads). Of matrices only `factors` change.
 void fold(BlockWeights& w, const ScaleGroup& group, std::span<const float> s);
 
 /// A model ready to run.

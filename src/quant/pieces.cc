@@ -45,11 +45,24 @@ Pieces pieces_of(const Weight& w) {
   return pieces;
 }
 
-QMatrix quantize(const Pieces& w, const QuantSpec& spec, ThreadPool& pool) {
+Tensor whole(const Pieces& w, ThreadPool& pool, const std::function<void(const Piece&)>& check) {
+  Tensor all = Tensor::empty(w.shape, std::get<DType>(w.type));
+  pool.each(w.count, [&](int64_t i) {
+    const Piece band = w.read(i);
+    if (check) check(band);
+    put_rows(std::get<Tensor>(band.weight), band.row, all);
+  });
+  return all;
+}
+
+QMatrix quantize(const Pieces& w, const QuantSpec& spec, ThreadPool& pool, std::span<const Range> ranges) {
   QMatrix q = QMatrix::empty(w.shape, spec);
   pool.each(w.count, [&](int64_t i) {
     const Piece band = w.read(i);
-    const QMatrix part = quantize(std::get<Tensor>(band.weight), spec);
+    const auto& rows = std::get<Tensor>(band.weight);
+    const auto own =
+        ranges.empty() ? ranges : ranges.subspan(size_t(band.row * q.groups()), size_t(rows.shape()[0] * q.groups()));
+    const QMatrix part = quantize(rows, spec, own);
     put_rows(part.codes, band.row, q.codes);
     put_rows(part.scales, band.row, q.scales);
     put_rows(part.zeros, band.row, q.zeros);

@@ -35,8 +35,11 @@ Pieces in_bands(Shape shape, std::variant<DType, QuantSpec> type, int64_t row_by
 Pieces in_columns(Shape shape, const QuantSpec& spec, std::function<QMatrix(int64_t begin, int64_t end)> columns);
 /// A matrix that is in memory already; shares its data.
 Pieces pieces_of(const Weight& w);
+/// A float matrix whose pieces are bands of rows, in memory of its own. `check` sees each band, from several threads,
+/// and may throw.
+Tensor whole(const Pieces& w, ThreadPool& pool, const std::function<void(const Piece&)>& check = {});
 /// Round-to-nearest of a matrix whose pieces are bands of f32, one a thread at a time. Throws Error as quantize() of a
 /// Tensor does, and what reading throws.
-QMatrix quantize(const Pieces& w, const QuantSpec& spec, ThreadPool& pool);
+QMatrix quantize(const Pieces& w, const QuantSpec& spec, ThreadPool& pool, std::span<const Range> ranges = {});
 
 }  // namespace awq

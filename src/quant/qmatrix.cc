@@ -121,18 +121,23 @@ QMatrix quantize(const Tensor& w, const QuantSpec& spec, std::span<const Range> 
   return q;
 }
 
+void dequantize(const QMatrix& q, int64_t first, int64_t count, float* to) {
+  const auto g = size_t(q.spec.group_size), cols = size_t(q.cols()), begin = size_t(first) * cols;
+  const uint8_t* codes = q.codes.as<uint8_t>().data() + begin;
+  const float* scales = q.scales.as<float>().data() + begin / g;
+  const float* offsets = q.spec.offsets ? q.offsets.as<float>().data() + begin / g : nullptr;
+  const uint8_t* zeros = q.spec.offsets ? nullptr : q.zeros.as<uint8_t>().data() + begin / g;
+  const auto value = [=](size_t i, size_t at) {
+    return offsets ? float(codes[i]) * scales[at] + offsets[at] : float(int(codes[i]) - int(zeros[at])) * scales[at];
+  };
+  const int32_t* order = q.order ? q.order.as<int32_t>().data() : nullptr;
+  for (size_t i = 0; i < size_t(count) * cols; i += g)
+    for (size_t c = i; c < i + g; ++c) to[order ? c / cols * cols + size_t(order[c % cols]) : c] = value(c, i / g);
+}
+
 Tensor dequantize(const QMatrix& q) {
   Tensor w = Tensor::empty(q.codes.shape(), DType::f32);
-  const auto codes = q.codes.as<uint8_t>();
-  const auto scales = q.scales.as<float>();
-  const auto cols = size_t(q.cols());
-  auto out = w.as<float>();
-  for (size_t i = 0; i < codes.size(); ++i) {
-    const size_t g = i / size_t(q.spec.group_size);
-    const size_t to = q.order ? i / cols * cols + size_t(q.order.as<int32_t>()[i % cols]) : i;
-    out[to] = q.spec.offsets ? float(codes[i]) * scales[g] + q.offsets.as<float>()[g]
-                             : float(int(codes[i]) - int(q.zeros.as<uint8_t>()[g])) * scales[g];
-  }
+  dequantize(q, 0, q.rows(), w.as<float>().data());
   return w;
 }
 

@@ -76,6 +76,7 @@ void round_to(std::span<const float> w, Grid g, int levels, float* out);
 /// Round-to-nearest of a f32 [rows, cols] matrix on the grids of each group's range, or of `ranges`, [rows * groups] in
 /// row order, where given. Throws Error if group_size does not divide cols or a scale does not fit its type.
 QMatrix quantize(const Tensor& w, const QuantSpec& spec, std::span<const Range> ranges = {});
-Tensor dequantize(const QMatrix& q);  // f32 [rows, cols]
+Tensor dequantize(const QMatrix& q);                                         // f32 [rows, cols]
+void dequantize(const QMatrix& q, int64_t first, int64_t count, float* to);  // rows [first, first + count)
 
 }  // namespace awq

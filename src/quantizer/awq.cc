@@ -16,18 +16,10 @@ constexpr int64_t kRankingRows = 1024;
 // Candidates that are then judged: by running the module, or on all rows.
 constexpr size_t kFinalists = 5;
 
-int64_t rows_of(const std::vector<Tensor>& weights) {
+int64_t total_rows(const std::vector<Rows>& weights) {
   int64_t rows = 0;
-  for (const Tensor& w : weights) rows += w.shape()[0];
+  for (const Rows& w : weights) rows += w.rows;
   return rows;
-}
-
-Tensor every(int64_t step, const Tensor& w) {
-  const int64_t rows = (w.shape()[0] + step - 1) / step, cols = w.shape()[1];
-  Tensor some = Tensor::empty({rows, cols}, DType::f32);
-  for (int64_t r = 0; r < rows; ++r)
-    std::ranges::copy(w.as<float>().subspan(size_t(r * step * cols), size_t(cols)), some.as<float>().data() + r * cols);
-  return some;
 }
 
 // Over the rows that count; all where `counted` is empty.
@@ -46,44 +38,56 @@ using Scales = std::vector<std::vector<float>>;  // of each candidate
 
 class Solver {
  public:
-  Solver(BlockWeights& w, const Block& block, const BlockCalibration& calibration, const QuantSpec& spec, Backend& dev,
-         const Host& host)
-      : w_(w), block_(block), calibration_(calibration), spec_(spec), dev_(dev), host_(host) {}
+  Solver(BlockWeights& w, const Block& block, const BlockCalibration& calibration, const SolveContext& context)
+      : w_(w),
+        block_(block),
+        calibration_(calibration),
+        spec_(context.spec),
+        dev_(context.dev),
+        host_(context.host),
+        context_(context) {}
 
   Solution run() {
-    Scales scales;
-    const std::map<Param, double> rounding = rounding_errors();
-    for (const ScaleGroup& g : scale_groups(w_.spec)) scales.push_back(search(g));
-    for (size_t i = 0; i < scales.size(); ++i) fold(w_, solution_.groups[i].group, scales[i]);
-    for (size_t i = 0; i < scales.size(); ++i) round_consumers(solution_.groups[i].group, scales[i], rounding);
+    for (const ScaleGroup& g : scale_groups(w_.spec)) search(g);
+    for (const ScaleGroup& g : scale_groups(w_.spec)) measure(g);
+    for (const GroupResult& g : solution_.groups) fold(w_, g.group, g.scales);
+    for (const GroupResult& g : solution_.groups) round_consumers(g);
     return std::move(solution_);
   }
 
  private:
+  /// Of the layer as it was.
+  struct Before {
+    double energy, rounding;
+  };
+
   const SiteStatistics& site(const ScaleGroup& g) const { return calibration_.sites.at(g.consumers.front()); }
-  std::vector<Tensor> consumers(const ScaleGroup& g) const {
-    std::vector<Tensor> t;
-    for (Param p : g.consumers) t.push_back(w_.tensor(p));
+  const Gram& gram(const ScaleGroup& g) const { return site(g).gram; }
+  std::vector<Rows> consumers(const ScaleGroup& g) const {
+    std::vector<Rows> t;
+    for (Param p : g.consumers) t.push_back(rows_of(w_, p));
     return t;
   }
-
-  std::map<Param, double> rounding_errors() const {
-    std::map<Param, double> errors;
-    for (const ScaleGroup& g : scale_groups(w_.spec))
-      for (Param p : g.consumers) {
-        const Tensor &w = w_.tensor(p), &gram = site(g).gram;
-        errors[p] = relative(gram_loss(host_, w, dequantize(quantize(w, spec_)), gram), w, gram);
-      }
-    return errors;
+  void begin(StageCost& stage, double operations) const {
+    stage.operations += operations;
+    if (context_.progress) context_.progress();
   }
 
-  double relative(double loss, const Tensor& w, const Tensor& gram) const {
-    const double energy = gram_energy(host_, w, gram);
-    return energy > 0 ? loss / energy : 0;
+  void measure(const ScaleGroup& g) {
+    const Timed timed(context_.costs.search);
+    const std::vector<float> ones(size_t(gram(g).channels()), 1.f);
+    for (Param p : g.consumers) {
+      const Rows w = rows_of(w_, p);
+      begin(context_.costs.search, 2 * form_operations(w));
+      before_[p] = {gram_energy(host_, w, gram(g)), gram_loss(host_, w, effective(w, ones, spec_), gram(g))};
+    }
   }
 
-  std::vector<float> search(const ScaleGroup& g) {
-    std::vector<float> m = site(g).mean_abs(), wm = weight_mean(consumers(g), spec_.group_size);
+  static double relative(double loss, double energy) { return energy > 0 ? loss / energy : 0; }
+
+  void search(const ScaleGroup& g) {
+    const Timed timed(context_.costs.search);
+    std::vector<float> m = site(g).mean_abs(), wm = weight_mean(host_, consumers(g), spec_.group_size);
     if (g.tied_heads > 1) {
       m = tied(m, g.tied_heads, g.head_dim);
       wm = tied(wm, g.tied_heads, g.head_dim);
@@ -98,24 +102,23 @@ class Solver {
            name_of(g.consumers.front().role));
     const auto [low, high] = std::minmax_element(scales[best].begin(), scales[best].end());
     solution_.groups.push_back({g, grid[best], losses[best], losses[0], *low, *high, scales[best]});
-    return scales[best];
   }
 
   // Infinity for candidates that are out.
   std::vector<double> losses_of(const ScaleGroup& g, const Scales& scales) const {
-    const std::vector<Tensor> weights = consumers(g);
-    const int64_t step = std::max<int64_t>(1, rows_of(weights) / kRankingRows);
-    std::vector<Tensor> some;
-    for (const Tensor& w : weights) some.push_back(step == 1 ? w : every(step, w));
-    std::vector<double> ranking = gram_search(some, site(g).gram, scales);
+    const std::vector<Rows> weights = consumers(g);
+    const int64_t step = std::max<int64_t>(1, total_rows(weights) / kRankingRows);
+    std::vector<Rows> some;
+    for (const Rows& w : weights) some.push_back(step == 1 ? w : every(step, w));
+    std::vector<double> ranking = gram_search(some, gram(g), scales);
     if (g.consumers.size() > 1) return judged_by_module(g, scales, finalists(ranking));
     if (step == 1) return ranking;
-    return losses_among(finalists(ranking), weights, site(g).gram, scales);
+    return losses_among(finalists(ranking), weights, gram(g), scales);
   }
 
   // The loss is smooth in the ratio: every second one, then the neighbours of the best with and without the weight term
   // (candidates alternate between the two). Infinity where it was not computed.
-  std::vector<double> gram_search(const std::vector<Tensor>& weights, const Tensor& gram, const Scales& scales) const {
+  std::vector<double> gram_search(const std::vector<Rows>& weights, const Gram& gram, const Scales& scales) const {
     std::vector<size_t> wanted, near;
     for (size_t i = 0; i < scales.size(); i += 4) wanted.insert(wanted.end(), {i, i + 1});
     std::vector<double> losses = losses_among(wanted, weights, gram, scales);
@@ -131,8 +134,9 @@ class Solver {
     return losses;
   }
 
-  std::vector<double> losses_among(const std::vector<size_t>& wanted, const std::vector<Tensor>& weights,
-                                   const Tensor& gram, const Scales& scales) const {
+  std::vector<double> losses_among(const std::vector<size_t>& wanted, const std::vector<Rows>& weights,
+                                   const Gram& gram, const Scales& scales) const {
+    for (const Rows& w : weights) begin(context_.costs.search, double(wanted.size()) * form_operations(w));
     Scales some;
     for (size_t i : wanted) some.push_back(scales[i]);
     const std::vector<double> found = gram_losses(host_, weights, gram, some, spec_);
@@ -167,13 +171,14 @@ class Solver {
     for (Param p : g.consumers) {
       const auto bias = w_.bias.find(p);
       b.linear[p] =
-          dev_.linear(effective_weight(w_.tensor(p), s, spec_), bias == w_.bias.end() ? nullptr : &bias->second);
+          dev_.linear(pieces_of(effective(rows_of(w_, p), s, spec_)), bias == w_.bias.end() ? nullptr : &bias->second);
     }
     return b;
   }
 
   Tensor module_output(const ScaleGroup& g, const Block& b) const {
     const Tensor& x = site(g).sample;
+    begin(context_.costs.search, module_operations(w_.spec, g.consumers.front().role, x.shape()[0]));
     Tensor y = dev_.empty({x.shape()[0], w_.spec.dim});
     if (g.consumers.front().role == Role::gate) {
       mlp_forward(dev_, b, x, y);
@@ -189,36 +194,47 @@ class Solver {
     return y;
   }
 
-  // The statistics of inputs that have been divided by s.
-  static Tensor scaled(const Tensor& gram, std::span<const float> s) {
-    Tensor c = gram.clone();
-    const size_t n = s.size();
-    for (size_t i = 0; i < n; ++i)
-      for (size_t j = i; j < n; ++j) c.as<float>()[i * n + j] /= s[i] * s[j];
-    return c;
-  }
-
-  void round_consumers(const ScaleGroup& g, std::span<const float> s, const std::map<Param, double>& rounding) {
-    const Tensor gram = scaled(site(g).gram, s);
-    for (Param p : g.consumers) {
-      const Tensor& w = w_.tensor(p);
-      const std::vector<Range> ranges = best_ranges(host_, w, gram, spec_);
-      QMatrix plain = quantize(w, spec_), clipped = quantize(w, spec_, ranges);
-      const double plain_loss = gram_loss(host_, w, dequantize(plain), gram),
-                   clipped_loss = gram_loss(host_, w, dequantize(clipped), gram);
-      // Ranges were judged group by group; the whole rows have the last word.
-      const bool cut = clipped_loss < plain_loss;
-      solution_.layers.push_back(
-          {p, relative(std::min(clipped_loss, plain_loss), w, gram), rounding.at(p), cut ? share_cut(w, ranges) : 0});
-      solution_.matrices[p] = cut ? std::move(clipped) : std::move(plain);
-      if (cut) solution_.ranges[p] = ranges;
+  void round_consumers(const GroupResult& g) {
+    for (Param p : g.group.consumers) {
+      const Timed timed(context_.costs.clip);
+      const Rows w = rows_of(w_, p);
+      begin(context_.costs.clip, 2 * form_operations(w) + double(RangeSteps().tried()) * 2 * double(w.rows) *
+                                                              double(w.cols) * double(spec_.group_size));
+      round(p, w, gram(g.group), g.scales);
     }
   }
 
-  double share_cut(const Tensor& w, std::span<const Range> ranges) const {
+  // Ranges were judged group by group; the whole rows have the last word.
+  void round(Param p, const Rows& w, const Gram& gram, std::span<const float> s) {
+    std::vector<Range> ranges = best_ranges(host_, w, gram, spec_, s);
+    const std::vector<float> ones(s.size(), 1.f);
+    QMatrix q = quantize(pieces_of(w), spec_, host_.pool, ranges);
+    const double plain_loss = gram_loss(host_, w, effective(w, ones, spec_), gram, s);
+    double loss = gram_loss(host_, w, rows_of(q), gram, s), clipped = share_cut(w, ranges);
+    if (!(loss < plain_loss)) {
+      q = quantize(pieces_of(w), spec_, host_.pool);
+      loss = plain_loss, clipped = 0;
+      ranges.clear();
+    }
+    const auto [energy, rounding] = before_.at(p);
+    // Scaled columns leave outputs, and so their energy, as they were; divided rows do not.
+    const double own = w_.factors.at(p).rows.empty() ? energy : gram_loss(host_, zero_rows(w.rows, w.cols), w, gram, s);
+    solution_.layers.push_back({.param = p,
+                                .error = relative(loss, own),
+                                .rounding_error = relative(rounding, energy),
+                                .clipped = clipped,
+                                .ranges = std::move(ranges)});
+    solution_.matrices[p] = std::move(q);
+  }
+
+  double share_cut(const Rows& w, std::span<const Range> ranges) const {
     const auto g = size_t(spec_.group_size);
-    size_t cut = 0;
-    for (size_t i = 0; i < ranges.size(); ++i) cut += ranges[i] != range_of(w.as<float>().subspan(i * g, g));
+    std::vector<float> row(size_t(w.cols));
+    size_t cut = 0, i = 0;
+    for (int64_t r = 0; r < w.rows; ++r) {
+      w.read(r, 1, row.data());
+      for (size_t c = 0; c < row.size(); c += g, ++i) cut += ranges[i] != range_of(std::span(row).subspan(c, g));
+    }
     return double(cut) / double(ranges.size());
   }
 
@@ -228,15 +244,18 @@ class Solver {
   const QuantSpec& spec_;
   Backend& dev_;
   const Host& host_;
+  const SolveContext& context_;
+  std::map<Param, Before> before_;
   Solution solution_;
 };
 
 class Awq final : public Method {
  public:
   bool needs_calibration() const override { return true; }
-  Solution solve(BlockWeights& w, const Block& block, const BlockCalibration& calibration, const QuantSpec& spec,
-                 Backend& dev, const Host& host) const override {
-    return Solver(w, block, calibration, spec, dev, host).run();
+  bool folds() const override { return true; }
+  Solution solve(BlockWeights& w, const Block& block, const BlockCalibration& calibration,
+                 const SolveContext& context) const override {
+    return Solver(w, block, calibration, context).run();
   }
 };
 

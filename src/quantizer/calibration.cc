@@ -7,42 +7,6 @@
 namespace awq {
 namespace {
 
-using kernels::kPanel;
-
-constexpr int64_t kGramRows = 48;  // of the triangle, a job
-
-Tensor transposed(const Host& host, const Tensor& x) {
-  const int64_t rows = x.shape()[0], cols = x.shape()[1];
-  Tensor t = Tensor::empty({cols, rows}, DType::f32);
-  const float* in = x.as<float>().data();
-  float* out = t.as<float>().data();
-  host.pool.run((cols + 15) / 16, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t c = begin * 16; c < std::min(end * 16, cols); ++c) out[c * rows + r] = in[r * cols + c];
-  });
-  return t;
-}
-
-// Rows [r, r + m) of the triangle. The chunk's products are summed apart and then added, so that rounding grows with
-// the chunk and the number of chunks, not with their product.
-void gram_rows(const kernels::KernelSet& k, const Tensor& xt, const Tensor& x, int64_t r, int64_t m, Tensor& gram) {
-  const int64_t cols = x.shape()[1], tokens = x.shape()[0], n = cols - r;
-  std::vector<float> part(size_t(m * n));
-  k.gemm_f32({.a = xt.as<float>().data() + r * tokens,
-              .a_row = tokens,
-              .b = x.as<float>().data() + r,
-              .b_panel = kPanel,
-              .b_k = cols,
-              .c = part.data(),
-              .c_row = n,
-              .m = int32_t(m),
-              .n = int32_t(n),
-              .k = int32_t(tokens),
-              .accumulate = false});
-  for (int64_t i = 0; i < m; ++i)
-    for (int64_t j = i; j < n; ++j) gram.as<float>()[size_t((r + i) * cols + r + j)] += part[size_t(i * n + j)];
-}
-
 void add_abs(const Host& host, const Tensor& x, std::vector<double>& sum) {
   const int64_t rows = x.shape()[0], cols = x.shape()[1];
   const float* in = x.as<float>().data();
@@ -110,54 +74,95 @@ std::vector<float> SiteStatistics::mean_abs() const {
   return m;
 }
 
-void add_gram(const Host& host, const Tensor& x, Tensor& gram) {
-  const int64_t cols = x.shape()[1];
-  if (cols % kPanel)
-    fail("calibrate", "a width of {} is no multiple of {}; no group size could divide it", cols, int(kPanel));
-  const Tensor xt = transposed(host, x);
-  host.pool.each((cols + kGramRows - 1) / kGramRows, [&](int64_t i) {
-    gram_rows(host.kernels, xt, x, i * kGramRows, std::min(kGramRows, cols - i * kGramRows), gram);
-  });
+int64_t tokens_at_once(int length) { return std::max<int64_t>(1, 512 / length) * length; }
+
+namespace {
+
+/// What one block's sites have seen so far.
+class Observer {
+ public:
+  Observer(const Host& host, int index, const HiddenStates& hidden, const CalibrationOptions& o, BlockCosts& costs)
+      : host_(host),
+        index_(index),
+        length_(hidden.length),
+        costs_(costs),
+        counted_(o.counted),
+        rows_(sampled(hidden.tokens, 1, hidden.tokens, o.counted)),
+        sequences_(sampled(hidden.tokens, hidden.length, o.sample_sequences, o.counted)),
+        sample_rows_(sampled(hidden.tokens, 1, o.sample_rows, o.counted)) {}
+
+  /// The inputs of tokens [begin, ...) at a site.
+  void see(Site site, const Tensor& all, int64_t begin) {
+    const int64_t end = begin + all.shape()[0];
+    const std::vector<int64_t> here = within(rows_, begin, end);
+    const Timed timed(costs_.gram, Gram::operations(int64_t(here.size()), all.shape()[1]));
+    SiteStatistics& s = sites_[site];
+    if (!s.gram) {
+      s.gram = Gram(all.shape()[1]);
+      s.sum_abs.assign(size_t(all.shape()[1]), 0);
+    }
+    if (site.role == Role::q) s.sample = appended(s.sample, all, within(sequences_, begin, end));
+    if (site.role == Role::gate) s.sample = appended(s.sample, all, within(sample_rows_, begin, end));
+    const Tensor x = int64_t(here.size()) == end - begin ? all : appended({}, all, here);
+    s.tokens += x.shape()[0];
+    add_abs(host_, x, s.sum_abs);
+    require_finite(s.sum_abs, index_, site);
+    if (!here.empty()) s.gram.add(host_, x);
+  }
+  BlockCalibration finish() {
+    return {.sites = std::move(sites_),
+            .sample_sequences = int(int64_t(sequences_.size()) / length_),
+            .sequence_tokens = length_,
+            .sample_counted = counted_of(sequences_, counted_)};
+  }
+
+ private:
+  const Host& host_;
+  int index_, length_;
+  BlockCosts& costs_;
+  std::span<const uint8_t> counted_;
+  std::vector<int64_t> rows_, sequences_, sample_rows_;  // that count; of the samples at q and at gate
+  std::map<Site, SiteStatistics> sites_;
+};
+
+}  // namespace
+
+void run_sequences(Backend& dev, const Block& block, int length, Tensor& x, const Tap& tap) {
+  std::vector<std::unique_ptr<KvCache>> caches;
+  std::vector<Sequence> batch;
+  for (int64_t t = 0; t < x.shape()[0]; t += length) {
+    caches.push_back(dev.kv_cache({&block.spec, 1}));
+    batch.push_back({caches.back().get(), 0, length});
+  }
+  block_forward(dev, block, batch, 0, x, tap);
 }
 
-BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, int index, Tensor& hidden, int length,
-                           const CalibrationOptions& options) {
-  const int64_t total = hidden.shape()[0], chunk = std::max<int64_t>(1, 2048 / length) * length;
-  const std::vector<int64_t> counted_rows = sampled(total, 1, total, options.counted),
-                             sequences = sampled(total, length, options.sample_sequences, options.counted),
-                             rows = sampled(total, 1, options.sample_rows, options.counted);
-  BlockCalibration result{.sites = {},
-                          .sample_sequences = int(int64_t(sequences.size()) / length),
-                          .sequence_tokens = length,
-                          .sample_counted = counted_of(sequences, options.counted)};
-  for (int64_t begin = 0; begin < total; begin += chunk) {
-    const int64_t end = std::min(begin + chunk, total);
-    const std::vector<int64_t> here = within(counted_rows, begin, end);
-    const auto tap = [&](Site site, const Tensor& all) {
-      SiteStatistics& s = result.sites[site];
-      if (!s.gram) {
-        const int64_t channels = all.shape()[1];
-        s.gram = Tensor::zeros({channels, channels}, DType::f32);
-        s.sum_abs.assign(size_t(channels), 0);
-      }
-      if (site.role == Role::q) s.sample = appended(s.sample, all, within(sequences, begin, end));
-      if (site.role == Role::gate) s.sample = appended(s.sample, all, within(rows, begin, end));
-      const Tensor x = int64_t(here.size()) == end - begin ? all : appended({}, all, here);
-      s.tokens += x.shape()[0];
-      add_abs(host, x, s.sum_abs);
-      require_finite(s.sum_abs, index, site);
-      if (!here.empty()) add_gram(host, x, s.gram);
-    };
-    std::vector<std::unique_ptr<KvCache>> caches;
-    std::vector<Sequence> batch;
-    for (int64_t t = begin; t < end; t += length) {
-      caches.push_back(dev.kv_cache({&block.spec, 1}));
-      batch.push_back({caches.back().get(), 0, length});
+HiddenStates in_memory(Tensor& x, int length) {
+  return {.tokens = x.shape()[0],
+          .length = length,
+          .read = [&x](int64_t begin, int64_t end) { return x.rows(begin, end).clone(); },
+          .write =
+              [&x](int64_t begin, const Tensor& y) {
+                std::ranges::copy(y.as<float>(), x.rows(begin, begin + y.shape()[0]).as<float>().begin());
+              }};
+}
+
+BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, int index, const HiddenStates& hidden,
+                           const CalibrationOptions& options, BlockCosts& costs,
+                           const std::function<void(int64_t)>& progress) {
+  Observer observer(host, index, hidden, options, costs);
+  for (int64_t begin = 0; begin < hidden.tokens; begin += tokens_at_once(hidden.length)) {
+    const int64_t end = std::min(begin + tokens_at_once(hidden.length), hidden.tokens);
+    if (progress) progress(begin);
+    Tensor x = hidden.read(begin, end);
+    {
+      const Timed timed(costs.forward, block_operations(block.spec, end - begin), &costs.gram);
+      run_sequences(dev, block, hidden.length, x,
+                    [&](Site site, const Tensor& seen) { observer.see(site, seen, begin); });
     }
-    Tensor x = hidden.rows(begin, end);
-    block_forward(dev, block, batch, 0, x, tap);
+    if (hidden.write) hidden.write(begin, x);
   }
-  return result;
+  return observer.finish();
 }
 
 }  // namespace awq

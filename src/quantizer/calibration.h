@@ -1,25 +1,20 @@
 #pragma once
+#include <functional>
 #include <map>
 #include <span>
 #include <vector>
 
-#include "base/parallel.h"
-#include "kernels/kernels.h"
 #include "model/block.h"
+#include "quantizer/cost.h"
+#include "quantizer/gram.h"
 
 namespace awq {
-
-/// Threads and kernels for the quantizer's own arithmetic.
-struct Host {
-  ThreadPool& pool;
-  const kernels::KernelSet& kernels;
-};
 
 /// What the calibration tokens looked like at the input of one or more linear layers.
 struct SiteStatistics {
   int64_t tokens = 0;
   std::vector<double> sum_abs;  // [channels]
-  Tensor gram;    // f32 [channels, channels] sum of x^T x over all tokens; only the upper triangle is kept
+  Gram gram;
   Tensor sample;  // f32 [rows, channels]: some of the inputs, for losses that are not a quadratic form
   std::vector<float> mean_abs() const;
 };
@@ -39,13 +34,29 @@ struct CalibrationOptions {
   std::span<const uint8_t> counted{};
 };
 
-/// Runs `block` over all sequences, which are `length` tokens each: hidden f32 [sequences * length, dim] becomes the
-/// block's output, and the result says what was seen on the way. Throws Error naming the site and the
-/// block's `index` if an activation is not finite. The same result for any number of threads.
-BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, int index, Tensor& hidden, int length,
-                           const CalibrationOptions& options);
+/// The calibration tokens between two blocks, wherever they are kept: f32 [tokens, dim], sequences of `length` tokens.
+struct HiddenStates {
+  int64_t tokens = 0;
+  int length = 0;
+  std::function<Tensor(int64_t begin, int64_t end)> read;     // in memory of its own
+  std::function<void(int64_t begin, const Tensor& x)> write;  // what goes into the next block; may be empty
+};
 
-/// gram += x^T x, upper triangle. x f32 [tokens, channels]
-void add_gram(const Host& host, const Tensor& x, Tensor& gram);
+/// x [tokens, dim], whose rows are written over.
+HiddenStates in_memory(Tensor& x, int length);
+
+/// x [sequences * length, dim] becomes the block's output.
+void run_sequences(Backend& dev, const Block& block, int length, Tensor& x, const Tap& tap = {});
+
+/// Tokens that run through a block at once: whole sequences, at least 512 tokens. It does not depend on how much memory
+/// there is, because sums of products do on it.
+int64_t tokens_at_once(int length);
+
+/// Runs `block` over all sequences, writes what comes out, and says what was seen on the way. Throws Error naming the
+/// site and the block's `index` if an activation is not finite. The same result for any number of threads.
+/// `progress(tokens done)` may throw.
+BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, int index, const HiddenStates& hidden,
+                           const CalibrationOptions& options, BlockCosts& costs,
+                           const std::function<void(int64_t)>& progress = {});
 
 }  // namespace awq

@@ -15,7 +15,9 @@ namespace awq {
 struct LayerResult {
   Param param;
   double error = 0, rounding_error = 0;
-  double clipped = 0;  // share of groups whose range was cut
+  bool kept = false;          // stored in 16 bits after all
+  double clipped = 0;         // share of groups whose range was cut
+  std::vector<Range> ranges;  // [rows * groups] of the scaled weights, in row order; empty where none was cut
 };
 
 /// What a method decided for one scale group, by the loss that the group is judged on.
@@ -24,14 +26,22 @@ struct GroupResult {
   Candidate chosen;
   double loss = 0, identity_loss = 0;
   float smallest = 1, largest = 1;  // scale
-  std::vector<float> scales;        // [channels]
+  std::vector<float> scales;        // one a channel of the consumers' input
 };
 
 struct Solution {
   std::map<Param, QMatrix> matrices;
-  std::map<Param, std::vector<Range>> ranges;  // [rows * groups] of the scaled weights, of layers that were clipped
   std::vector<GroupResult> groups;
   std::vector<LayerResult> layers;
+};
+
+/// What a method may use, and where it says what it took.
+struct SolveContext {
+  const QuantSpec& spec;
+  Backend& dev;
+  const Host& host;
+  BlockCosts& costs;
+  std::function<void()> progress;  // called now and then; may throw to cancel
 };
 
 /// Turns one block's float weights into quantized ones. May rescale `w` only through fold(), so that the float block
@@ -40,9 +50,10 @@ class Method {
  public:
   virtual ~Method() = default;
   virtual bool needs_calibration() const = 0;
-  /// `block` is `w` on the device, before any change.
+  virtual bool folds() const = 0;  // calls fold(), so that the float block is to be checked
+  /// `block` is `w` on the device, before any change; empty where no calibration is needed.
   virtual Solution solve(BlockWeights& w, const Block& block, const BlockCalibration& calibration,
-                         const QuantSpec& spec, Backend& dev, const Host& host) const = 0;
+                         const SolveContext& context) const = 0;
 };
 
 struct MethodEntry {

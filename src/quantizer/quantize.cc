@@ -1,7 +1,12 @@
 #include "quantizer/quantize.h"
 
 #include <cmath>
+#include <condition_variable>
+#include <future>
+#include <mutex>
+#include <queue>
 #include <random>
+#include <thread>
 
 #include "formats/load.h"
 #include "formats/params.h"
@@ -14,28 +19,11 @@ namespace {
 // fold is off by the scales themselves, 1e-1 and more.
 constexpr double kFoldTolerance = 1e-5;
 
-Tensor embedded(const QuantizeFlow& f) {
-  const Tensor table = std::get<Tensor>(f.source.weight(-1, {Role::embed}));
-  std::vector<int32_t> tokens;
-  for (const auto& s : f.sequences) tokens.insert(tokens.end(), s.begin(), s.end());
-  Tensor x = f.dev.empty({int64_t(tokens.size()), f.source.spec().dim});
-  f.dev.embed(table, tokens, f.source.spec().embed_scale, x);
-  return x;
-}
-
 Tensor float_output(Backend& dev, const Block& b, const Tensor& input) {
   Tensor x = input.clone();
   const auto kv = dev.kv_cache({&b.spec, 1});
   const Sequence s{kv.get(), 0, int(input.shape()[0])};
   block_forward(dev, b, {&s, 1}, 0, x);
-  return x;
-}
-
-// For a fold of scales that were not searched here: a sequence that any norm and every channel sees.
-Tensor noise(int dim) {
-  std::mt19937 random(1);
-  Tensor x = Tensor::empty({32, dim}, DType::f32);
-  for (float& v : x.as<float>()) v = float(int64_t(random())) / 0x1p31f - 1;
   return x;
 }
 
@@ -49,91 +37,141 @@ double relative_change(const Tensor& before, const Tensor& after) {
   return energy > 0 ? std::sqrt(change / energy) : std::sqrt(change);
 }
 
+// For a fold of scales that were not searched here: a sequence that any norm and every channel sees.
+Tensor noise(int dim) {
+  std::mt19937 random(1);
+  Tensor x = Tensor::empty({32, dim}, DType::f32);
+  for (float& v : x.as<float>()) v = float(int64_t(random())) / 0x1p31f - 1;
+  return x;
+}
+
+Piece narrowed(Piece band, const std::string& name) {
+  const Tensor half = std::get<Tensor>(band.weight).to(DType::f16);
+  for (uint16_t bits : half.bits16())
+    if ((bits & 0x7c00) == 0x7c00)
+      fail("quantize",
+           "{}: a weight does not fit into F16, in which it would be kept; where --keep or --budget chose it, leave it "
+           "out of what is kept",
+           name);
+  band.weight = half;
+  return band;
+}
+
+/// Of a matrix in f32.
+Pieces in_f16(Pieces w, const std::string& name) {
+  w.type = DType::f16;
+  w.read = [read = w.read, name](int64_t i) { return narrowed(read(i), name); };
+  return w;
+}
+
+/// One block up to its solution.
 class BlockJob {
  public:
-  BlockJob(const QuantizeFlow& f, int index)
-      : f_(f), index_(index), w_(load_float_block(f.source, index)), result_{.block = index, .solution = {}} {}
+  BlockJob(const QuantizeFlow& f, int index, double last_error)
+      : f_(f), index_(index), last_error_(last_error), result_{.block = index, .solution = {}, .costs = {}} {
+    const Timed timed(result_.costs.load);
+    w_ = load_float_block(f.source, index, f.host.pool);
+    for (const auto& [p, w] : w_.at) result_.costs.load.bytes += int64_t(std::get<Tensor>(w).bytes());
+  }
 
-  BlockResult run(Tensor& hidden, double last_error) {
-    solve(hidden, last_error);
-    if (f_.on_solved) f_.on_solved(index_, result_.solution);
-    report("write", last_error);
-    for (Param p : w_.spec.params()) write(p);
-    result_.solution.matrices.clear();
-    result_.solution.ranges.clear();
-    std::erase_if(result_.solution.layers, [&](const LayerResult& l) { return keeps(l.param); });
-    return std::move(result_);
+  /// `ready` is called before the hidden states of the block before the last are written over.
+  void run(const std::function<void()>& ready) {
+    BlockCalibration calibration;
+    ready();
+    Tensor input, output;
+    if (f_.method.folds()) {
+      input = f_.hidden ? f_.hidden->input(index_).read(0, f_.hidden->length()) : noise(w_.spec.dim);
+      output = wide_output(input);
+    }
+    if (f_.hidden) {
+      block_ = uploaded();
+      calibration = observed();
+      result_.tokens = calibration.sites.begin()->second.tokens;
+    }
+    report("search");
+    const auto go_on = [&] { report("search"); };
+    result_.solution = f_.method.solve(w_, block_, calibration, {f_.spec, f_.dev, f_.host, result_.costs, go_on});
+    calibration = {};
+    block_ = {};  // never in memory beside the folded one
+    if (input) check_fold(input, output);
+    for (LayerResult& l : result_.solution.layers)
+      if (f_.kept.contains({index_, l.param})) keep(l);
+    for (const auto& [p, q] : result_.solution.matrices) w_.at.erase(p);  // the next block is loaded meanwhile
+  }
+
+  const BlockResult& result() const { return result_; }
+
+  /// Puts everything into the sink; the caller may go on with another block meanwhile.
+  void write() {
+    {
+      const Timed timed(result_.costs.write);
+      for (Param p : w_.spec.params()) put(p);
+    }
+    if (f_.finished) f_.finished(result_);
   }
 
  private:
-  void report(std::string_view stage, double last_error) const {
-    if (f_.progress) f_.progress({stage, index_, int(f_.source.spec().blocks.size()), last_error});
+  int blocks() const { return int(f_.source.spec().blocks.size()); }
+  void report(std::string_view stage) const {
+    if (f_.progress) f_.progress({stage, index_, blocks(), last_error_});
   }
 
-  void solve(Tensor& hidden, double last_error) {
-    const Block block = upload(f_.dev, w_);
-    BlockCalibration calibration;
-    Tensor input;
-    if (f_.method.needs_calibration()) {
-      report("calibrate", last_error);
-      const int length = int(f_.sequences.front().size());
-      input = hidden.rows(0, length).clone();
-      calibration = calibrate(f_.dev, f_.host, block, index_, hidden, length, f_.calibration);
-      result_.tokens = calibration.sites.begin()->second.tokens;
-    }
-    report("search", last_error);
-    result_.solution = f_.method.solve(w_, block, calibration, f_.spec, f_.dev, f_.host);
-    if (!result_.solution.groups.empty()) check_fold(block, input ? input : noise(w_.spec.dim));
+  BlockCalibration observed() {
+    const bool last = index_ + 1 == blocks();
+    return calibrate(f_.dev, f_.host, block_, index_, f_.hidden->around(index_, last), f_.calibration, result_.costs,
+                     [&](int64_t) { report("calibrate"); });
   }
 
-  void check_fold(const Block& original, const Tensor& input) {
-    result_.fold_error =
-        relative_change(float_output(f_.dev, original, input), float_output(f_.dev, upload(f_.dev, w_), input));
+  Block uploaded() {
+    const Timed timed(result_.costs.load);
+    return upload(f_.dev, w_);
+  }
+
+  // 16-bit weights are multiplied by other kernels than folded ones, which are f32.
+  Tensor wide_output(const Tensor& input) {
+    const Timed timed(result_.costs.check);
+    return float_output(f_.dev, upload(f_.dev, w_, true), input);
+  }
+
+  void check_fold(const Tensor& input, const Tensor& before) {
+    const Timed timed(result_.costs.check);
+    result_.fold_error = relative_change(before, float_output(f_.dev, upload(f_.dev, w_, true), input));
     if (!(result_.fold_error <= kFoldTolerance))
       fail("quantize",
-           "block {}: folding the scales changed the float block's output by {:.2g} (at most {:.0g} is rounding). The "
-           "file would be "
-           "wrong; nothing was written. Please report the model; `--method rtn` does not fold",
+           "block {}: folding the scales changed the float block's output by {:.2g} (at most {:.0g} is rounding), so "
+           "the "
+           "file would be wrong. Please report the model; `--method rtn` does not fold",
            index_, result_.fold_error, kFoldTolerance);
   }
 
-  void write(Param p) {
-    const auto q = result_.solution.matrices.find(p);
-    if (keeps(p))
-      f_.sink.put(index_, p, in_16_bits(p));
-    else if (q != result_.solution.matrices.end())
-      f_.sink.put(index_, p, q->second);
-    else
-      f_.sink.put(index_, p, w_.at.at(p));
-    if (const auto b = w_.bias.find(p); b != w_.bias.end()) f_.sink.put_bias(index_, p, b->second);
+  void keep(LayerResult& l) {
+    l.kept = true;
+    result_.solution.matrices.erase(l.param);
+    const Tensor half =
+        whole(in_f16(w_.pieces(l.param, true), parameter_name(f_.source.spec(), index_, l.param)), f_.host.pool);
+    w_.at[l.param] = half;
   }
 
-  bool keeps(Param p) const { return f_.kept.contains({index_, p}); }
-
-  Tensor in_16_bits(Param p) const {
-    const Tensor half = w_.tensor(p).to(DType::f16);
-    for (uint16_t bits : half.bits16())
-      if ((bits & 0x7c00) == 0x7c00)
-        fail("quantize",
-             "{}: a weight does not fit into F16, in which layers are kept; leave this layer out of what is kept",
-             parameter_name(f_.source.spec(), index_, p));
-    return half;
+  void put(Param p) {
+    const auto q = result_.solution.matrices.find(p);
+    f_.sink.put(index_, p, q != result_.solution.matrices.end() ? Weight(q->second) : w_.at.at(p));
+    if (const auto b = w_.bias.find(p); b != w_.bias.end()) f_.sink.put_bias(index_, p, b->second);
   }
 
   const QuantizeFlow& f_;
   int index_;
+  double last_error_;
   BlockWeights w_;
+  Block block_;
   BlockResult result_;
 };
 
-double mean_error(const Solution& s) {
-  double sum = 0;
-  for (const LayerResult& l : s.layers) sum += l.error;
-  return s.layers.empty() ? 0 : sum / double(s.layers.size());
-}
-
 // 32-bit tables are stored in 16 bits: f16 keeps 11 significant bits, which is what every engine computes with.
-Tensor stored(const Tensor& t) { return t.dtype() == DType::f32 ? t.to(DType::f16) : t; }
+Tensor stored(const QuantizeFlow& f, Role role) {
+  const Pieces table = f.source.float_pieces(-1, {role});
+  const bool wide = std::get<DType>(table.type) == DType::f32;
+  return whole(wide ? in_f16(table, parameter_name(f.source.spec(), -1, {role})) : table, f.host.pool);
+}
 
 void put_outer(const QuantizeFlow& f) {
   const ModelSpec& m = f.source.spec();
@@ -141,7 +179,72 @@ void put_outer(const QuantizeFlow& f) {
   if (f.head)
     f.sink.put(-1, {Role::head}, quantize(load_float_pieces(f.source, -1, head_param(m)), *f.head, f.host.pool));
   else if (!m.tied_embeddings)
-    f.sink.put(-1, {Role::head}, stored(std::get<Tensor>(f.source.weight(-1, {Role::head}))));
+    f.sink.put(-1, {Role::head}, stored(f, Role::head));
+}
+
+/// Writes a block while the next one is loaded. One thread for all blocks: the allocator keeps memory for each that
+/// there ever was.
+class Writer {
+ public:
+  Writer() : thread_([this] { serve(); }) {}
+  ~Writer() {
+    hand_over({});
+    thread_.join();
+  }
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
+
+  void begin(std::unique_ptr<BlockJob> job) {
+    std::packaged_task<void()> task([job = std::shared_ptr<BlockJob>(std::move(job))] { job->write(); });
+    done_ = task.get_future();
+    hand_over(std::move(task));
+  }
+  /// Waits, and throws what writing threw.
+  void finish() {
+    if (done_.valid()) done_.get();
+  }
+
+ private:
+  void hand_over(std::packaged_task<void()> task) {
+    const std::lock_guard lock(mutex_);
+    next_.push(std::move(task));
+    changed_.notify_one();
+  }
+  void serve() {
+    while (true) {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [this] { return !next_.empty(); });
+      std::packaged_task<void()> task = std::move(next_.front());
+      next_.pop();
+      lock.unlock();
+      if (!task.valid()) return;
+      task();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::queue<std::packaged_task<void()>> next_;
+  std::future<void> done_;
+  std::thread thread_;
+};
+
+/// Where each token of the vocabulary's rows [first, first + rows) stands.
+std::vector<std::pair<int32_t, int64_t>> places_of(std::span<const std::vector<int32_t>> sequences, int64_t first,
+                                                   int64_t rows) {
+  std::vector<std::pair<int32_t, int64_t>> places;
+  for (int64_t at = 0; const auto& s : sequences)
+    for (int32_t t : s) {
+      if (t >= first && t < first + rows) places.emplace_back(int32_t(t - first), at);
+      ++at;
+    }
+  return places;
+}
+
+void require_in_vocabulary(std::span<const std::vector<int32_t>> sequences, int vocab) {
+  for (const auto& s : sequences)
+    for (int32_t t : s)
+      if (t < 0 || t >= vocab) fail("calibrate", "token {} is outside the vocabulary of {}", t, vocab);
 }
 
 }  // namespace
@@ -153,17 +256,47 @@ bool group_fits(const ModelSpec& spec, int group) {
   return true;
 }
 
-std::vector<BlockResult> quantize_blocks(const QuantizeFlow& f) {
-  std::vector<BlockResult> results;
-  Tensor hidden = f.method.needs_calibration() ? embedded(f) : Tensor();
-  f.sink.put(-1, {Role::embed}, stored(std::get<Tensor>(f.source.weight(-1, {Role::embed}))));
-  double last_error = -1;
-  for (int i = 0; i < int(f.source.spec().blocks.size()); ++i) {
-    results.push_back(BlockJob(f, i).run(hidden, last_error));
-    last_error = mean_error(results.back().solution);
+double BlockResult::mean_error() const {
+  double sum = 0, layers = 0;
+  for (const LayerResult& l : solution.layers)
+    if (!l.kept) sum += l.error, ++layers;
+  return layers > 0 ? sum / layers : 0;
+}
+
+// The table is read once, band by band: it may be larger than a block.
+void embed_tokens(Backend& dev, const Checkpoint& source, std::span<const std::vector<int32_t>> sequences,
+                  HiddenFiles& hidden) {
+  require_in_vocabulary(sequences, source.spec().vocab);
+  const Pieces table = source.float_pieces(-1, {Role::embed});
+  for (int64_t i = 0; i < table.count; ++i) {
+    const Piece piece = table.read(i);
+    const auto& band = std::get<Tensor>(piece.weight);
+    Tensor x = dev.empty({1, source.spec().dim});
+    for (const auto& [token, place] : places_of(sequences, piece.row, band.shape()[0])) {
+      dev.embed(band, {&token, 1}, source.spec().embed_scale, x);
+      hidden.input(0).write(place, x);
+    }
   }
+}
+
+BlockResult try_block(const QuantizeFlow& flow, int block) {
+  BlockJob job(flow, block, -1);
+  job.run([] {});
+  return job.result();
+}
+
+void quantize_blocks(const QuantizeFlow& f, int first) {
+  if (first == 0) f.sink.put(-1, {Role::embed}, stored(f, Role::embed));
+  double last_error = -1;
+  Writer writer;
+  for (int i = first; i < int(f.source.spec().blocks.size()); ++i) {
+    auto job = std::make_unique<BlockJob>(f, i, last_error);
+    job->run([&] { writer.finish(); });
+    last_error = job->result().mean_error();
+    writer.begin(std::move(job));
+  }
+  writer.finish();
   put_outer(f);
-  return results;
 }
 
 }  // namespace awq

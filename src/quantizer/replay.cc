@@ -8,29 +8,26 @@ class Replay final : public Method {
  public:
   explicit Replay(std::shared_ptr<const SearchSource> source) : source_(std::move(source)) {}
   bool needs_calibration() const override { return false; }
+  bool folds() const override { return true; }
 
-  Solution solve(BlockWeights& w, const Block&, const BlockCalibration&, const QuantSpec& spec, Backend&,
-                 const Host& host) const override {
+  Solution solve(BlockWeights& w, const Block&, const BlockCalibration&, const SolveContext& c) const override {
+    const Timed timed(c.costs.search);
     const BlockSearch found = source_->block(w.index);
     Solution s;
     for (const ScaleGroup& g : scale_groups(w.spec))
       for (Param p : g.consumers) {
-        s.layers.push_back({.param = p});
-        s.matrices[p];  // the map's shape is fixed before threads fill it
+        const Rows rows = rows_of(w, p);
+        const QMatrix rounded = quantize(pieces_of(rows), c.spec, c.host.pool);
+        s.layers.push_back({.param = p, .rounding_error = weight_error(c.host, rows, rounded), .ranges = {}});
       }
-    host.pool.each(int64_t(s.layers.size()), [&](int64_t i) {
-      const Tensor& original = w.tensor(s.layers[size_t(i)].param);
-      s.layers[size_t(i)].rounding_error = weight_error(original, dequantize(quantize(original, spec)));
-    });
     for (const ScaleGroup& g : scale_groups(w.spec))
       if (const auto it = found.scales.find(g.producer); it != found.scales.end()) scale(g, it->second, w, s);
-    const bool fit = ranges_fit(*source_, spec);
-    host.pool.each(int64_t(s.layers.size()), [&](int64_t i) {
-      LayerResult& layer = s.layers[size_t(i)];
+    const bool fit = ranges_fit(*source_, c.spec);
+    for (LayerResult& layer : s.layers) {
       const auto it = found.ranges.find(layer.param);
-      round(w.tensor(layer.param), spec, fit && it != found.ranges.end() ? &it->second : nullptr, layer,
-            s.matrices.at(layer.param));
-    });
+      const FoundRanges* ranges = fit && it != found.ranges.end() ? &it->second : nullptr;
+      s.matrices[layer.param] = rounded(rows_of(w, layer.param), ranges, c, layer);
+    }
     return s;
   }
 
@@ -52,20 +49,28 @@ class Replay final : public Method {
     return all;
   }
 
-  static void round(const Tensor& w, const QuantSpec& spec, const FoundRanges* found, LayerResult& layer,
-                    QMatrix& out) {
-    const int64_t g = spec.group_size, cols = w.shape()[1];
+  static QMatrix rounded(const Rows& w, const FoundRanges* found, const SolveContext& c, LayerResult& layer) {
+    if (found) layer.ranges = bounded(w, *found, c.spec.group_size, layer.clipped);
+    QMatrix q = quantize(pieces_of(w), c.spec, c.host.pool, layer.ranges);
+    layer.error = weight_error(c.host, w, q);
+    return q;
+  }
+
+  static std::vector<Range> bounded(const Rows& w, const FoundRanges& found, int64_t g, double& clipped) {
     std::vector<Range> ranges;
+    std::vector<float> row(size_t(w.cols));
     size_t cut = 0;
-    for (int64_t i = 0; found && i < w.shape()[0] * cols; i += g) {
-      const Range whole = range_of(w.as<float>().subspan(size_t(i), size_t(g))),
-                  bounded = bound(*found, i / cols, cols, i % cols, i % cols + g);
-      ranges.push_back({std::max(whole.low, bounded.low), std::min(whole.high, bounded.high)});
-      cut += ranges.back() != whole;
+    for (int64_t r = 0; r < w.rows; ++r) {
+      w.read(r, 1, row.data());
+      for (int64_t c = 0; c < w.cols; c += g) {
+        const Range whole = range_of(std::span(row).subspan(size_t(c), size_t(g))),
+                    limit = bound(found, r, w.cols, c, c + g);
+        ranges.push_back({std::max(whole.low, limit.low), std::min(whole.high, limit.high)});
+        cut += ranges.back() != whole;
+      }
     }
-    out = quantize(w, spec, ranges);
-    layer.error = weight_error(w, dequantize(out));
-    layer.clipped = ranges.empty() ? 0 : double(cut) / double(ranges.size());
+    clipped = double(cut) / double(ranges.size());
+    return ranges;
   }
 
   std::shared_ptr<const SearchSource> source_;

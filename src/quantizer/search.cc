@@ -9,87 +9,113 @@ namespace {
 
 using kernels::kPanel;
 
-constexpr int64_t kRows = 48;     // rows of a matrix a job: eight register tiles of gemm
-constexpr int64_t kColumns = 64;  // of the triangle, a product: half of the work below the diagonal is skipped
+constexpr int64_t kBand = 48;  // rows of a matrix a job: eight register tiles of gemm
 
-// Eight sums side by side, which a compiler may vectorize as they stand. n is a multiple of 8.
-double dot(const float* a, const float* b, int64_t n) {
+using Vector = std::span<const float>;
+
+// Sum of e (2 p - c e), eight sums side by side, which a compiler may vectorize as they stand. n is a multiple of 8.
+double form(const float* e, const float* p, const float* c, int64_t n) {
   double sum[8] = {};
   for (int64_t i = 0; i < n; i += 8)
-    for (int64_t lane = 0; lane < 8; ++lane) sum[lane] += double(a[i + lane]) * double(b[i + lane]);
+    for (int64_t lane = 0; lane < 8; ++lane) {
+      const double v = e[i + lane];
+      sum[lane] += v * (2 * double(p[i + lane]) - double(c[i + lane]) * v);
+    }
   return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
 }
 
-// C with its off-diagonal doubled: e C e^T = sum over j of e_j sum over k <= j of e_k T_kj.
-Tensor doubled_triangle(const Tensor& gram) {
-  Tensor t = gram.clone();
-  const int64_t n = t.shape()[0];
-  auto v = t.as<float>();
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j < n; ++j) v[size_t(i * n + j)] *= j < i ? 0.f : j == i ? 1.f : 2.f;
-  return t;
-}
-
-// Sum over the rows of e, f32 [m, K], of e C e^T. `product` is scratch of m * kColumns.
-double quadratic_form(const kernels::KernelSet& k, const float* e, int64_t m, const Tensor& triangle, float* product) {
-  const int64_t n = triangle.shape()[0];
-  double sum = 0;
-  for (int64_t j = 0; j < n; j += kColumns) {
-    const int64_t width = std::min(kColumns, n - j);
-    k.gemm_f32({.a = e,
-                .a_row = n,
-                .b = triangle.as<float>().data() + j,
-                .b_panel = kPanel,
-                .b_k = n,
-                .c = product,
-                .c_row = width,
-                .m = int32_t(m),
-                .n = int32_t(width),
-                .k = int32_t(j + width),
-                .accumulate = false});
-    for (int64_t r = 0; r < m; ++r) sum += dot(product + r * width, e + r * n + j, width);
+/// Sums of e C e^T. With p_j the sum over k <= j of e_k C_kj, that is the sum over j of e_j (2 p_j - C_jj e_j).
+class QuadraticForm {
+ public:
+  QuadraticForm(const Host& host, const Gram& gram) : host_(host), gram_(gram) {
+    for (int64_t i = 0; i < gram.channels(); ++i) diagonal_.push_back(gram.at(i, i));
   }
-  return sum;
+
+  /// `errors(first row, rows, out)` fills rows of e; partial sums are added in row order, so threads do not matter.
+  double total(int64_t rows, const std::function<void(int64_t, int64_t, float*)>& errors) const {
+    std::vector<double> part(size_t((rows + kBand - 1) / kBand));
+    host_.pool.each(int64_t(part.size()), [&](int64_t i) {
+      const int64_t first = i * kBand, m = std::min(kBand, rows - first);
+      std::vector<float> e(size_t(m * gram_.channels()));
+      errors(first, m, e.data());
+      part[size_t(i)] = of(e.data(), m);
+    });
+    return std::accumulate(part.begin(), part.end(), 0.0);
+  }
+
+ private:
+  double of(const float* e, int64_t m) const {
+    const int64_t n = gram_.channels();
+    float product[kBand * Gram::kTile];
+    double sum = 0;
+    for (int64_t t = 0; t < gram_.tiles(); ++t) {
+      const int64_t first = t * Gram::kTile, width = gram_.width(t);
+      host_.kernels.gemm_f32({.a = e,
+                              .a_row = n,
+                              .b = gram_.tile(t),
+                              .b_panel = kPanel,
+                              .b_k = Gram::kTile,
+                              .c = product,
+                              .c_row = width,
+                              .m = int32_t(m),
+                              .n = int32_t(width),
+                              .k = int32_t(gram_.rows(t)),
+                              .accumulate = false});
+      for (int64_t r = 0; r < m; ++r)
+        sum += form(e + r * n + first, product + r * width, diagonal_.data() + first, width);
+    }
+    return sum;
+  }
+
+  const Host& host_;
+  const Gram& gram_;
+  std::vector<float> diagonal_;
+};
+
+/// rounded - w, divided where there are divisors.
+void errors_of(const Rows& w, const Rows& rounded, Vector divisors, int64_t first, int64_t m, float* e) {
+  std::vector<float> original(size_t(m * w.cols));
+  w.read(first, m, original.data());
+  rounded.read(first, m, e);
+  for (size_t i = 0; i < original.size(); ++i) e[i] -= original[i];
+  if (divisors.empty()) return;
+  for (int64_t r = 0; r < m; ++r)
+    for (size_t c = 0; c < divisors.size(); ++c) e[size_t(r * w.cols) + c] /= divisors[c];
 }
 
-// `errors(first row, rows, out)` fills rows of e; partial sums are added in row order, so threads do not matter.
-double total_form(const Host& host, int64_t rows, const Tensor& triangle,
-                  const std::function<void(int64_t, int64_t, float*)>& errors) {
-  const int64_t n = triangle.shape()[0];
-  std::vector<double> part(size_t((rows + kRows - 1) / kRows));
-  host.pool.each(int64_t(part.size()), [&](int64_t i) {
-    const int64_t first = i * kRows, m = std::min(kRows, rows - first);
-    std::vector<float> e(size_t(m * n)), product(size_t(m * kColumns));
-    errors(first, m, e.data());
-    part[size_t(i)] = quadratic_form(host.kernels, e.data(), m, triangle, product.data());
+void add_weights(std::span<const float> row, size_t g, std::vector<double>& sum) {
+  for (size_t i = 0; i < row.size(); i += g) {
+    float largest = 0;
+    for (size_t c = i; c < i + g; ++c) largest = std::max(largest, std::abs(row[c]));
+    for (size_t c = i; c < i + g; ++c) sum[c] += double(std::abs(row[c]) / (largest + 1e-6f));
+  }
+}
+
+/// Sums over rows, in parts of a fixed size that are added in order.
+void add_weights(const Host& host, const Rows& w, size_t g, std::vector<double>& sum) {
+  constexpr int64_t kPart = 512;
+  std::vector<std::vector<double>> parts(size_t((w.rows + kPart - 1) / kPart));
+  host.pool.each(int64_t(parts.size()), [&](int64_t i) {
+    std::vector<double>& part = parts[size_t(i)];
+    part.resize(size_t(w.cols));
+    std::vector<float> row(part.size());
+    for (int64_t r = i * kPart; r < std::min((i + 1) * kPart, w.rows); ++r) {
+      w.read(r, 1, row.data());
+      add_weights(row, g, part);
+    }
   });
-  return std::accumulate(part.begin(), part.end(), 0.0);
-}
-
-void round_scaled(std::span<const float> w, std::span<const float> s, const QuantSpec& spec, float* out) {
-  const auto g = size_t(spec.group_size);
-  for (size_t c = 0; c < w.size(); c += g) {
-    float* group = out + c;
-    for (size_t i = 0; i < g; ++i) group[i] = w[c + i] * s[c + i];
-    round_to({group, g}, grid_of(range_of({group, g}), spec), spec.levels(), group);
-    for (size_t i = 0; i < g; ++i) group[i] /= s[c + i];
-  }
+  for (const auto& part : parts)
+    for (size_t c = 0; c < sum.size(); ++c) sum[c] += part[c];
 }
 
 }  // namespace
 
-std::vector<float> weight_mean(std::span<const Tensor> weights, int group_size) {
-  const auto cols = size_t(weights.front().shape()[1]), g = size_t(group_size);
-  std::vector<double> sum(cols);
+std::vector<float> weight_mean(const Host& host, std::span<const Rows> weights, int group_size) {
+  std::vector<double> sum(size_t(weights.front().cols));
   int64_t rows = 0;
-  for (const Tensor& w : weights) {
-    rows += w.shape()[0];
-    const auto v = w.as<float>();
-    for (size_t i = 0; i < v.size(); i += g) {
-      float largest = 0;
-      for (size_t c = 0; c < g; ++c) largest = std::max(largest, std::abs(v[i + c]));
-      for (size_t c = 0; c < g; ++c) sum[i % cols + c] += double(std::abs(v[i + c]) / (largest + 1e-6f));
-    }
+  for (const Rows& w : weights) {
+    rows += w.rows;
+    add_weights(host, w, size_t(group_size), sum);
   }
   std::vector<float> mean;
   for (double v : sum) mean.push_back(float(v / double(rows)));
@@ -132,74 +158,83 @@ std::vector<float> tied(std::span<const float> channels, int tied_heads, int hea
   return out;
 }
 
-Tensor effective_weight(const Tensor& w, std::span<const float> s, const QuantSpec& spec) {
-  Tensor out = Tensor::empty(w.shape(), DType::f32);
-  const auto cols = size_t(w.shape()[1]);
-  for (size_t r = 0; r < size_t(w.shape()[0]); ++r)
-    round_scaled(w.as<float>().subspan(r * cols, cols), s, spec, out.as<float>().data() + r * cols);
-  return out;
-}
-
-std::vector<double> gram_losses(const Host& host, std::span<const Tensor> weights, const Tensor& gram,
+std::vector<double> gram_losses(const Host& host, std::span<const Rows> weights, const Gram& gram,
                                 std::span<const std::vector<float>> scales, const QuantSpec& spec) {
-  const Tensor triangle = doubled_triangle(gram);
-  const auto n = size_t(gram.shape()[0]);
+  const QuadraticForm form(host, gram);
   std::vector<double> losses;
   for (const std::vector<float>& s : scales) {
     double loss = 0;
-    for (const Tensor& w : weights)
-      loss += total_form(host, w.shape()[0], triangle, [&](int64_t first, int64_t m, float* e) {
-        for (size_t r = size_t(first); r < size_t(first + m); ++r, e += n) {
-          const auto row = w.as<float>().subspan(r * n, n);
-          round_scaled(row, s, spec, e);
-          for (size_t c = 0; c < n; ++c) e[c] -= row[c];
-        }
+    for (const Rows& w : weights)
+      loss += form.total(w.rows, [&, rounded = effective(w, s, spec)](int64_t first, int64_t m, float* e) {
+        errors_of(w, rounded, {}, first, m, e);
       });
     losses.push_back(loss);
   }
   return losses;
 }
 
-double gram_energy(const Host& host, const Tensor& w, const Tensor& gram) {
-  return gram_loss(host, w, Tensor::zeros(w.shape(), DType::f32), gram);
+double weight_error(const Host& host, const Rows& w, const QMatrix& rounded) {
+  std::vector<double> error(size_t((w.rows + kBand - 1) / kBand)), energy(error.size());
+  host.pool.each(int64_t(error.size()), [&](int64_t i) {
+    const int64_t first = i * kBand, m = std::min(kBand, w.rows - first);
+    std::vector<float> a(size_t(m * w.cols)), b(a.size());
+    w.read(first, m, a.data());
+    dequantize(rounded, first, m, b.data());
+    for (size_t k = 0; k < a.size(); ++k) {
+      error[size_t(i)] += double(b[k] - a[k]) * double(b[k] - a[k]);
+      energy[size_t(i)] += double(a[k]) * double(a[k]);
+    }
+  });
+  const double all = std::accumulate(energy.begin(), energy.end(), 0.0);
+  return all > 0 ? std::accumulate(error.begin(), error.end(), 0.0) / all : 0;
 }
 
-double weight_error(const Tensor& w, const Tensor& rounded) {
-  double error = 0, energy = 0;
-  const auto a = w.as<float>(), b = rounded.as<float>();
-  for (size_t i = 0; i < a.size(); ++i) {
-    error += double(b[i] - a[i]) * double(b[i] - a[i]);
-    energy += double(a[i]) * double(a[i]);
-  }
-  return energy > 0 ? error / energy : 0;
+double gram_energy(const Host& host, const Rows& w, const Gram& gram) {
+  return gram_loss(host, zero_rows(w.rows, w.cols), w, gram);
 }
 
-double gram_loss(const Host& host, const Tensor& w, const Tensor& rounded, const Tensor& gram) {
-  const int64_t n = gram.shape()[0];
-  return total_form(host, w.shape()[0], doubled_triangle(gram), [&](int64_t first, int64_t m, float* e) {
-    for (int64_t i = 0; i < m * n; ++i)
-      e[i] = rounded.as<float>()[size_t(first * n + i)] - w.as<float>()[size_t(first * n + i)];
+double gram_loss(const Host& host, const Rows& w, const Rows& rounded, const Gram& gram, Vector divisors) {
+  return QuadraticForm(host, gram).total(w.rows, [&](int64_t first, int64_t m, float* e) {
+    errors_of(w, rounded, divisors, first, m, e);
   });
 }
 
 namespace {
 
-Tensor diagonal_block(const Tensor& gram, int64_t group, int64_t g) {
-  const int64_t n = gram.shape()[0];
-  Tensor block = Tensor::zeros({g * g + kPanel}, DType::f32);  // a product reads whole panels of the last row
-  for (int64_t i = 0; i < g; ++i)
-    for (int64_t j = 0; j < g; ++j)
-      block.as<float>()[size_t(i * g + j)] =
-          gram.as<float>()[size_t((group * g + std::min(i, j)) * n + group * g + std::max(i, j))];
-  return block;
+/// Each group's block of C / (s s^T), [g][g], and what a product reads past the last row.
+class DiagonalBlocks {
+ public:
+  DiagonalBlocks(const Gram& gram, Vector divisors, int64_t g) : g_(g) {
+    const int64_t groups = gram.channels() / g;
+    values_ = Tensor::zeros({groups * g * g + kPanel}, DType::f32);
+    float* to = values_.as<float>().data();
+    for (int64_t k = 0; k < groups * g; k += g)
+      for (int64_t i = k; i < k + g; ++i)
+        for (int64_t j = k; j < k + g; ++j)
+          *to++ = gram.at(i, j) / (divisors.empty() ? 1 : divisors[size_t(i)] * divisors[size_t(j)]);
+  }
+  const float* of(int64_t group) const { return values_.as<float>().data() + group * g_ * g_; }
+
+ private:
+  int64_t g_;
+  Tensor values_;
+};
+
+double dot(const float* a, const float* b, int64_t n) {
+  double sum[8] = {};
+  for (int64_t i = 0; i < n; i += 8)
+    for (int64_t lane = 0; lane < 8; ++lane) sum[lane] += double(a[i + lane]) * double(b[i + lane]);
+  return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
 }
 
-// The ranges of all rows in one group of columns.
+/// The ranges of some rows in one group of columns.
 class GroupRanges {
  public:
-  GroupRanges(const Host& host, const Tensor& w, int64_t group, const Tensor& gram, const QuantSpec& spec)
-      : host_(host), w_(w), group_(group), spec_(spec), block_(diagonal_block(gram, group, spec.group_size)) {
-    for (int64_t r = 0; r < w.shape()[0]; ++r) whole_.push_back(range_of(weights(r)));
+  /// `w` [rows] at steps of `cols`, `block` [g][g].
+  GroupRanges(const kernels::KernelSet& k, const float* w, int64_t rows, int64_t cols, const float* block,
+              const QuantSpec& spec)
+      : k_(k), w_(w), cols_(cols), block_(block), spec_(spec) {
+    for (int64_t r = 0; r < rows; ++r) whole_.push_back(range_of(weights(r)));
     best_ = whole_;
     loss_.assign(whole_.size(), INFINITY);
     errors_.resize(whole_.size() * size_t(spec.group_size));
@@ -218,10 +253,7 @@ class GroupRanges {
 
  private:
   static float shrunk(int step) { return 1.f - 0.05f * float(step); }
-  std::span<const float> weights(int64_t row) const {
-    const int64_t g = spec_.group_size;
-    return w_.as<float>().subspan(size_t(row * w_.shape()[1] + group_ * g), size_t(g));
-  }
+  Vector weights(int64_t row) const { return {w_ + row * cols_, size_t(spec_.group_size)}; }
 
   template <class F>
   void try_all(const F& range_for) {
@@ -244,24 +276,24 @@ class GroupRanges {
 
   void multiply() {
     const int64_t g = spec_.group_size;
-    host_.kernels.gemm_f32({.a = errors_.data(),
-                            .a_row = g,
-                            .b = block_.as<float>().data(),
-                            .b_panel = kPanel,
-                            .b_k = g,
-                            .c = product_.data(),
-                            .c_row = g,
-                            .m = int32_t(whole_.size()),
-                            .n = int32_t(g),
-                            .k = int32_t(g),
-                            .accumulate = false});
+    k_.gemm_f32({.a = errors_.data(),
+                 .a_row = g,
+                 .b = block_,
+                 .b_panel = kPanel,
+                 .b_k = g,
+                 .c = product_.data(),
+                 .c_row = g,
+                 .m = int32_t(whole_.size()),
+                 .n = int32_t(g),
+                 .k = int32_t(g),
+                 .accumulate = false});
   }
 
-  const Host& host_;
-  const Tensor& w_;
-  int64_t group_;
+  const kernels::KernelSet& k_;
+  const float* w_;
+  int64_t cols_;
+  const float* block_;
   const QuantSpec& spec_;
-  Tensor block_;
   std::vector<Range> whole_, best_;
   std::vector<double> loss_;
   std::vector<float> errors_, product_;
@@ -269,13 +301,20 @@ class GroupRanges {
 
 }  // namespace
 
-std::vector<Range> best_ranges(const Host& host, const Tensor& w, const Tensor& gram, const QuantSpec& spec,
-                               RangeSteps steps) {
-  const int64_t rows = w.shape()[0], groups = w.shape()[1] / spec.group_size;
-  std::vector<Range> ranges(size_t(rows * groups));
-  host.pool.each(groups, [&](int64_t k) {
-    const std::vector<Range> best = GroupRanges(host, w, k, gram, spec).search(steps);
-    for (int64_t r = 0; r < rows; ++r) ranges[size_t(r * groups + k)] = best[size_t(r)];
+std::vector<Range> best_ranges(const Host& host, const Rows& w, const Gram& gram, const QuantSpec& spec,
+                               Vector divisors, RangeSteps steps) {
+  const int64_t g = spec.group_size, groups = w.cols / g;
+  const DiagonalBlocks blocks(gram, divisors, g);
+  std::vector<Range> ranges(size_t(w.rows * groups));
+  host.pool.each((w.rows + kBand - 1) / kBand, [&](int64_t job) {
+    const int64_t first = job * kBand, m = std::min(kBand, w.rows - first);
+    std::vector<float> band(size_t(m * w.cols));
+    w.read(first, m, band.data());
+    for (int64_t k = 0; k < groups; ++k) {
+      const std::vector<Range> best =
+          GroupRanges(host.kernels, band.data() + k * g, m, w.cols, blocks.of(k), spec).search(steps);
+      for (int64_t r = 0; r < m; ++r) ranges[size_t((first + r) * groups + k)] = best[size_t(r)];
+    }
   });
   return ranges;
 }

@@ -3,13 +3,14 @@
 #include <span>
 #include <vector>
 
-#include "quantizer/calibration.h"
+#include "quantizer/gram.h"
+#include "quantizer/rows.h"
 
 namespace awq {
 
 /// Importance of input channels by the weights: mean over all rows of |w| / (largest |w| of its group + 1e-6)
-/// (llm-awq calls the activations' counterpart x_max). Matrices f32 [*, K] that share the input.
-std::vector<float> weight_mean(std::span<const Tensor> weights, int group_size);
+/// (llm-awq calls the activations' counterpart x_max). Matrices [*, K] that share the input.
+std::vector<float> weight_mean(const Host& host, std::span<const Rows> weights, int group_size);
 
 /// One point of AWQ's grid: s = m^ratio, or m^ratio / (w^(1 - ratio) + 1e-4) with the weight term; clamped to >= 1e-4
 /// and divided by sqrt(max * min). `identity` is no scaling at all.
@@ -25,17 +26,20 @@ std::vector<float> scales_of(Candidate c, std::span<const float> mean_abs, std::
 /// that v can absorb.
 std::vector<float> tied(std::span<const float> channels, int tied_heads, int head_dim);
 
-/// Weights as an engine would see them after scaling, rounding and folding: round(w * s) / s. f32 [rows, K].
-Tensor effective_weight(const Tensor& w, std::span<const float> s, const QuantSpec& spec);
-
 /// Sum over rows of e C e^T, e = effective - original: squared error of the layer's output summed over all calibration
-/// tokens, exact for a linear layer. `weights` share the input whose Gram triangle is `gram`. One value a candidate.
-std::vector<double> gram_losses(const Host& host, std::span<const Tensor> weights, const Tensor& gram,
+/// tokens, exact for a linear layer. `weights` share the input whose Gram matrix is `gram`. One value a candidate.
+std::vector<double> gram_losses(const Host& host, std::span<const Rows> weights, const Gram& gram,
                                 std::span<const std::vector<float>> scales, const QuantSpec& spec);
 /// Sum over rows of w C w^T: what the losses are relative to.
-double gram_energy(const Host& host, const Tensor& w, const Tensor& gram);
-/// The same loss for weights as they were stored.
-double gram_loss(const Host& host, const Tensor& w, const Tensor& rounded, const Tensor& gram);
+double gram_energy(const Host& host, const Rows& w, const Gram& gram);
+/// The same loss for weights as they were stored. `divisors` of the channels, where given: w and `rounded` are of a
+/// layer whose inputs are divided by them, while `gram` is of the inputs before.
+double gram_loss(const Host& host, const Rows& w, const Rows& rounded, const Gram& gram,
+                 std::span<const float> divisors = {});
+/// Relative squared error of the weights themselves.
+double weight_error(const Host& host, const Rows& w, const QMatrix& rounded);
+/// Of one value of the loss: a product is one, its addition another.
+inline double form_operations(const Rows& w) { return double(w.rows) * double(w.cols) * double(w.cols); }
 
 /// Relative squared error of the weights themselves.
 double weight_error(const Tensor& w, const Tensor& rounded);
@@ -44,10 +48,12 @@ double weight_error(const Tensor& w, const Tensor& rounded);
 /// end by itself at 0.95 ... 0.95 - 0.05 * `each` of where the weights end.
 struct RangeSteps {
   int both = 11, each = 8;
+  int tried() const { return both + 2 * each; }
 };
 /// The range of each row and group, [rows * groups] in row order, with the least e C_gg e^T of those tried, under the
-/// group's diagonal block of C, over all tokens. The first of equals, so a group whose error cannot fall is not cut.
-std::vector<Range> best_ranges(const Host& host, const Tensor& w, const Tensor& gram, const QuantSpec& spec,
-                               RangeSteps steps = {});
+/// group's diagonal block of C, over all tokens; `divisors` as above. The first of equals, so a group whose error
+/// cannot fall is not cut.
+std::vector<Range> best_ranges(const Host& host, const Rows& w, const Gram& gram, const QuantSpec& spec,
+                               std::span<const float> divisors = {}, RangeSteps steps = {});
 
 }  // namespace awq

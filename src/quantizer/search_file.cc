@@ -127,6 +127,17 @@ class SearchFile final : public SearchSource {
   const ModelSpec& model_;
 };
 
+SafetensorsWriter::Metadata metadata_of(const Checkpoint& model, const QuantSpec& spec, std::string_view method,
+                                        const std::string& calibration) {
+  return {{"format", kFormat},
+          {"version", kVersion},
+          {"model", fingerprint(model)},
+          {"method", std::string(method)},
+          {"bits", std::to_string(spec.bits)},
+          {"group_size", std::to_string(spec.group_size)},
+          {"sha256_of_token_ids", calibration}};
+}
+
 // Written by torch.save: a zip archive.
 bool is_zip(const fs::path& file) {
   const MappedFile map(file);
@@ -165,52 +176,47 @@ std::unique_ptr<SearchSource> SearchSource::open(const fs::path& file, const Che
   return is_zip(file) ? open_published_search(file, model) : std::make_unique<SearchFile>(file, model);
 }
 
-void require_absent(const fs::path& file) {
-  std::error_code ignored;
-  if (fs::exists(file, ignored)) fail("write", "{} exists already; remove it or choose another name", file.string());
-}
-
 SearchWriter::SearchWriter(const fs::path& file, const Checkpoint& model, const QuantSpec& spec,
                            std::string_view method, const std::string& calibration)
     : file_(file),
-      temporary_(fmt::format("{}.partial-{}", file.string(), getpid())),
       spec_(model.spec()),
-      group_size_(spec.group_size) {
-  require_absent(file);
-  writer_ = std::make_unique<SafetensorsWriter>(
-      temporary_, header_room(spec_),
-      std::map<std::string, std::string>{{"format", kFormat},
-                                         {"version", kVersion},
-                                         {"model", fingerprint(model)},
-                                         {"method", std::string(method)},
-                                         {"bits", std::to_string(spec.bits)},
-                                         {"group_size", std::to_string(spec.group_size)},
-                                         {"sha256_of_token_ids", calibration}});
-}
+      group_size_(spec.group_size),
+      writer_(file, header_room(spec_), metadata_of(model, spec, method, calibration)) {}
 
-SearchWriter::~SearchWriter() {
-  std::error_code ignored;
-  if (writer_) fs::remove(temporary_, ignored);
-}
+SearchWriter::SearchWriter(const fs::path& file, const Checkpoint& model, const QuantSpec& spec,
+                           std::string_view method, const std::string& calibration,
+                           const SafetensorsWriter::State& state)
+    : file_(file),
+      spec_(model.spec()),
+      group_size_(spec.group_size),
+      writer_(file, header_room(spec_), state, metadata_of(model, spec, method, calibration)) {}
 
 void SearchWriter::put(int block, const Solution& s) {
   for (const GroupResult& g : s.groups) {
-    writer_->put(scales_name(spec_, block, g.group.producer), Tensor::of<float>(g.scales, {int64_t(g.scales.size())}));
+    writer_.put(scales_name(spec_, block, g.group.producer), Tensor::of<float>(g.scales, {int64_t(g.scales.size())}));
     const float candidate[] = {g.chosen.ratio, float(g.chosen.weight_term)};
-    writer_->put(candidate_name(spec_, block, g.group.producer), Tensor::of<float>(candidate, {2}));
+    writer_.put(candidate_name(spec_, block, g.group.producer), Tensor::of<float>(candidate, {2}));
   }
   static_assert(sizeof(Range) == 2 * sizeof(float));
-  for (const auto& [p, ranges] : s.ranges) {
-    const auto [rows, cols] = spec_.blocks[size_t(block)].shape(p);
-    writer_->put(ranges_name(spec_, block, p),
-                 Tensor::of<float>({&ranges.front().low, 2 * ranges.size()}, {rows, cols / group_size_, 2}));
+  for (const LayerResult& l : s.layers) {
+    if (l.ranges.empty()) continue;
+    const auto [rows, cols] = spec_.blocks[size_t(block)].shape(l.param);
+    writer_.put(ranges_name(spec_, block, l.param),
+                Tensor::of<float>({&l.ranges.front().low, 2 * l.ranges.size()}, {rows, cols / group_size_, 2}));
   }
 }
 
-void SearchWriter::finish() {
-  writer_->close();
-  fs::rename(temporary_, file_);
-  writer_.reset();
+// By way of a copy beside it: it may be on another disk. It is there already where a process was killed after this.
+void SearchWriter::finish(const fs::path& as) {
+  writer_.close();
+  if (std::error_code ignored; fs::exists(as, ignored)) {
+    const MappedFile there(as), here(file_);
+    if (std::ranges::equal(there.bytes(), here.bytes())) return;
+    fail("write", "{} exists already and is another search; remove it or choose another name", as.string());
+  }
+  const fs::path partial = fmt::format("{}.partial-{}", as.string(), getpid());
+  fs::copy_file(file_, partial, fs::copy_options::overwrite_existing);
+  fs::rename(partial, as);
 }
 
 }  // namespace awq

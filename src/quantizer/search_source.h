@@ -44,26 +44,26 @@ bool ranges_fit(const SearchSource& source, const QuantSpec& spec);
 /// Rounds with a search's scales and ranges instead of searching. Errors in its solutions are of the weights.
 std::unique_ptr<Method> make_replay(std::shared_ptr<const SearchSource> source);
 
-/// Throws Error if it exists: nothing is overwritten.
-void require_absent(const std::filesystem::path& file);
-
-/// Writes a search block by block into a new safetensors file, which appears whole or not at all.
+/// Writes a search block by block into a safetensors file, which becomes the one that is asked for when it is whole.
 class SearchWriter {
  public:
-  /// `method`: that searched. `calibration`: hash of its tokens. Throws Error if the file exists.
+  /// `file`: where it is until then. `method`: that searched. `calibration`: hash of its tokens.
   SearchWriter(const std::filesystem::path& file, const Checkpoint& model, const QuantSpec& spec,
                std::string_view method, const std::string& calibration);
-  ~SearchWriter();
-  SearchWriter(const SearchWriter&) = delete;
-  SearchWriter& operator=(const SearchWriter&) = delete;
+  /// Goes on with what an earlier process wrote, with the same arguments, up to its `state`.
+  SearchWriter(const std::filesystem::path& file, const Checkpoint& model, const QuantSpec& spec,
+               std::string_view method, const std::string& calibration, const SafetensorsWriter::State& state);
   void put(int block, const Solution& s);
-  void finish();
+  SafetensorsWriter::State state() const { return writer_.state(); }
+  void sync() { writer_.sync(); }
+  /// Appears whole or not at all.
+  void finish(const std::filesystem::path& as);
 
  private:
-  std::filesystem::path file_, temporary_;
+  std::filesystem::path file_;
   const ModelSpec& spec_;
   int group_size_;
-  std::unique_ptr<SafetensorsWriter> writer_;
+  SafetensorsWriter writer_;
 };
 
 /// For the formats: throws Error unless `f` fits the group, naming `where`.

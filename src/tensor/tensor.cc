@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -28,13 +29,6 @@ void* allocate(size_t bytes) {
   if (::posix_memalign(&p, alignment, bytes ? bytes : 1) != 0) return nullptr;
   if (alignment == kHuge) ::madvise(p, bytes / kHuge * kHuge, MADV_HUGEPAGE);  // may be refused: it is only advice
   return p;
-}
-
-float widen(DType t, uint16_t v) { return t == DType::f16 ? f16_to_f32(v) : bf16_to_f32(v); }
-
-void widen_all(const Tensor& from, std::span<float> out) {
-  const auto in = from.bits16();
-  for (size_t i = 0; i < in.size(); ++i) out[i] = widen(from.dtype(), in[i]);
 }
 
 void narrow_all(std::span<const float> in, DType t, uint16_t* out) {
@@ -116,11 +110,23 @@ Tensor Tensor::clone() const {
   return t;
 }
 
+void Tensor::widen(float* to) const {
+  if (dtype_ == DType::f32) {
+    std::copy_n(as<float>().data(), count(), to);
+    return;
+  }
+  const auto in = bits16();
+  if (dtype_ == DType::f16)
+    for (size_t i = 0; i < in.size(); ++i) to[i] = f16_to_f32(in[i]);
+  else
+    for (size_t i = 0; i < in.size(); ++i) to[i] = bf16_to_f32(in[i]);
+}
+
 Tensor Tensor::to(DType dtype) const {
   if (dtype == dtype_) return *this;
   if (dtype_ != DType::f32) {
     Tensor wide = empty(shape_, DType::f32);
-    widen_all(*this, wide.as<float>());
+    widen(wide.as<float>().data());
     return wide.to(dtype);
   }
   Tensor t = empty(shape_, dtype);

@@ -102,6 +102,7 @@ class Tensor {
   Tensor rows(int64_t begin, int64_t end) const;  // shares data
   Tensor reshaped(Shape shape) const;             // shares data; same number of elements
   Tensor to(DType dtype) const;                   // between f32, f16 and bf16; shares data if nothing changes
+  void widen(float* to) const;                    // all elements, of f32, f16 or bf16
   Tensor clone() const;
 
  private:

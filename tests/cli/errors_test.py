@@ -170,6 +170,10 @@ case("calibration line without text", quantize(good, calibration="notext.jsonl")
 case("calibration text too short", quantize(good, calibration="short.txt"))
 case("calibration file missing", quantize(good, calibration="nowhere.txt"))
 case("calibration file of another kind", quantize(good, calibration="good"))
+case("not enough disk", quantize(good, samples=2000000000))
+case("not enough memory", quantize(good, "--max-ram", "1M"))
+case("usage: memory in words", quantize(good, "--max-ram", "plenty"))
+case("to resume and to restart", quantize(good, "--resume", "--restart"))
 (work / "chats.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "Who is there? " * 40}]}) + "\n")
 template = model("template")
 (template / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"}))
@@ -206,7 +210,6 @@ case("sensitivity of no window", ["sensitivity", good, "--calib", calib, "--toke
 case("sensitivity on a text that is too short", ["sensitivity", good, "--calib", calib, "--tokens", "64", "--text", work / "short.txt"])
 case("comparison of one mix", ["calib", "compare", good, calib])
 case("comparison on calibration text", ["calib", "compare", good, "self", calib, "--eval", calib])
-case("not enough memory", quantize(good, samples=2000000000))
 case("more tokens than the context", quantize(good, tokens=100000))
 subprocess.run([AWQ, "quantize", good, "-o", work / "quantized", "--method", "rtn"], check=True, stdout=subprocess.DEVNULL)
 case("head of other bits", quantize(good, "--quantize-head", "5"))
@@ -303,14 +306,16 @@ def normalised(text):
     text = re.sub(r"this build has [\w, ]+ of which this CPU runs [\w, ]+", "this build has KERNELS", text)
     text = re.sub(r"may use \d+ CPUs; give --threads 1 to \d+", "may use N CPUs; give --threads 1 to N", text)
     text = re.sub(r"threads; give 1 to \d+", "threads; give 1 to N", text)
-    text = re.sub(r"[\d.]+ GB are available", "N GB are available", text)
-    return re.sub(r"has [\d.]+ (MB|GB) (free|left)", r"has N \1 \2", text)
+    text = re.sub(r"at least [\d.]+ MB are needed", "at least N MB are needed", text)
+    return re.sub(r"has [\d.]+ (MB|GB) (free|left)", r"has N GB \2", text)
 
 
 def run(arguments, options):
     p = subprocess.run([AWQ, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120,
                        restore_signals=False, **options)
-    left = [f.name for f in work.iterdir() if f.name.startswith("out")]
+    left = [f.name for f in work.iterdir() if f.name.startswith("out")]  # a job that finished a block leaves its folder
+    for name in left:
+        shutil.rmtree(work / name)
     if p.stdout and p.returncode:
         left.append("text on stdout: " + p.stdout)
     return f"exit {p.returncode}\n{normalised(p.stderr).strip()}\n" + (f"LEFT BEHIND {left}\n" if left else "")

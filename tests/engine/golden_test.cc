@@ -131,7 +131,7 @@ TEST(Fold, ChangesNoLogits) {
     for (size_t g = 0; g < scale_groups(checkpoint->spec().blocks[0]).size(); ++g) {
       Model model = load_model(*device.backend, *checkpoint);
       for (size_t i = 0; i < model.blocks.size(); ++i) {
-        BlockWeights w = load_float_block(*checkpoint, int(i));
+        BlockWeights w = load_float_block(*checkpoint, int(i), device.pool);
         const ScaleGroup group = scale_groups(w.spec)[g];
         std::vector<float> s(size_t(w.spec.shape(group.consumers[0]).second));
         for (float& v : s) v = std::exp2(exponent(rng));
@@ -139,7 +139,7 @@ TEST(Fold, ChangesNoLogits) {
         if (group.tied_heads > 1)
           for (size_t c = 0; c < s.size(); ++c) s[c] = s[c / span * span + c % head];
         fold(w, group, s);
-        model.blocks[i] = upload(*device.backend, w);
+        model.blocks[i] = upload(*device.backend, w, true);  // as tolerances of f32 want
       }
       EXPECT_LT(relative_difference(run(device, model, expected.ids), expected.logits), kTolerance) << "group " << g;
     }

@@ -72,7 +72,7 @@ TEST_P(Sensitivity, IsTheDivergenceOfAModelWithThatMatrixRounded) {
   const auto measured = run("rtn");
   size_t i = 0;
   for (int b = 0; b < int(model_.blocks.size()); ++b) {
-    const BlockWeights w = load_float_block(*source_, b);
+    const BlockWeights w = load_float_block(*source_, b, device_.pool);
     for (Param p : w.spec.params()) {
       if (is_norm(p.role)) continue;
       ASSERT_LT(i, measured.size());
@@ -80,8 +80,9 @@ TEST_P(Sensitivity, IsTheDivergenceOfAModelWithThatMatrixRounded) {
       EXPECT_EQ(measured[i].param, p);
       Model changed = model_;
       const auto bias = w.bias.find(p);
-      changed.blocks[size_t(b)].linear[p] = device_.backend->linear(dequantize(quantize(w.tensor(p), spec_)),
-                                                                    bias == w.bias.end() ? nullptr : &bias->second);
+      changed.blocks[size_t(b)].linear[p] =
+          device_.backend->linear(dequantize(quantize(whole(w.pieces(p, true), device_.pool), spec_)),
+                                  bias == w.bias.end() ? nullptr : &bias->second);
       for (int n = 0; n < kWindows; ++n) {
         const auto window = std::span(windows_).subspan(size_t(n * kWindow), kWindow);
         const Tensor original = logits_of(device_, model_, window);

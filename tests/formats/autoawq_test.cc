@@ -442,6 +442,50 @@ TEST_F(AutoAwqTest, ShardsHoldTheSameTensors) {
               quantize(std::get<Tensor>(source->weight(1, {Role::down})).to(DType::f32), quant));
 }
 
+// A process ends after `puts` parameters were put, of which its last state has seen one less; in `finish` where they
+// are all.
+TEST_F(AutoAwqTest, ASinkGoesOnWhereAnotherProcessEnded) {
+  const QuantSpec quant{.group_size = 16};
+  const auto source = Checkpoint::open(make("m", tiny_config(), float_tensors(tiny_config(), DType::f16)));
+  const auto open = [&](const fs::path& name) {
+    return create_autoawq({root_ / name, root_ / (name.string() + ".work")}, source->config(), source->spec(), quant,
+                          4000);
+  };
+  const auto put = [&](CheckpointSink& sink, size_t i) {
+    const auto [block, param] = params_of(source->spec())[i];
+    const Weight w = source->weight(block, param);
+    sink.put(block, param, is_matrix(param) ? Weight(quantize(std::get<Tensor>(w).to(DType::f32), quant)) : w);
+    if (has_bias(source->spec(), block, param)) sink.put_bias(block, param, source->bias(block, param));
+  };
+  const size_t all = params_of(source->spec()).size();
+  const auto whole = open("whole");
+  for (size_t i = 0; i < all; ++i) put(*whole, i);
+  whole->finish();
+  for (size_t puts = 1; puts <= all; ++puts) {
+    const std::string name = fmt::format("out-{}", puts);
+    Json state;
+    {
+      const auto sink = open(name);
+      for (size_t i = 0; i < puts; ++i) {
+        if (i + 1 == puts) state = Json::parse(sink->state().dump());
+        put(*sink, i);
+      }
+      if (puts == all) {  // shards have their final names, but the folder does not
+        state = Json::parse(sink->state().dump());
+        fs::create_directory(root_ / name);
+        EXPECT_NE(message([&] { sink->finish(); }), "");
+        fs::remove(root_ / name);
+      }
+    }
+    const auto sink = open(name);
+    sink->resume(state);
+    for (size_t i = puts == all ? all : puts - 1; i < all; ++i) put(*sink, i);
+    sink->finish();
+    for (const auto& entry : fs::directory_iterator(root_ / "whole"))
+      EXPECT_EQ(read_text(root_ / name / entry.path().filename()), read_text(entry.path())) << name << entry.path();
+  }
+}
+
 TEST_F(AutoAwqTest, LayersLeftFloatAreListed) {
   const QuantSpec quant{.group_size = 16};
   const auto source = Checkpoint::open(make("m", tiny_config(), float_tensors(tiny_config(), DType::f16)));

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -36,23 +37,34 @@ TEST(Awq, ALayerThatAloneReadsItsInputIsJudgedOnAllOfItsRows) {
   const auto dev = cpu_backend(pool, host.kernels);
   std::mt19937 rng(4);
   BlockWeights w = random_weights(model.blocks[0], rng);
-  const BlockWeights original{
-      w.spec, {{{Role::o}, w.tensor({Role::o}).clone()}, {{Role::down}, w.tensor({Role::down}).clone()}}, {}};
   const Block block = upload(*dev, w);
-  Tensor hidden = random_tensor({64, 2048}, rng);
-  const BlockCalibration calibration = calibrate(*dev, host, block, 0, hidden, 32, {});
+  const Tensor hidden = random_tensor({64, 2048}, rng);
+  const HiddenStates states{64, 32, [&](int64_t begin, int64_t end) { return hidden.rows(begin, end).clone(); }, {}};
+  BlockCosts costs;
+  const BlockCalibration calibration = calibrate(*dev, host, block, 0, states, {}, costs);
   const QuantSpec spec{.bits = 4, .group_size = 32};
-  const Solution s = find_method("awq").make()->solve(w, block, calibration, spec, *dev, host);
+  const Solution s = find_method("awq").make()->solve(w, block, calibration, {spec, *dev, host, costs, {}});
   int judged = 0;
   for (const GroupResult& g : s.groups) {
     EXPECT_LE(g.loss, g.identity_loss);
     if (g.group.consumers.size() != 1) continue;
-    const Tensor& before = original.tensor(g.group.consumers.front());
-    const Tensor& gram = calibration.sites.at(g.group.consumers.front()).gram;
+    const Tensor& before = w.tensor(g.group.consumers.front());  // folding leaves it as it was
+    const Gram& gram = calibration.sites.at(g.group.consumers.front()).gram;
     EXPECT_NEAR(g.identity_loss / gram_loss(host, before, dequantize(quantize(before, spec)), gram), 1, 1e-6);
     ++judged;
   }
   EXPECT_EQ(judged, 2);
+  // What is reported of each layer, v and up with their divided rows among them, is of the layer as it is stored.
+  for (const GroupResult& g : s.groups)
+    for (const Param p : g.group.consumers) {
+      const Gram& gram = calibration.sites.at(g.group.consumers.front()).gram;
+      const Rows folded = rows_of(w, p);
+      const double energy = gram_loss(host, zero_rows(folded.rows, folded.cols), folded, gram, g.scales),
+                   loss = gram_loss(host, folded, rows_of(s.matrices.at(p)), gram, g.scales);
+      const auto layer = std::ranges::find(s.layers, p, &LayerResult::param);
+      ASSERT_NE(layer, s.layers.end());
+      EXPECT_NEAR(layer->error / (loss / energy), 1, 1e-4) << name_of(p.role);
+    }
 }
 
 }  // namespace

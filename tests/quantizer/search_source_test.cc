@@ -51,23 +51,27 @@ class Search : public testing::Test {
   /// A search of the model with AWQ on noise, saved; and what it found.
   std::vector<Solution> save(const Checkpoint& model, const fs::path& file, const QuantSpec& spec) {
     std::vector<Solution> all;
-    SearchWriter writer(file, model, spec, "awq", "calibration-hash");
+    SearchWriter writer(folder_ / "so far", model, spec, "awq", "calibration-hash");
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
     for (int i = 0; i < int(model.spec().blocks.size()); ++i) {
-      BlockWeights w = load_float_block(model, i);
+      BlockWeights w = load_float_block(model, i, pool_);
       const Block block = upload(*dev_, w);
       Tensor hidden = Tensor::empty({64, model.spec().dim}, DType::f32);
       for (float& v : hidden.as<float>()) v = normal(random);
-      const BlockCalibration c = calibrate(*dev_, host_, block, i, hidden, 32, {});
-      all.push_back(find_method("awq").make()->solve(w, block, c, spec, *dev_, host_));
+      const BlockCalibration c = calibrate(*dev_, host_, block, i, in_memory(hidden, 32), {}, costs_);
+      all.push_back(find_method("awq").make()->solve(w, block, c, context(spec)));
       writer.put(i, all.back());
     }
-    writer.finish();
+    writer.finish(file);
     return all;
   }
 
+  SolveContext context(const QuantSpec& spec) { return {spec, *dev_, host_, costs_, {}}; }
+  Tensor as_f32(const BlockWeights& w, Param p) { return whole(w.pieces(p, true), pool_); }
+
   fs::path folder_;
+  BlockCosts costs_;
   ThreadPool pool_{2};
   Host host_{pool_, kernels::select()};
   std::unique_ptr<Backend> dev_ = cpu_backend(pool_, host_.kernels);
@@ -83,11 +87,11 @@ TEST_F(Search, AReplayGivesTheSameMatrices) {
     const auto replay = make_replay(SearchSource::open(file, *model));
     size_t clipped = 0;
     for (int i = 0; i < int(searched.size()); ++i) {
-      BlockWeights w = load_float_block(*model, i);
+      BlockWeights w = load_float_block(*model, i, pool_);
       const Block block = upload(*dev_, w);
-      const Solution s = replay->solve(w, block, {}, spec_, *dev_, host_);
+      const Solution s = replay->solve(w, block, {}, context(spec_));
       ASSERT_EQ(s.matrices.size(), searched[size_t(i)].matrices.size());
-      clipped += searched[size_t(i)].ranges.size();
+      for (const LayerResult& l : searched[size_t(i)].layers) clipped += !l.ranges.empty();
       for (const auto& [p, q] : searched[size_t(i)].matrices) {
         EXPECT_TRUE(std::ranges::equal(q.codes.as<uint8_t>(), s.matrices.at(p).codes.as<uint8_t>()));
         EXPECT_TRUE(std::ranges::equal(q.zeros.as<uint8_t>(), s.matrices.at(p).zeros.as<uint8_t>()));
@@ -105,11 +109,11 @@ TEST_F(Search, OtherBitsUseTheScalesOnly) {
   const auto source = SearchSource::open(folder_ / "s", *model);
   EXPECT_TRUE(ranges_fit(*source, spec_));
   EXPECT_FALSE(ranges_fit(*source, other));
-  BlockWeights w = load_float_block(*model, 0);
+  BlockWeights w = load_float_block(*model, 0, pool_);
   const Block block = upload(*dev_, w);
-  const Solution s = make_replay(SearchSource::open(folder_ / "s", *model))->solve(w, block, {}, other, *dev_, host_);
+  const Solution s = make_replay(SearchSource::open(folder_ / "s", *model))->solve(w, block, {}, context(other));
   for (const auto& [p, q] : s.matrices) {
-    const QMatrix want = quantize(w.tensor(p), other);  // w is folded now
+    const QMatrix want = quantize(as_f32(w, p), other);  // w is folded now
     EXPECT_TRUE(std::ranges::equal(q.codes.as<uint8_t>(), want.codes.as<uint8_t>()));
   }
 }
@@ -122,11 +126,11 @@ TEST_F(Search, OtherGroupsAreCutAsTheGroupsTheyOverlap) {
   for (const auto& [file, searched, g] : {std::tuple(kFixtures / "llm-awq-f16.pt", 32, 16), {folder_ / "16", 16, 32}}) {
     const BlockSearch found = SearchSource::open(file, *model)->block(0);
     const QuantSpec spec{.bits = 4, .group_size = g};
-    BlockWeights w = load_float_block(*model, 0);
+    BlockWeights w = load_float_block(*model, 0, pool_);
     const Block block = upload(*dev_, w);
-    const Solution s = make_replay(SearchSource::open(file, *model))->solve(w, block, {}, spec, *dev_, host_);
+    const Solution s = make_replay(SearchSource::open(file, *model))->solve(w, block, {}, context(spec));
     for (const auto& [p, f] : found.ranges) {
-      Tensor clamped = w.tensor(p).clone();
+      Tensor clamped = as_f32(w, p).clone();
       const int64_t cols = clamped.shape()[1], wide = std::max(searched, g), per_row = cols / searched;
       for (int64_t i = 0; i < clamped.shape().elements(); ++i) {
         const int64_t row = i / cols, first = i % cols / wide * wide / searched;
@@ -141,7 +145,7 @@ TEST_F(Search, OtherGroupsAreCutAsTheGroupsTheyOverlap) {
       std::vector<Range> cut;
       for (int64_t i = 0; i < clamped.shape().elements(); i += g)
         cut.push_back(range_of(clamped.as<float>().subspan(size_t(i), size_t(g))));
-      const QMatrix want = quantize(w.tensor(p), spec, cut);
+      const QMatrix want = quantize(as_f32(w, p), spec, cut);
       EXPECT_TRUE(std::ranges::equal(s.matrices.at(p).codes.as<uint8_t>(), want.codes.as<uint8_t>()));
     }
   }
@@ -193,10 +197,30 @@ TEST_F(Search, RefusesValuesThatCannotBe) {
 TEST_F(Search, AnExistingFileStays) {
   const auto model = golden("llama");
   written("mine", "s");
-  EXPECT_THROW(SearchWriter(folder_ / "s", *model, spec_, "awq", ""), Error);
+  SearchWriter writer(folder_ / "so far", *model, spec_, "awq", "");
+  EXPECT_THROW(writer.finish(folder_ / "s"), Error);
   EXPECT_EQ(read_bytes(folder_ / "s"), "mine");
-  { SearchWriter unfinished(folder_ / "t", *model, spec_, "awq", ""); }
-  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1);
+}
+
+// A process was killed behind a block, another one goes on: what was written after the state is cut off. And one that
+// was killed when the file already had its name finds it finished.
+TEST_F(Search, GoesOnWhereAnotherProcessEnded) {
+  const auto model = golden("llama");
+  const std::vector<Solution> all = save(*model, folder_ / "whole", spec_);
+  const fs::path file = folder_ / "so far";
+  SafetensorsWriter::State state;
+  {
+    SearchWriter first(file, *model, spec_, "awq", "calibration-hash");
+    first.put(0, all[0]);
+    state = first.state();
+    first.put(1, all[1]);
+  }
+  for (int i = 0; i < 2; ++i) {
+    SearchWriter second(file, *model, spec_, "awq", "calibration-hash", state);
+    second.put(1, all[1]);
+    second.finish(folder_ / "s");
+    EXPECT_EQ(read_bytes(folder_ / "s"), read_bytes(folder_ / "whole"));
+  }
 }
 
 // Values that torch wrote (tools/make_search_fixtures.py), against what it says they are.

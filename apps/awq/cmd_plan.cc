@@ -1,0 +1,76 @@
+#include <nlohmann/json.hpp>
+
+#include "cli.h"
+
+namespace awq::cli {
+namespace {
+
+struct PlanFlags {
+  std::string model, out;
+  QuantizeOptions quantize;
+  bool json = false;
+};
+
+void print_json(const PlanReport& r) {
+  nlohmann::ordered_json memory;
+  for (const auto& [stage, bytes] : r.memory)
+    if (bytes) memory[stage] = bytes;
+  fmt::print("{}\n", nlohmann::ordered_json{{"fits", r.misfits.empty()},
+                                            {"peak_memory", r.peak_memory},
+                                            {"allowed_memory", r.allowed_memory},
+                                            {"memory", memory},
+                                            {"output_bytes", r.output_bytes},
+                                            {"scratch_bytes", r.scratch_bytes},
+                                            {"free_output", r.free_output},
+                                            {"free_scratch", r.free_scratch},
+                                            {"blocks", r.blocks},
+                                            {"block_seconds", r.block_seconds},
+                                            {"text_seconds", r.text_seconds},
+                                            {"seconds", r.seconds}}
+                         .dump(1));
+}
+
+void print_text(const PlanReport& r) {
+  fmt::print("memory   {} at most, of {}\n", human_bytes(uint64_t(r.peak_memory)),
+             human_bytes(uint64_t(r.allowed_memory)));
+  for (const auto& [stage, bytes] : r.memory)
+    if (bytes) fmt::print("  {:8} {}\n", stage, human_bytes(uint64_t(bytes)));
+  fmt::print("output   {}, of {} free\n", human_bytes(r.output_bytes), human_bytes(r.free_output));
+  fmt::print("scratch  {}, of {} free\n", human_bytes(r.scratch_bytes), human_bytes(r.free_scratch));
+  fmt::print("time     {}: {} blocks of {:.1f} s{}\n", minutes(r.seconds), r.blocks, r.block_seconds,
+             r.text_seconds > 0
+                 ? fmt::format(", {} for the model to write its calibration text", minutes(r.text_seconds))
+                 : "");
+}
+
+void run(PlanFlags& o) {
+  return_freed_memory();
+  if (o.out.empty()) o.out = "out";  // any name on this disk
+  PlanReport report;
+  {
+    ProgressLine line;
+    report = plan(o.model, o.out, o.quantize, std::ref(line));
+  }
+  if (o.json)
+    print_json(report);
+  else
+    print_text(report);
+  if (!report.misfits.empty()) throw Error(fmt::format("{}", fmt::join(report.misfits, "\nerror: ")));
+}
+
+}  // namespace
+
+void add_plan(CLI::App& app) {
+  auto o = std::make_shared<PlanFlags>();
+  CLI::App* c = app.add_subcommand("plan", "What quantizing a model will take: memory, disk, time");
+  add_model(*c, "MODEL", o->model, "Float model: a folder with safetensors, or a .gguf file")->required();
+  c->add_option("-o,--output", o->out, "Where it would be written; default: the current folder");
+  add_quantize_options(*c, o->quantize);
+  c->add_flag("--json", o->json, "Print the result as JSON");
+  c->footer(
+      "One block is computed, the rest follows from the file's headers. Exit status 1: it does not fit.\n"
+      "Example:\n  awq plan Llama-2-7b --max-ram 4G --calib chats.jsonl");
+  c->callback([o] { run(*o); });
+}
+
+}  // namespace awq::cli

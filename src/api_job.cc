@@ -1,0 +1,206 @@
+#include "api_job.h"
+
+#include <sys/stat.h>
+
+#include "api_group_size.h"
+#include "api_head.h"
+#include "api_sensitivity.h"
+#include "base/memory.h"
+#include "base/sha256.h"
+#include "formats/context.h"
+#include "io/file.h"
+
+namespace awq {
+namespace {
+
+namespace fs = std::filesystem;
+
+double float_weights(const BlockSpec& b) {
+  double n = 0;
+  for (Param p : b.params()) n += double(b.shape(p).first) * double(std::max<int64_t>(1, b.shape(p).second));
+  return n;
+}
+
+double matrix_weights(const BlockSpec& b) {
+  double n = 0;
+  for (Param p : b.params()) n += double(b.shape(p).first) * double(b.shape(p).second);  // a norm has 0 columns
+  return n;
+}
+
+void add_file(Fingerprint& f, const fs::path& file) {
+  struct stat info {};
+  if (::stat(file.c_str(), &info) != 0) return;  // vanished: opening it says so
+  f.emplace_back(file.filename().string(),
+                 fmt::format("{} bytes, changed at {}.{:09}", info.st_size, info.st_mtim.tv_sec, info.st_mtim.tv_nsec));
+}
+
+std::string hash_of_tensors(const Checkpoint& source) {
+  Sha256 hash;
+  for (const TensorInfo& t : source.tensors())
+    hash.add(fmt::format("{} {} {} {}\n", t.name, t.type, t.shape.text(), t.bytes));
+  return hash.hex();
+}
+
+std::string hash_of_side_files(const Checkpoint& source) {
+  Sha256 hash;
+  for (const SideFile& f : source.side_files()) {
+    hash.add(f.name + "\n");
+    hash.add(f.path.empty() ? f.bytes : read_text(f.path));
+  }
+  return hash.hex();
+}
+
+std::shared_ptr<const SearchSource> search_of(const QuantizeOptions& o, const Checkpoint& source) {
+  if (o.load_search.empty()) return nullptr;
+  if (!find_method(o.method).make()->needs_calibration())
+    fail("quantize", "--load-search {}: the method {} uses no scales; leave one of them out", o.load_search.string(),
+         o.method);
+  return SearchSource::open(o.load_search, source);
+}
+
+void add_calibration(const JobSetup& job, Fingerprint& f) {
+  const QuantizeOptions& o = job.options;
+  f.emplace_back("--samples", std::to_string(o.samples));
+  f.emplace_back("--tokens", std::to_string(o.sample_tokens));
+  f.emplace_back("--mask-prompts", std::to_string(o.mask_prompts));
+  std::string texts = job.own_text() ? "the model's own" : "";
+  for (const CalibrationSource& s : o.calibration)
+    texts += fmt::format("{}={} ", sha256_of(read_text(s.file)), s.weight);
+  f.emplace_back("the text of --calib", texts);
+  if (!job.own_text()) return;
+  f.emplace_back("--temperature", fmt::format("{}", o.temperature));
+  f.emplace_back("--seed", std::to_string(o.seed));
+}
+
+std::string place_of(const fs::path& p) { return p.empty() ? "left out" : fs::absolute(p).lexically_normal().string(); }
+
+std::string amount(double bytes) {
+  return bytes < 1e9 ? fmt::format("{:.1f} MB", bytes / 1e6) : fmt::format("{:.2f} GB", bytes / 1e9);
+}
+
+}  // namespace
+
+JobSetup::JobSetup(const fs::path& model, QuantizeOptions o)
+    : options(std::move(o)),
+      source(Checkpoint::open(model)),
+      search(search_of(options, *source)),
+      method(search ? make_replay(search) : find_method(options.method).make()),
+      device(options.device) {
+  complete_calibration(options, *source, "quantize");
+  check_options();
+  const GroupChoice group = choose_group(spec(), options.group_size, "quantize");
+  quant = {.bits = 4, .group_size = group.size, .scale_dtype = DType::f16};
+  group_size_reason = group.reason;
+  head = choose_head(spec(), options.quantize_head, group.size, "quantize");
+}
+
+void JobSetup::check_options() const {
+  const QuantizeOptions& o = options;
+  if (o.resume && o.restart) fail("quantize", "--resume goes on with a job and --restart throws it away; give one");
+  if (o.keep < 0) fail("quantize", "--keep {}: expected a number of layers", o.keep);
+  if (o.keep && o.budget != 0) fail("quantize", "--keep and --budget exclude each other; give one");
+  if (search && !o.calibration.empty() && !keeps())
+    fail("quantize", "--load-search {}: the scales are there already, and nothing is calibrated; leave out --calib",
+         o.load_search.string());
+  if (o.save_search.empty()) return;
+  if (!calibrated())
+    fail("quantize", "--save-search {}: nothing is searched here; leave out --load-search, or take --method awq",
+         o.save_search.string());
+  if (std::error_code ignored; !o.resume && fs::exists(o.save_search, ignored))
+    fail("write", "{} exists already; remove it or choose another name", o.save_search.string());
+}
+
+JobShape JobSetup::shape() const {
+  return {.source = *source,
+          .dev = *device.backend,
+          .spec = quant,
+          .head = head,
+          .calibrated = calibrated(),
+          .folds = method->folds(),
+          .sequences = options.samples,
+          .length = options.sample_tokens,
+          .own_text = own_text(),
+          .keeps = keeps(),
+          .calibration = {}};
+}
+
+uint64_t JobSetup::output_bytes() const {
+  const double table = double(spec().vocab) * spec().dim, head_bits = head ? awq::bits_per_weight(*head)
+                                                                      : spec().tied_embeddings ? 0
+                                                                                               : 16;
+  double bits = table * (16 + head_bits);
+  for (const BlockSpec& b : spec().blocks) bits += float_weights(b) * awq::bits_per_weight(quant);
+  return uint64_t(bits / 8);
+}
+
+double JobSetup::quantized_weights() const {
+  double weights = head ? double(spec().vocab) * spec().dim : 0;
+  for (const BlockSpec& b : spec().blocks) weights += matrix_weights(b);
+  return weights;
+}
+
+double JobSetup::bits_per_weight() const {
+  const double of_head = head ? double(spec().vocab) * spec().dim : 0, all = quantized_weights(),
+               bits = awq::bits_per_weight(quant);
+  return ((all - of_head) * bits + (head ? of_head * awq::bits_per_weight(*head) : 0)) / all;
+}
+
+Fingerprint fingerprint_of(const JobSetup& job) {
+  const QuantizeOptions& o = job.options;
+  Fingerprint f = {{"the version of awq", std::string(version())},
+                   {"the kernel set", job.device.kernels.name},
+                   {"config.json", sha256_of(job.source->config().dump())},
+                   {"the list of tensors", hash_of_tensors(*job.source)}};
+  for (const fs::path& file : job.source->weight_files()) add_file(f, file);
+  f.emplace_back("the tokenizer or another side file", hash_of_side_files(*job.source));
+  f.emplace_back("--method", o.method);
+  f.emplace_back("--group-size", std::to_string(job.quant.group_size));
+  f.emplace_back("--quantize-head", std::to_string(o.quantize_head));
+  f.emplace_back("--keep", std::to_string(o.keep));
+  f.emplace_back("--budget", fmt::format("{}", o.budget));
+  f.emplace_back("--save-search", place_of(o.save_search));
+  if (!o.load_search.empty()) add_file(f, o.load_search);
+  if (job.needs_text()) add_calibration(job, f);
+  f.emplace_back("--scratch", place_of(o.scratch));
+  return f;
+}
+
+int64_t allowed_memory(const QuantizeOptions& options) {
+  return options.max_ram ? options.max_ram : available_memory() + resident_memory();
+}
+
+void require_memory(const JobSetup& job, const JobMemory& need) {
+  const int64_t allowed = allowed_memory(job.options);
+  if (need.peak() <= allowed) return;
+  JobMemory given = need;
+  given.text = given.kept = 0;
+  const bool whole = given.peak() < need.peak();
+  const char* why = !whole                  ? ""
+                    : need.kept > need.text ? " to measure all layers for --keep or --budget"
+                                            : " where the model writes its own calibration text";
+  const std::string way_out =
+      whole ? fmt::format("With a text given by --calib and neither --keep nor --budget {} would do",
+                          amount(double(given.peak())))
+            : "One block of the model and the statistics of its inputs must fit; no option needs less";
+  if (job.options.max_ram)
+    fail("quantize", "--max-ram {}: at least {} are needed{}. {}", amount(double(allowed)), amount(double(need.peak())),
+         why, way_out);
+  fail("quantize", "not enough memory: {} are needed{}, {} are available. {}", amount(double(need.peak())), why,
+       amount(double(allowed)), way_out);
+}
+
+uint64_t free_room(const fs::path& folder) {
+  std::error_code error;
+  const auto space = fs::space(fs::absolute(folder).parent_path(), error);
+  return error ? UINT64_MAX : space.available;
+}
+
+void require_room(const fs::path& folder, uint64_t bytes, std::string_view option) {
+  if (const uint64_t room = free_room(folder); room < bytes)
+    fail("quantize",
+         "{}: about {} will be written, but the disk has {} free. Free some space or choose another disk "
+         "with {}",
+         folder.string(), amount(double(bytes)), amount(double(room)), option);
+}
+
+}  // namespace awq

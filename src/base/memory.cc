@@ -1,0 +1,24 @@
+#include "base/memory.h"
+
+#include <fstream>
+#include <string>
+#include <string_view>
+
+namespace awq {
+namespace {
+
+/// The value of a line "Key:  123 kB".
+int64_t kilobytes(const char* file, std::string_view key, int64_t otherwise) {
+  std::ifstream info(file);
+  for (std::string name, rest; info >> name; std::getline(info, rest))
+    if (int64_t kb = 0; name == key && info >> kb) return kb * 1024;
+  return otherwise;
+}
+
+}  // namespace
+
+int64_t resident_memory() { return kilobytes("/proc/self/status", "VmRSS:", 0); }
+int64_t peak_resident_memory() { return kilobytes("/proc/self/status", "VmHWM:", 0); }
+int64_t available_memory() { return kilobytes("/proc/meminfo", "MemAvailable:", INT64_MAX); }
+
+}  // namespace awq

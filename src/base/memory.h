@@ -1,0 +1,11 @@
+#pragma once
+#include <cstdint>
+
+namespace awq {
+
+// Of this process and machine, in bytes; where the system does not tell, 0 and, for what is available, INT64_MAX.
+int64_t resident_memory();
+int64_t peak_resident_memory();
+int64_t available_memory();
+
+}  // namespace awq

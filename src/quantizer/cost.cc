@@ -1,0 +1,18 @@
+#include "quantizer/cost.h"
+
+namespace awq {
+
+double block_operations(const BlockSpec& spec, int64_t tokens) {
+  return module_operations(spec, Role::q, tokens) + module_operations(spec, Role::gate, tokens);
+}
+
+double module_operations(const BlockSpec& spec, Role role, int64_t tokens) {
+  const bool attention = role == Role::q;
+  double weights = 0;
+  for (Param p : spec.params())
+    if (!is_norm(p.role) && (p.role <= Role::o) == attention)
+      weights += double(spec.shape(p).first) * double(spec.shape(p).second);
+  return 2 * weights * double(tokens);
+}
+
+}  // namespace awq

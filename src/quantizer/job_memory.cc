@@ -1,0 +1,161 @@
+#include "quantizer/job_memory.h"
+
+#include <algorithm>
+
+#include "formats/load.h"
+#include "formats/params.h"
+
+namespace awq {
+namespace {
+
+constexpr int64_t kFloat = sizeof(float);
+
+/// The largest of a sum over parameters, over blocks: they are alike, but need not be.
+template <class F>
+int64_t largest(const ModelSpec& m, const F& of_block) {
+  int64_t most = 0;
+  for (int i = 0; i < int(m.blocks.size()); ++i) most = std::max<int64_t>(most, of_block(i, m.blocks[size_t(i)]));
+  return most;
+}
+
+template <class F>
+int64_t sum(const BlockSpec& b, const F& of_matrix) {
+  int64_t n = 0;
+  for (Param p : b.params())
+    if (!is_norm(p.role)) n += of_matrix(p, b.shape(p).first, b.shape(p).second);
+  return n;
+}
+
+int64_t stored_bytes(const Checkpoint& source, int block, Param p) {
+  const Pieces w = source.float_pieces(block, p);
+  const auto* type = std::get_if<DType>(&w.type);
+  return w.shape.elements() * int64_t(type ? size_of(*type) : 1);
+}
+
+/// Codes a byte each; scale, zero point and range of each group.
+int64_t rounded_bytes(int64_t weights, const QuantSpec& q) { return weights + weights / q.group_size * 13; }
+
+/// One block's pieces of memory.
+class BlockMemory {
+ public:
+  BlockMemory(const JobShape& job, int block, const BlockSpec& b) : job_(job), b_(b) {
+    stored_ = sum(b, [&](Param p, int64_t, int64_t) { return stored_bytes(job.source, block, p); });
+    device_ = sum(b, [&](Param p, int64_t, int64_t) { return job.dev.linear_bytes(job.source.float_pieces(block, p)); });
+    weights_ = sum(b, [](Param, int64_t rows, int64_t cols) { return rows * cols; });
+    widest_ = std::max({int64_t(b.dim), int64_t(b.mlp.hidden), int64_t(b.attention.q_rows())});
+  }
+  int64_t load() const {
+    return stored_ + device() + rounded_bytes(weights_, job_.spec) * 3 / 2;
+  }  // packed: half a byte
+  int64_t forward() const {
+    if (!job_.calibrated) return 0;
+    const int64_t tokens = tokens_at_once(job_.length);
+    return resident() +
+           std::max(activations(tokens), tokens * widest_ * kFloat + activations(tokens) - tokens * b_.dim * kFloat);
+  }
+  int64_t search() const {
+    if (!job_.calibrated) return 0;
+    const int64_t rows = std::min<int64_t>(job_.calibration.sample_rows, tokens());
+    const int64_t mlp = 2 * matrix(Role::gate) * kFloat + activations(rows) + 2 * rows * b_.dim * kFloat;
+    const int64_t attention = (matrix(Role::q) + 2 * matrix(Role::k)) * kFloat + activations(sampled_tokens()) / 2;
+    return resident() + std::max(mlp, attention);
+  }
+  int64_t clip() const {
+    const int64_t gram = job_.calibrated ? resident() : stored_;
+    return gram + rounded_bytes(weights_, job_.spec) + widest_ * job_.spec.group_size * kFloat + at_work();
+  }
+  int64_t check() const {
+    if (!job_.folds) return 0;
+    return stored_ + weights_ * kFloat + rounded_bytes(weights_, job_.spec) + activations(job_.length) +
+           2 * int64_t(job_.length) * b_.dim * kFloat;
+  }
+
+ private:
+  int64_t tokens() const { return int64_t(job_.sequences) * job_.length; }
+  int64_t sampled_tokens() const {
+    return int64_t(std::min(job_.calibration.sample_sequences, job_.sequences)) * job_.length;
+  }
+  int64_t device() const { return job_.calibrated ? device_ : 0; }
+  int64_t matrix(Role r) const { return int64_t(b_.shape({r}).first) * b_.shape({r}).second; }
+  int64_t grams() const {
+    return 2 * Gram::bytes_for(b_.dim) + Gram::bytes_for(b_.attention.q_rows()) + Gram::bytes_for(b_.mlp.hidden);
+  }
+  int64_t samples() const {
+    return (sampled_tokens() + std::min<int64_t>(job_.calibration.sample_rows, tokens())) * b_.dim * kFloat;
+  }
+  /// Threads each hold some rows of the widest matrix.
+  int64_t at_work() const { return int64_t(job_.dev.threads()) * 200 * widest_ * kFloat; }
+  int64_t resident() const { return stored_ + device_ + grams() + samples() + at_work(); }
+  /// The block's input, its norm and its output; gate and up, or queries, keys, values and their cache.
+  int64_t activations(int64_t n) const {
+    const AttentionSpec& a = b_.attention;
+    const int64_t attention = 2 * a.q_rows() + 4 * a.kv_rows();
+    return n * (3 * b_.dim + std::max<int64_t>(2 * b_.mlp.hidden, attention)) * kFloat;
+  }
+
+  const JobShape& job_;
+  const BlockSpec& b_;
+  int64_t stored_ = 0, device_ = 0, weights_ = 0, widest_ = 0;
+};
+
+int64_t outer_bytes(const JobShape& job) {
+  const ModelSpec& m = job.source.spec();
+  const int64_t weights = int64_t(m.vocab) * m.dim;
+  return job.head ? std::max(weights * 2, rounded_bytes(weights, *job.head) + weights) : weights * 2;
+}
+
+int64_t whole_model(const JobShape& job) {
+  const Pieces table = job.source.float_pieces(-1, {Role::embed});  // rows that tokens have, in the end most of them
+  const int64_t embedding = table.shape.elements() * int64_t(size_of(std::get<DType>(table.type)));
+  return loaded_bytes(job.dev, job.source) + embedding;
+}
+
+int64_t text_bytes(const JobShape& job) {
+  if (!job.own_text) return 0;
+  const ModelSpec& m = job.source.spec();
+  const int64_t batch = std::min(job.sequences, job.text_batch);
+  int64_t caches = 0;
+  for (const BlockSpec& b : m.blocks) caches += batch * (job.length + 255) / 256 * 256 * 2 * b.attention.kv_rows() * 2;
+  return whole_model(job) + caches + batch * m.vocab * kFloat;
+}
+
+/// Beside what a block takes: the model, activations of the calibration, and logits of what is measured on, of which
+/// there are 4 x 128 tokens.
+int64_t kept_bytes(const JobShape& job) {
+  const ModelSpec& m = job.source.spec();
+  const int64_t tokens = int64_t(job.sequences) * job.length, measured = 512;
+  return whole_model(job) + tokens * m.dim * kFloat + measured * (2 * m.vocab + 4 * m.dim) * kFloat;
+}
+
+}  // namespace
+
+// What the allocator keeps of pieces below the size that it maps, with a threshold of 1 MB: 10 MB were seen.
+constexpr int64_t kKept = 16 << 20;
+
+int64_t JobMemory::peak() const {
+  return base + kKept + std::max({text, kept, outer, load, forward, search, clip, check});
+}
+
+JobMemory memory_of(const JobShape& job) {
+  JobMemory need;
+  need.text = text_bytes(job);
+  need.outer = outer_bytes(job);
+  const ModelSpec& m = job.source.spec();
+  const auto most = [&](int64_t (BlockMemory::*stage)() const) {
+    return largest(m, [&](int i, const BlockSpec& b) { return (BlockMemory(job, i, b).*stage)(); });
+  };
+  need.load = most(&BlockMemory::load);
+  need.forward = most(&BlockMemory::forward);
+  need.search = most(&BlockMemory::search);
+  need.clip = most(&BlockMemory::clip);
+  need.check = most(&BlockMemory::check);
+  if (job.keeps) need.kept = kept_bytes(job) + std::max({need.forward, need.search, need.clip, need.check});
+  return need;
+}
+
+int64_t scratch_bytes(const JobShape& job) {
+  if (!job.calibrated) return 0;
+  return HiddenFiles::bytes_for(int64_t(job.sequences) * job.length, job.source.spec().dim);
+}
+
+}  // namespace awq
