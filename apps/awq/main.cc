@@ -28,6 +28,8 @@ int run(int argc, char** argv) {
   add_compare(app);
   add_inspect(app);
   add_pull(app);
+  add_convert(app);
+  add_verify(app);
   add_bench(app);
   add_calib(app);
   add_sensitivity(app);

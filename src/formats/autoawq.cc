@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "formats/autoawq_pack.h"
 #include "formats/packed_folder.h"
+#include "formats/packed_sink.h"
 #include "formats/params.h"
 #include "io/json.h"
 
@@ -83,7 +84,8 @@ class AutoAwqCheckpoint final : public PackedFolder {
     if (!bits) return std::nullopt;
     return QuantSpec{.bits = bits,
                      .group_size = int(options_.group_size == -1 ? shape[1] : options_.group_size),
-                     .scale_dtype = type_of(base + ".scales")};
+                     .scale_dtype = type_of(base + ".scales"),
+                     .symmetric = !options_.zero_point};
   }
 
   void require(TensorCheck& check, const PackedPlace& at) const override {
@@ -165,7 +167,7 @@ class AutoAwqSink : public FolderSink {
         {"quant_method", "awq"},
         {"bits", 4},
         {"group_size", quant_.group_size},
-        {"zero_point", true},
+        {"zero_point", !quant_.symmetric},
         {"version", "gemm"},
         {"modules_to_not_convert", not_converted_.empty() ? Json() : Json(not_converted_)}};
     if (head_bits_)
@@ -203,7 +205,8 @@ std::unique_ptr<CheckpointSink> create_autoawq(const OutputPlace& place, const J
   return std::make_unique<AutoAwqSink>(place, config, spec, quant, shard_bytes);
 }
 
+const Capacity kAutoAwqHolds{.bits = {4}};
 extern const Format kAutoAwq;
-const Format kAutoAwq{"autoawq", is_autoawq, open_autoawq, new_autoawq};
+const Format kAutoAwq{"autoawq", is_autoawq, open_autoawq, new_autoawq, &kAutoAwqHolds};
 
 }  // namespace awq

@@ -15,6 +15,10 @@ void split_nibbles(const uint8_t* packed, int64_t count, uint8_t* codes) {
   }
 }
 
+void join_nibbles(const uint8_t* codes, int64_t count, uint8_t* packed) {
+  for (int64_t i = 0; i < count / 2; ++i) packed[i] = uint8_t(codes[2 * i] | codes[2 * i + 1] << 4);
+}
+
 // Fields from a window of the bytes that follow; at most 7 + 8 bits of it are waited for.
 void split_any(const uint8_t* packed, int64_t count, int bits, uint8_t* codes) {
   uint32_t window = 0;
@@ -45,6 +49,8 @@ void unpack_fields(const uint8_t* packed, int64_t count, int bits, uint8_t* code
 }
 
 void pack_fields(const uint8_t* codes, int64_t count, int bits, uint8_t* packed) {
+  if (bits == 8) return void(std::copy_n(codes, count, packed));
+  if (bits == 4) return join_nibbles(codes, count, packed);
   uint32_t window = 0;
   int have = 0;
   for (int64_t i = 0; i < count; ++i) {

@@ -1,10 +1,12 @@
 // A Hugging Face folder in the layout "pack-quantized" of compressed-tensors: codes of each row one after the other
 // from the low end of its words, scales as [rows, groups], zero points packed like codes but down the rows.
 #include <algorithm>
+#include <array>
 
 #include "base/check.h"
 #include "formats/bit_fields.h"
 #include "formats/packed_folder.h"
+#include "formats/packed_sink.h"
 #include "io/json.h"
 
 namespace awq {
@@ -96,7 +98,8 @@ std::optional<QuantSpec> CompressedTensors::quant_of(Param, const std::string& b
   const Scheme& s = scheme_of(base, shape);
   return QuantSpec{.bits = s.bits,
                    .group_size = int(s.group_size == -1 ? shape[1] : s.group_size),
-                   .scale_dtype = type_of(base + ".weight_scale")};
+                   .scale_dtype = type_of(base + ".weight_scale"),
+                   .symmetric = s.symmetric};
 }
 
 void CompressedTensors::require(TensorCheck& check, const PackedPlace& at) const {
@@ -131,6 +134,55 @@ Tensor CompressedTensors::zeros(const PackedPlace& at, int64_t begin, int64_t en
   return transposed(unpack_rows(transposed(words), at.spec.bits)).rows(0, end - begin);
 }
 
+class CompressedTensorsSink final : public PackedSink {
+ public:
+  using PackedSink::PackedSink;
+
+ private:
+  std::vector<Part> pack(const QMatrix& q) const override {
+    const int64_t fields = 32 / q.spec.bits;
+    if (q.cols() % fields) fail("write", "{} columns; this format packs {} together", q.cols(), fields);
+    std::vector<Part> parts = {{"weight_packed", pack_rows_to(q.codes, q.spec.bits, DType::i32)},
+                               {"weight_scale", q.scales.to(q.spec.scale_dtype)},
+                               {"weight_shape", Tensor::of<int64_t>(std::array{q.rows(), q.cols()}, {2})}};
+    if (!quant().symmetric) parts.push_back({"weight_zero_point", packed_zeros(q, fields)});
+    return parts;
+  }
+  /// Down the rows, filled up to whole words.
+  static Tensor packed_zeros(const QMatrix& q, int64_t fields) {
+    Tensor down = Tensor::zeros({q.groups(), (q.rows() + fields - 1) / fields * fields}, DType::u8);
+    const Tensor zeros = transposed(q.zeros);
+    for (int64_t g = 0; g < q.groups(); ++g)
+      std::copy_n(zeros.as<uint8_t>().data() + g * q.rows(), q.rows(), down.as<uint8_t>().data() + g * down.shape()[1]);
+    return transposed(pack_rows_to(down, q.spec.bits, DType::i32));
+  }
+  void describe(Json& config) const override {
+    const bool rows = quant().group_size == -1;
+    std::vector<std::string> ignore = left_float();
+    ignore.emplace_back("lm_head");
+    Json weights = {{"num_bits", quant().bits},
+                    {"type", "int"},
+                    {"symmetric", quant().symmetric},
+                    {"strategy", rows ? "channel" : "group"}};
+    weights["group_size"] = rows ? Json() : Json(quant().group_size);
+    Json group;
+    group["targets"] = Json::array({"Linear"});
+    group["weights"] = weights;
+    Json q = {{"quant_method", "compressed-tensors"},
+              {"format", "pack-quantized"},
+              {"quantization_status", "compressed"},
+              {"ignore", ignore}};
+    q["config_groups"]["group_0"] = group;
+    config.erase("quantization");
+    config["quantization_config"] = q;
+  }
+};
+
+std::unique_ptr<CheckpointSink> new_compressed_tensors(const OutputPlace& place, const Json& config,
+                                                       const ModelSpec& spec, const QuantSpec& quant) {
+  return std::make_unique<CompressedTensorsSink>(place, config, spec, quant);
+}
+
 bool is_compressed_tensors(const fs::path& path) { return quant_method(path) == "compressed-tensors"; }
 
 std::unique_ptr<Checkpoint> open_compressed_tensors(const fs::path& path) {
@@ -139,7 +191,9 @@ std::unique_ptr<Checkpoint> open_compressed_tensors(const fs::path& path) {
 
 }  // namespace
 
+const Capacity kCompressedTensorsHolds{.bits = {4, 8}};
 extern const Format kCompressedTensors;
-const Format kCompressedTensors{"compressed-tensors", is_compressed_tensors, open_compressed_tensors, nullptr};
+const Format kCompressedTensors{"compressed-tensors", is_compressed_tensors, open_compressed_tensors,
+                                new_compressed_tensors, &kCompressedTensorsHolds};
 
 }  // namespace awq

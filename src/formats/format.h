@@ -80,6 +80,8 @@ class CheckpointSink {
   virtual void sync() = 0;                               // what was put is on the disk
 };
 
+struct Capacity;
+
 struct Format {
   std::string_view name;  // as accepted by --format
   bool (*detect)(const std::filesystem::path& path);
@@ -87,7 +89,9 @@ struct Format {
   /// Null where the format is only read. `config` is the source's config.json.
   std::unique_ptr<CheckpointSink> (*create)(const OutputPlace& place, const nlohmann::json& config,
                                             const ModelSpec& spec, const QuantSpec& quant);
+  const Capacity* holds = nullptr;  // of packed_sink.h; null: floats
 };
-std::span<const Format> formats();  // see formats.cc
+const Format& find_format(std::string_view name);  // one that can be written; throws Error, listing them
+std::span<const Format> formats();                 // see formats.cc
 
 }  // namespace awq

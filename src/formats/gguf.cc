@@ -68,7 +68,8 @@ QuantSpec spec_of(const GgmlType& type) {
   return {.bits = type.codes.bits,
           .group_size = type.codes.group,
           .scale_dtype = type.codes.half_scales ? DType::f16 : DType::f32,
-          .offsets = type.codes.zero < 0};
+          .offsets = type.codes.zero < 0,
+          .symmetric = type.codes.zero == 1 << (type.codes.bits - 1)};
 }
 
 class GgufCheckpoint final : public Checkpoint {

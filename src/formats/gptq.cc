@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "formats/bit_fields.h"
 #include "formats/packed_folder.h"
+#include "formats/packed_sink.h"
 #include "io/json.h"
 
 namespace awq {
@@ -12,6 +13,13 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
+
+/// A word of ones of so many bits each.
+uint32_t ones_of(int bits) { return bits == 2 ? 0x55555555u : bits == 4 ? 0x11111111u : 0x01010101u; }
+
+void add_to_words(Tensor& words, uint32_t value) {
+  for (int32_t& w : words.as<int32_t>()) w = int32_t(uint32_t(w) + value);
+}
 
 class Gptq final : public PackedFolder {
  public:
@@ -35,6 +43,7 @@ class Gptq final : public PackedFolder {
   Tensor zeros(const PackedPlace& at, int64_t first, int64_t last) const;
 
   int bits_ = 4, group_size_ = 0;
+  bool symmetric_ = false;
   bool minus_one_ = true;  // version 1 stores every zero point less 1
 };
 
@@ -52,6 +61,7 @@ void Gptq::read_options(const Json& q) {
       bad_config(key, "absent (this version reads one kind of layer a file)", v);
   bits_ = bits.get<int>();
   group_size_ = group.get<int>();
+  symmetric_ = q.value("sym", Json(false)) == true;
   minus_one_ = version == "gptq";
 }
 
@@ -59,7 +69,8 @@ std::optional<QuantSpec> Gptq::quant_of(Param, const std::string& base, const Sh
   if (!files().find(base + ".qweight")) return std::nullopt;
   return QuantSpec{.bits = bits_,
                    .group_size = int(group_size_ == -1 ? shape[1] : group_size_),
-                   .scale_dtype = type_of(base + ".scales")};
+                   .scale_dtype = type_of(base + ".scales"),
+                   .symmetric = symmetric_};
 }
 
 void Gptq::require(TensorCheck& check, const PackedPlace& at) const {
@@ -94,11 +105,57 @@ Tensor Gptq::codes(const PackedPlace& at, int64_t begin, int64_t end) const {
 /// added to the word.
 Tensor Gptq::zeros(const PackedPlace& at, int64_t first, int64_t last) const {
   Tensor words = files().rows(at.base + ".qzeros", first, last);
-  const uint32_t ones = bits_ == 2 ? 0x55555555u : bits_ == 4 ? 0x11111111u : 0x01010101u;
-  if (minus_one_)
-    for (int32_t& w : words.as<int32_t>()) w = int32_t(uint32_t(w) + ones);
+  if (minus_one_) add_to_words(words, ones_of(bits_));
   return transposed(unpack_rows(words, bits_));
 }
+
+/// g_idx of a matrix, and its codes in the order of the matrix.
+Tensor group_of_columns(const QMatrix& q, Tensor& codes) {
+  Tensor g_idx = Tensor::empty({q.cols()}, DType::i32), place = Tensor::empty({q.cols()}, DType::i32);
+  for (int64_t i = 0; i < q.cols(); ++i) {
+    const int64_t column = q.order ? q.order.as<int32_t>()[size_t(i)] : i;
+    g_idx.as<int32_t>()[size_t(column)] = int32_t(i / q.spec.group_size);
+    place.as<int32_t>()[size_t(column)] = int32_t(i);
+  }
+  codes = q.order ? columns_in_order(q.codes, place) : q.codes;
+  return g_idx;
+}
+
+template <int version>
+class GptqSink final : public PackedSink {
+ public:
+  using PackedSink::PackedSink;
+
+ private:
+  std::vector<Part> pack(const QMatrix& q) const override {
+    const int64_t fields = 32 / q.spec.bits;
+    if (q.rows() % fields || q.cols() % fields)
+      fail("write", "{} rows and {} columns; GPTQ packs {} together", q.rows(), q.cols(), fields);
+    Tensor zeros = pack_rows_to(transposed(q.zeros), q.spec.bits, DType::i32), codes;
+    const Tensor g_idx = group_of_columns(q, codes);
+    if (version == 1) add_to_words(zeros, ~ones_of(q.spec.bits) + 1);
+    return {{"qweight", transposed(pack_rows_to(codes, q.spec.bits, DType::i32))},
+            {"qzeros", zeros},
+            {"scales", transposed(q.scales).to(q.spec.scale_dtype)},
+            {"g_idx", g_idx}};
+  }
+  void describe(Json& config) const override {
+    config.erase("quantization");
+    config["quantization_config"] = {
+        {"quant_method", "gptq"}, {"bits", quant().bits},     {"group_size", quant().group_size},
+        {"desc_act", false},      {"sym", quant().symmetric}, {"checkpoint_format", version == 1 ? "gptq" : "gptq_v2"},
+        {"lm_head", false}};
+    if (!left_float().empty()) config["quantization_config"]["modules_to_not_convert"] = left_float();
+  }
+};
+
+template <int version>
+std::unique_ptr<CheckpointSink> new_gptq(const OutputPlace& place, const Json& config, const ModelSpec& spec,
+                                         const QuantSpec& quant) {
+  return std::make_unique<GptqSink<version>>(place, config, spec, quant);
+}
+
+bool never(const fs::path&) { return false; }
 
 bool is_gptq(const fs::path& path) { return quant_method(path) == "gptq"; }
 
@@ -106,7 +163,10 @@ std::unique_ptr<Checkpoint> open_gptq(const fs::path& path) { return std::make_u
 
 }  // namespace
 
-extern const Format kGptq;
-const Format kGptq{"gptq", is_gptq, open_gptq, nullptr};
+const Capacity kGptqHolds{.bits = {2, 4, 8}, .order = true};
+const Capacity kGptq1Holds{.bits = {2, 4, 8}, .zero_zero = false, .order = true};
+extern const Format kGptq, kGptq1;
+const Format kGptq{"gptq", is_gptq, open_gptq, new_gptq<2>, &kGptqHolds};
+const Format kGptq1{"gptq-v1", never, open_gptq, new_gptq<1>, &kGptq1Holds};  // kGptq reads both
 
 }  // namespace awq

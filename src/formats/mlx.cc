@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "formats/bit_fields.h"
 #include "formats/packed_folder.h"
+#include "formats/packed_sink.h"
 #include "io/json.h"
 
 namespace awq {
@@ -59,6 +60,29 @@ QMatrix Mlx::read(const PackedPlace& at, int64_t begin, int64_t end) const {
           scales(at.base + ".scales", begin, end), Tensor(), scales(at.base + ".biases", begin, end)};
 }
 
+class MlxSink final : public PackedSink {
+ public:
+  using PackedSink::PackedSink;
+
+ private:
+  std::vector<Part> pack(const QMatrix& q) const override {
+    if (q.cols() * q.spec.bits % 32)
+      fail("write", "{} columns of {} bits are no whole words of 32", q.cols(), q.spec.bits);
+    return {{"weight", pack_rows_to(q.codes, q.spec.bits, DType::u32)},
+            {"scales", q.scales.to(q.spec.scale_dtype)},
+            {"biases", q.offsets.to(q.spec.scale_dtype)}};
+  }
+  void describe(Json& config) const override {
+    config["quantization"] = {{"group_size", quant().group_size}, {"bits", quant().bits}};
+    config["quantization_config"] = config["quantization"];
+  }
+};
+
+std::unique_ptr<CheckpointSink> new_mlx(const OutputPlace& place, const Json& config, const ModelSpec& spec,
+                                        const QuantSpec& quant) {
+  return std::make_unique<MlxSink>(place, config, spec, quant);
+}
+
 /// The key alone would do; what other tools put beside it is a copy under Hugging Face's key, without a method.
 bool is_mlx(const fs::path& path) {
   try {
@@ -74,7 +98,8 @@ std::unique_ptr<Checkpoint> open_mlx(const fs::path& path) { return std::make_un
 
 }  // namespace
 
+const Capacity kMlxHolds{.bits = {2, 3, 4, 5, 6, 8}, .groups = {32, 64, 128}, .offsets = true};
 extern const Format kMlx;
-const Format kMlx{"mlx", is_mlx, open_mlx, nullptr};
+const Format kMlx{"mlx", is_mlx, open_mlx, new_mlx, &kMlxHolds};
 
 }  // namespace awq

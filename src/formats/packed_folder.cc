@@ -54,7 +54,8 @@ void PackedFolder::check_tensors() const {
 }
 
 QMatrix PackedFolder::checked(const PackedPlace& at, int64_t begin, int64_t end) const {
-  const QMatrix q = read(at, begin, end);
+  QMatrix q = read(at, begin, end);
+  q.spec.symmetric = at.spec.symmetric;
   const int64_t row = by_columns() ? 0 : begin, group = by_columns() ? begin / at.spec.group_size : 0;
   if (const auto i = first_bad_grid(q))
     fail("open", "{}: {}: the scale of row {}, group {} is {}; the file is damaged or the model was quantized badly",

@@ -8,7 +8,6 @@
 #include <exception>
 #include <fstream>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -17,6 +16,7 @@
 #include "base/sha256.h"
 #include "hub/hub.h"
 #include "hub/retry.h"
+#include "io/descriptor.h"
 
 namespace awq {
 namespace {
@@ -38,28 +38,24 @@ std::string sha256_of(const fs::path& file) {
   return hash.hex();
 }
 
-[[noreturn]] void fail_system(const fs::path& file) {
-  fail("pull", "{}: {}", file.string(), std::generic_category().message(errno));
-}
-
 /// A file that grows at its end.
 class PartFile {
  public:
   explicit PartFile(const fs::path& path) : path_(path), file_(std::fopen(path.c_str(), "ab")) {
-    if (!file_) fail_system(path_);
+    if (!file_) fail_system("pull", path_, errno);
   }
   ~PartFile() { std::fclose(file_); }
   PartFile(const PartFile&) = delete;
   PartFile& operator=(const PartFile&) = delete;
   void restart() {
-    if (std::fflush(file_) != 0) fail_system(path_);
+    if (std::fflush(file_) != 0) fail_system("pull", path_, errno);
     fs::resize_file(path_, 0);
   }
   void add(std::span<const std::byte> bytes) {
-    if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size()) fail_system(path_);
+    if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size()) fail_system("pull", path_, errno);
   }
   void flush() {
-    if (std::fflush(file_) != 0) fail_system(path_);
+    if (std::fflush(file_) != 0) fail_system("pull", path_, errno);
   }
 
  private:
@@ -150,10 +146,10 @@ class Fetch {
     if (work_.stop) throw Cancelled();
     if (result.status == 416) {  // what we have is no beginning of the file
       restart(out);
-      return {{0, "the hub has no more of it than we have", {}}, before > 0};
+      return {{.problem = "the hub has no more of it than we have"}, before > 0};
     }
     const bool cut = (result.status == 200 || result.status == 206) && have_ < file_.size;
-    return {cut ? HttpResult{0, "the connection ended early", {}} : result, have_ > before};
+    return {cut ? HttpResult{.problem = "the connection ended early"} : result, have_ > before};
   }
 
   void restart(PartFile& out) {

@@ -92,6 +92,7 @@ HttpResult HttpClient::get(const std::string& url, uint64_t from, const Receive&
     result.status = transfer.status();
   else if (!transfer.stopped)
     result.problem = handle_->error[0] ? handle_->error.c_str() : curl_easy_strerror(code);
+  result.final = code == CURLE_TOO_MANY_REDIRECTS || code == CURLE_UNSUPPORTED_PROTOCOL || code == CURLE_URL_MALFORMAT;
   if (curl_off_t wait = 0; curl_easy_getinfo(c, CURLINFO_RETRY_AFTER, &wait) == CURLE_OK && wait > 0)
     result.retry_after = std::chrono::seconds(wait);
   return result;

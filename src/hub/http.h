@@ -18,8 +18,9 @@ struct HttpOptions {
 /// What a request came to. `status` 0: no answer, or one cut off; `problem` then says why.
 struct HttpResult {
   long status = 0;
-  std::string problem;
-  std::optional<std::chrono::seconds> retry_after;
+  std::string problem{};
+  bool final = false;  // the same request will have the same problem
+  std::optional<std::chrono::seconds> retry_after{};
 };
 
 /// GET requests over kept connections. One thread. Follows redirects, within http and https.

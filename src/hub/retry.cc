@@ -11,7 +11,7 @@ namespace {
 constexpr int kAttempts = 5;
 constexpr std::chrono::seconds kLongestWait{300};  // a hub that asks for more is told to the user instead
 
-bool may_pass(const HttpResult& r) { return r.status == 0 || r.status == 429 || r.status >= 500; }
+bool may_pass(const HttpResult& r) { return (r.status == 0 && !r.final) || r.status == 429 || r.status >= 500; }
 
 std::string_view advice(long status) {
   switch (status) {

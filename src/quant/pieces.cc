@@ -55,6 +55,33 @@ Tensor whole(const Pieces& w, ThreadPool& pool, const std::function<void(const P
   return all;
 }
 
+namespace {
+
+/// What a piece has for columns [col, col + n), in units of `to`, whose rows are those of the matrix.
+void put_block(const Tensor& from, int64_t row, int64_t col, Tensor& to) {
+  const auto size = int64_t(size_of(to.dtype()));
+  const int64_t n = from.shape()[1] * size, step = to.shape()[1] * size;
+  for (int64_t r = 0; r < from.shape()[0]; ++r)
+    std::copy_n(from.data() + r * n, n, to.data() + (row + r) * step + col * size);
+}
+
+}  // namespace
+
+QMatrix whole_codes(const Pieces& w, ThreadPool& pool) {
+  QMatrix q = QMatrix::empty(w.shape, std::get<QuantSpec>(w.type));
+  q.order = w.order;
+  pool.each(w.count, [&](int64_t i) {
+    const Piece piece = w.read(i);
+    const auto& part = std::get<QMatrix>(piece.weight);
+    put_block(part.codes, piece.row, piece.col, q.codes);
+    if (piece.col % q.spec.group_size) return;  // of a group whose first part has brought the scale
+    const int64_t group = piece.col / q.spec.group_size;
+    put_block(part.scales, piece.row, group, q.scales);
+    put_block(q.spec.offsets ? part.offsets : part.zeros, piece.row, group, q.spec.offsets ? q.offsets : q.zeros);
+  });
+  return q;
+}
+
 QMatrix quantize(const Pieces& w, const QuantSpec& spec, ThreadPool& pool, std::span<const Range> ranges) {
   QMatrix q = QMatrix::empty(w.shape, spec);
   pool.each(w.count, [&](int64_t i) {

@@ -12,7 +12,8 @@ struct QuantSpec {
   int bits = 4;
   int group_size = 128;  // columns (input channels) that share a scale
   DType scale_dtype = DType::f16;
-  bool offsets = false;  // instead of zero points
+  bool offsets = false;    // instead of zero points
+  bool symmetric = false;  // every zero point is the middle, 2^(bits - 1), and files need not hold them
   bool operator==(const QuantSpec&) const = default;
   int levels() const { return (1 << bits) - 1; }
 };

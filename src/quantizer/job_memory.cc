@@ -40,7 +40,8 @@ class BlockMemory {
  public:
   BlockMemory(const JobShape& job, int block, const BlockSpec& b) : job_(job), b_(b) {
     stored_ = sum(b, [&](Param p, int64_t, int64_t) { return stored_bytes(job.source, block, p); });
-    device_ = sum(b, [&](Param p, int64_t, int64_t) { return job.dev.linear_bytes(job.source.float_pieces(block, p)); });
+    device_ =
+        sum(b, [&](Param p, int64_t, int64_t) { return job.dev.linear_bytes(job.source.float_pieces(block, p)); });
     weights_ = sum(b, [](Param, int64_t rows, int64_t cols) { return rows * cols; });
     widest_ = std::max({int64_t(b.dim), int64_t(b.mlp.hidden), int64_t(b.attention.q_rows())});
   }

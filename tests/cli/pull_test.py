@@ -35,6 +35,9 @@ class Hub(http.server.ThreadingHTTPServer):
         self.requests, self.lock = [], threading.Lock()  # (name, Range, Authorization)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
+    def handle_error(self, request, client_address):
+        pass  # clients that end early
+
     def sibling(self, name, data):
         return {"rfilename": name, "size": len(data), "lfs": {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}}
 

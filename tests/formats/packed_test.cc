@@ -38,7 +38,7 @@ class Packed : public testing::TestWithParam<Case> {
  protected:
   static void compare(const QMatrix& q, const Formula& f, const Case& c) {
     const int64_t group = c.group == -1 ? q.cols() : c.group;
-    ASSERT_EQ(q.spec, (QuantSpec{c.bits, int(group), DType::f16, c.offsets}));
+    ASSERT_EQ(q.spec, (QuantSpec{c.bits, int(group), DType::f16, c.offsets, c.symmetric}));
     ASSERT_EQ(bool(q.order), c.act_order);
     for (int64_t r = 0; r < q.rows(); ++r)
       for (int64_t col = 0; col < q.cols(); ++col) {
