@@ -39,16 +39,8 @@ def stream(codes, bits, word=np.int32):
     return (planes << np.arange(32, dtype=np.uint64)).sum(-1).astype(np.uint32).view(word)
 
 
-def natural(codes, word=np.uint32):
-    """Eight nibbles a word by shifts: a second way to the same words."""
-    words = np.zeros((codes.shape[0], codes.shape[1] // 8), np.uint32)
-    for i in range(8):
-        words |= codes[:, i::8] << (4 * i)
-    return words.view(word)
-
-
 def contiguous(tensors):
-    return {k: v if isinstance(v, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}
+    return {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}
 
 
 def compressed_tensors(m, symmetric):
@@ -78,64 +70,6 @@ def gptq(m, version, act_order=False):
 def mlx(m):
     biases = (-(m.zeros.astype(np.float32) * m.scales.astype(np.float32))).astype(np.float16)
     return {"weight": stream(m.codes, m.bits, np.uint32), "scales": m.scales, "biases": biases}
-
-
-def zero_words(groups, group):
-    width = -(-groups // 8)
-    step = {32: 4, 64: 2}.get(group, 1)
-    return -(-width // step) * step
-
-
-def padded(a, width):
-    return np.pad(a, ((0, 0), (0, width - a.shape[1])))
-
-
-def autoawq_gemv(m):
-    width = zero_words(m.zeros.shape[1], m.group)
-    return {"qweight": natural(m.codes, np.int32), "qzeros": natural(padded(m.zeros, 8 * width), np.int32),
-            "scales": padded(m.scales, 8 * width)}
-
-
-def gemv_fast(m):
-    """int16 [rows / 4, cols], filled code by code."""
-    rows, cols = m.codes.shape
-    q = np.zeros((rows // 4, cols), np.uint16)
-    for n in range(rows):
-        for k in range(cols):
-            c = k % 32
-            col = k // 64 * 64 + n % 4 * 16 + k % 64 // 32 * 8 + 2 * (c // 2 % 4) + c % 2
-            q[n // 4, col] |= np.uint16(m.codes[n, k] << 4 * (c // 8))
-    width = 8 * zero_words(m.zeros.shape[1], m.group)
-    offsets = (-(m.zeros.astype(np.float32) * m.scales.astype(np.float32))).astype(np.float16)
-    return {"qweight": q.view(np.int16), "qzeros": padded(offsets, width).T, "scales": padded(m.scales, width).T}
-
-
-def marlin_permutation():
-    perm = []
-    for i in range(32):
-        base = [16 * row + i // 4 + 8 * block for block in (0, 1)
-                for row in (2 * (i % 4), 2 * (i % 4) + 1, 2 * (i % 4 + 4), 2 * (i % 4 + 4) + 1)]
-        for j in range(4):
-            perm.extend(v + 256 * j for v in base)
-    return np.array(perm).reshape(-1, 8)[:, [0, 2, 4, 6, 1, 3, 5, 7]].ravel()
-
-
-def marlin(m):
-    rows, cols = m.codes.shape
-    tiles = m.codes.T.reshape(cols // 16, 16, rows // 16, 16).transpose(0, 2, 1, 3).reshape(cols // 16, rows * 16)
-    tiles = tiles.reshape(-1, 1024)[:, marlin_permutation()].reshape(cols // 16, rows * 16)
-    s = m.scales.T
-    if m.group == cols:
-        order = np.array([2 * i + j for i in range(4) for j in (0, 1, 8, 9, 16, 17, 24, 25)])
-    else:
-        order = np.array([a + 8 * b for a in range(8) for b in range(8)])
-    s = s.reshape(-1, len(order))[:, order].reshape(s.shape)
-    return {"qweight": natural(tiles, np.int32), "scales": s}
-
-
-def modelopt(m):
-    signed = (m.codes ^ 8).astype(np.uint8)  # code - 8 in two's complement
-    return {"weight": signed[0::2] | signed[1::2] << 4, "weight_scale": m.scales.astype(np.float32)}
 
 
 def config(dim, quantization):
@@ -176,11 +110,6 @@ def gptq_config(bits, group, version, symmetric=False):
                                     "sym": symmetric, "checkpoint_format": version, "lm_head": False}}
 
 
-def awq_config(version, group, zero_point=True):
-    return {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": group, "zero_point": zero_point,
-                                    "version": version, "modules_to_not_convert": None}}
-
-
 def main():
     for bits, symmetric, group in [(4, False, 16), (4, True, 16), (8, False, 16), (8, True, -1), (4, False, -1)]:
         case = f"compressed-tensors-{bits}-{'sym' if symmetric else 'asym'}-{group if group > 0 else 'channel'}"
@@ -192,29 +121,6 @@ def main():
     for bits in [2, 3, 4, 5, 6, 8]:
         q = {"group_size": 32, "bits": bits}
         write(f"mlx-{bits}", {"quantization": q, "quantization_config": q}, mlx, bits, 32)
-    write("autoawq-gemv", awq_config("gemv", 64), autoawq_gemv, group=64, dim=64)
-    write("autoawq-gemv-fast", awq_config("gemv_fast", 32), gemv_fast, group=32, dim=64)
-    write("llm-awq-v2", awq_config("gemv_fast", 64) | {}, lambda m: {
-        "scaled_zeros" if k == "qzeros" else k: v for k, v in gemv_fast(m).items()}, group=64, dim=64)
-    write("marlin", awq_config("marlin", 32, False), marlin, group=32, symmetric=True, dim=64)
-    write("marlin-channel", awq_config("marlin", -1, False), marlin, group=-1, symmetric=True, dim=64)
-    write("modelopt", {"quantization_config": {
-        "quant_method": "modelopt", "quant_algo": "W4A16_AWQ", "group_size": 16, "has_zero_point": False,
-        "pre_quant_scale": True, "exclude_modules": ["lm_head"]}}, modelopt_scaled, symmetric=True)
-    write("fp8", {"quantization_config": {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3",
-                                          "weight_block_size": [16, 24]}}, fp8, bits=8)
-
-
-def modelopt_scaled(m):
-    return modelopt(m) | {"pre_quant_scale": (1 + np.arange(m.codes.shape[1]) % 5 / 8).astype(np.float32)}
-
-
-def fp8(m):
-    """Codes are the bytes, but for the two that are no numbers; blocks of 16 rows and 24 columns."""
-    rows, cols = m.codes.shape
-    b = np.where((m.codes & 127) == 127, 0, m.codes).astype(np.uint8)
-    r, c = np.indices((-(-rows // 16), -(-cols // 24)))
-    return {"weight": torch.from_numpy(b).view(torch.float8_e4m3fn), "weight_scale_inv": ((1 + (r * 3 + c * 5) % 7) / 64).astype(np.float32)}
 
 
 if __name__ == "__main__":
