@@ -178,7 +178,8 @@ class Planner {
   void sample(int batch, StageCost& step) {
     Backend& dev = *setup_.device.backend;
     const ModelSpec& m = setup_.spec();
-    const auto head = dev.linear(setup_.source->pieces(-1, {m.tied_embeddings ? Role::embed : Role::head}), nullptr);
+    const auto head =
+        dev.linear(setup_.source->float_pieces(-1, {m.tied_embeddings ? Role::embed : Role::head}), nullptr);
     Tensor x = dev.empty({batch, m.dim}), logits = dev.empty({batch, m.vocab});
     std::mt19937 rng(1);
     std::normal_distribution<float> normal;

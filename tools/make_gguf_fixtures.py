@@ -15,7 +15,7 @@ import gguf
 import numpy as np
 
 TESTS = pathlib.Path(__file__).parent.parent / "tests"
-TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]
+TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "Q3_K"]
 DIM, FFN, HEADS, KV_HEADS, HEAD_DIM, BLOCKS = 16, 24, 4, 2, 4, 2
 
 

@@ -43,8 +43,10 @@ void add_device_options(CLI::App& app, DeviceOptions& device);
 void add_run_options(CLI::App& app, DeviceOptions& device, const char* standard_kv);
 std::string read_all(std::istream& in);
 std::string read_file(const std::string& path);  // throws Error
-std::string human_bytes(uint64_t bytes);         // "83.9 MB"
-std::string minutes(double seconds);             // "1:07"
+/// An option or argument that names a model: a path, or a name that `awq pull` has fetched.
+CLI::Option* add_model(CLI::App& app, const std::string& option, std::string& model, const std::string& text);
+std::string human_bytes(uint64_t bytes);  // "83.9 MB"
+std::string minutes(double seconds);      // "1:07"
 /// "2.5G", "800M" or bytes; throws CLI::ValidationError
 int64_t bytes_of(const std::string& text);
 std::string json_text(std::string_view s);  // quoted and escaped
@@ -62,6 +64,9 @@ void add_chat(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_inspect(CLI::App& app);
+void add_pull(CLI::App& app);
+void add_convert(CLI::App& app);
+void add_verify(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_calib(CLI::App& app);
 void add_sensitivity(CLI::App& app);

@@ -110,7 +110,7 @@ void add_bench(CLI::App& app) {
   auto o = std::make_shared<BenchFlags>();
   CLI::App* c =
       app.add_subcommand("bench", "Speed, as shares of the memory and the multipliers measured in the same run");
-  auto* model = c->add_option("MODEL", o->model, "Folder or .gguf file, float or 4-bit");
+  auto* model = add_model(*c, "MODEL", o->model, "Folder or .gguf file, float or 4-bit");
   auto* shape = c->add_option("--shape", o->shape,
                               fmt::format("Instead of a model: random weights of a published shape, {}",
                                           fmt::join(bench_shapes(), ", ")))

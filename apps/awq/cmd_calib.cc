@@ -78,7 +78,7 @@ void add_calib(CLI::App& app) {
   calib->require_subcommand(1);
   CLI::App* c = calib->add_subcommand(
       "compare", "Quantize a model with each mix of calibration text, and measure all on the same held-out text");
-  c->add_option("MODEL", o->model, "Float model: a folder with safetensors, or a .gguf file")->required();
+  add_model(*c, "MODEL", o->model, "Float model: a folder with safetensors, or a .gguf file")->required();
   c->add_option("MIX", o->mixes, "FILE[=WEIGHT],FILE[=WEIGHT]... or self, the model's own text; two or more")
       ->required();
   c->add_option("--eval", o->compare.text,

@@ -120,7 +120,7 @@ void add_common(CLI::App& c, EvalFlags& o) {
 void add_eval(CLI::App& app) {
   auto o = std::make_shared<EvalFlags>();
   CLI::App* c = app.add_subcommand("eval", "Perplexity of a model on a text, and its distance to the original");
-  c->add_option("MODEL", o->model, "Folder or .gguf file, float or 4-bit")->required();
+  add_model(*c, "MODEL", o->model, "Folder or .gguf file, float or 4-bit")->required();
   auto* text = c->add_option("--text", o->text, kTextHelp);
   c->add_option("--against", o->evaluate.against, "The original model: adds KL divergence and top-1 agreement");
   auto* ids = c->add_option("--ids", o->ids, "Instead of a text: a JSON list of token ids")->excludes(text);
@@ -139,7 +139,7 @@ void add_eval(CLI::App& app) {
 void add_compare(CLI::App& app) {
   auto o = std::make_shared<EvalFlags>();
   CLI::App* c = app.add_subcommand("compare", "Several versions of a model against the original, in one table");
-  c->add_option("ORIGINAL", o->model, "The float model")->required();
+  add_model(*c, "ORIGINAL", o->model, "The float model")->required();
   c->add_option("MODEL", o->models, "Versions of it")->required();
   c->add_option("--text", o->text, kTextHelp)->required();
   add_common(*c, *o);

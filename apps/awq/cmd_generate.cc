@@ -154,7 +154,7 @@ void run_chat(GenerateFlags& o) {
 void add_generate(CLI::App& app) {
   auto o = std::make_shared<GenerateFlags>();
   CLI::App* c = app.add_subcommand("generate", "Continue a text, or answer one message with --chat");
-  c->add_option("MODEL", o->model, "Folder or .gguf file, float or 4-bit")->required();
+  add_model(*c, "MODEL", o->model, "Folder or .gguf file, float or 4-bit")->required();
   auto* text = c->add_option("-p,--prompt", o->prompt, "Text to start from");
   c->add_option("-f,--file", o->prompt_file, "File with the text to start from")->excludes(text);
   auto* chat = c->add_flag("--chat", o->chat, "The text is a user's message: use the model's chat template");
@@ -174,7 +174,7 @@ void add_generate(CLI::App& app) {
 void add_chat(CLI::App& app) {
   auto o = std::make_shared<GenerateFlags>();
   CLI::App* c = app.add_subcommand("chat", "Talk to a model in the terminal");
-  c->add_option("MODEL", o->model, "Folder or .gguf file, float or 4-bit")->required();
+  add_model(*c, "MODEL", o->model, "Folder or .gguf file, float or 4-bit")->required();
   c->add_option("--system", o->system, "System message");
   add_special(*c, *o);
   add_sampling(*c, o->sampling);

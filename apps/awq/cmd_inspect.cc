@@ -45,7 +45,7 @@ void add_inspect(CLI::App& app) {
   };
   auto o = std::make_shared<Options>();
   CLI::App* c = app.add_subcommand("inspect", "What a model is made of");
-  c->add_option("MODEL", o->model, "Folder or .gguf file, float or 4-bit")->required();
+  add_model(*c, "MODEL", o->model, "Folder or .gguf file, float or 4-bit")->required();
   c->add_flag("--tensors", o->tensors, "List every tensor");
   c->add_flag("--json", o->json, "Print everything as JSON");
   c->footer("Example:\n  awq inspect smollm2-awq --tensors");

@@ -63,7 +63,7 @@ void run(PlanFlags& o) {
 void add_plan(CLI::App& app) {
   auto o = std::make_shared<PlanFlags>();
   CLI::App* c = app.add_subcommand("plan", "What quantizing a model will take: memory, disk, time");
-  c->add_option("MODEL", o->model, "Float model: a folder with safetensors, or a .gguf file")->required();
+  add_model(*c, "MODEL", o->model, "Float model: a folder with safetensors, or a .gguf file")->required();
   c->add_option("-o,--output", o->out, "Where it would be written; default: the current folder");
   add_quantize_options(*c, o->quantize);
   c->add_flag("--json", o->json, "Print the result as JSON");

@@ -175,7 +175,7 @@ void add_quantize_options(CLI::App& app, QuantizeOptions& o) {
 void add_quantize(CLI::App& app) {
   auto o = std::make_shared<QuantizeFlags>();
   CLI::App* c = app.add_subcommand("quantize", "Make a 4-bit AutoAWQ folder from a float model");
-  c->add_option("MODEL", o->model, "Float model: a folder with safetensors, or a .gguf file")->required();
+  add_model(*c, "MODEL", o->model, "Float model: a folder with safetensors, or a .gguf file")->required();
   c->add_option("-o,--output", o->out, "New folder; default: MODEL's name with -awq, in the current folder");
   add_quantize_options(*c, o->quantize);
   auto* load = c->add_option(

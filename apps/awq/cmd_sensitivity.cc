@@ -74,7 +74,7 @@ void add_sensitivity(CLI::App& app) {
   auto o = std::make_shared<SensitivityFlags>();
   CLI::App* c =
       app.add_subcommand("sensitivity", "What each layer costs when it alone is quantized, most per byte first");
-  c->add_option("MODEL", o->model, "Float model: a folder with safetensors, or a .gguf file")->required();
+  add_model(*c, "MODEL", o->model, "Float model: a folder with safetensors, or a .gguf file")->required();
   c->add_option("--text", o->sensitivity.text, "Text that KL is measured on; default: the calibration text");
   c->add_option("--windows", o->sensitivity.windows, "Windows of it")
       ->capture_default_str()

@@ -75,7 +75,7 @@ void run_render(RenderFlags& o) {
 void add_tokenize(CLI::App& app) {
   auto o = std::make_shared<TokenizeFlags>();
   CLI::App* c = app.add_subcommand("tokenize", "Text to tokens, or tokens to text");
-  auto* model = c->add_option("MODEL", o->model, "Folder or .gguf file; only its tokenizer is read");
+  auto* model = add_model(*c, "MODEL", o->model, "Folder or .gguf file; only its tokenizer is read");
   c->add_option("--tokenizer", o->tokenizer,
                 "Instead of MODEL: tokenizer.json, a SentencePiece model or a tiktoken file")
       ->excludes(model);
@@ -104,7 +104,7 @@ void add_tokenize(CLI::App& app) {
 void add_render(CLI::App& app) {
   auto o = std::make_shared<RenderFlags>();
   CLI::App* c = app.add_subcommand("render", "A conversation as the model's chat template writes it");
-  auto* model = c->add_option("MODEL", o->model, "Folder or .gguf file; only its chat template and tokenizer are read");
+  auto* model = add_model(*c, "MODEL", o->model, "Folder or .gguf file; only its chat template and tokenizer are read");
   c->add_option("--template", o->options.chat_template, "Template to use instead of the model's own");
   c->add_option("--messages", o->messages, "JSON file: a list of messages, or an object with \"messages\"")->required();
   c->add_option("--tools", o->tools, "JSON file with a list of tools");

@@ -15,7 +15,8 @@ bool is_verb(const CLI::App& app, std::string_view word, std::string& verbs) {
 int run(int argc, char** argv) {
   CLI::App app{
       "awq: 4-bit language models with AWQ. Quantize a float model, prove what it cost, run the result.\n"
-      "MODEL is a folder (safetensors) or a .gguf file. Results go to stdout, everything else to stderr."};
+      "MODEL is a folder (safetensors), a .gguf file, or a name that `awq pull` has fetched. Results go to stdout, "
+      "everything else to stderr."};
   app.set_version_flag("--version", std::string(version()));
   app.require_subcommand(1);
   app.footer("Example:\n  awq quantize SmolLM2-135M.gguf -o smollm2-awq && awq chat smollm2-awq");
@@ -26,6 +27,9 @@ int run(int argc, char** argv) {
   add_eval(app);
   add_compare(app);
   add_inspect(app);
+  add_pull(app);
+  add_convert(app);
+  add_verify(app);
   add_bench(app);
   add_calib(app);
   add_sensitivity(app);

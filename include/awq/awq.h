@@ -27,7 +27,7 @@ struct Cancelled : Error {
 
 struct Progress {
   std::string_view stage;   // "load", "generate calibration text", "calibrate", "search", "write", "evaluate",
-                            // "measure the machine", "check", "prefill", "decode", "sensitivity"
+                            // "measure the machine", "check", "prefill", "decode", "sensitivity", "fetch", "convert"
   int done = 0, total = 0;  // blocks, tokens, windows or steps
   int64_t resident = 0;     // quantize: bytes that the process has in memory
   double last_error = -1;   // quantize: mean relative output error of the last finished block; < 0: none yet
@@ -306,6 +306,58 @@ std::vector<float> logits(const std::filesystem::path& model, std::span<const in
                           const DeviceOptions& device = {});
 
 // -----------------------------------------------------------------------------------------------------------------
+// pull
+
+struct PullOptions {
+  std::string revision = "main";     // a branch, a tag or a commit
+  std::vector<std::string> files{};  // weights to fetch by name; none: all safetensors, or the only GGUF file
+  std::string endpoint{};            // "https://hub"; of the interface that Hugging Face's hub has
+  std::string token{};               // for models that are not public; never sent to another host
+  std::filesystem::path cache{};
+  int connections = 4;  // files at once
+  int silence = 30;     // seconds without a byte after which a connection is given up, and made again
+};
+struct PullReport {
+  std::filesystem::path model;  // a folder, or a GGUF file
+  std::string commit;
+  int files = 0;
+  uint64_t bytes = 0;
+};
+/// Fetches a model into the cache and checks what it can: sizes, and SHA-256 where the hub gives it. What is there
+/// already, files in part too, is not fetched again. Progress is in MB.
+PullReport pull(const std::string& name, const PullOptions& options, const OnProgress& on_progress = {});
+/// Where a model that was fetched lies; empty where it was not, or not completely.
+std::filesystem::path pulled(std::string_view name, const std::filesystem::path& cache,
+                             std::string_view revision = "main");
+
+// ----------------------------------------------------------------------------------------------------------------
+// convert
+
+struct ConvertOptions {
+  std::string format{}, target{};    // one of them; see `awq convert --help`
+  std::vector<std::string> allow{};  // losses that are accepted
+  int tensor_parallel = 1;           // devices over which its groups must be divisible
+  int threads = 0;
+};
+struct ConvertReport {
+  std::string from, to;  // formats
+  /// Every code, zero point or offset, scale and float of the result was read again and is the source's.
+  bool exact = false;
+  double largest_error = 0, mean_error = 0;  // of weights
+  std::string where;                         // the largest
+  int matrices = 0, floats = 0;
+  std::vector<std::string> dequantized, dropped, left_out;
+  uint64_t bytes = 0;
+  double seconds = 0;
+};
+/// Writes a quantized model in another format with the codes it has, matrix by matrix, then reads both and compares.
+ConvertReport convert(const std::filesystem::path& model, const std::filesystem::path& output,
+                      const ConvertOptions& options, const OnProgress& on_progress = {});
+/// Reads all of a model, whose readers check what they read, and compares it with another; with itself where that is
+/// empty. Throws Error naming what is wrong.
+ConvertReport verify(const std::filesystem::path& model, const std::filesystem::path& against = {}, int threads = 0);
+
+// ----------------------------------------------------------------------------------------------------------------
 // inspect
 
 struct TensorReport {

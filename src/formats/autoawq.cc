@@ -1,11 +1,11 @@
 // A Hugging Face folder whose matrices are in AutoAWQ's "GEMM" layout; see autoawq_pack.h.
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "base/check.h"
 #include "formats/autoawq_pack.h"
-#include "formats/folder.h"
+#include "formats/packed_folder.h"
+#include "formats/packed_sink.h"
 #include "formats/params.h"
 #include "io/json.h"
 
@@ -55,68 +55,20 @@ Options read_options(const Json& config, const fs::path& folder) {
   return {group.get<int>(), zero.get<bool>(), read_head_bits(q, folder)};
 }
 
-/// Index of the first NaN or infinity in f32 data; -1 if there is none.
-ptrdiff_t first_not_finite(const Tensor& t) {
-  const auto v = t.as<float>();
-  const auto it = std::ranges::find_if(v, [](float x) { return !std::isfinite(x); });
-  return it == v.end() ? -1 : it - v.begin();
-}
-
-class AutoAwqCheckpoint : public FolderCheckpoint {
+class AutoAwqCheckpoint final : public PackedFolder {
  public:
   explicit AutoAwqCheckpoint(const fs::path& folder)
-      : FolderCheckpoint(folder, read_config(folder)), options_(read_options(config(), folder)) {
+      : PackedFolder(folder, read_config(folder)), options_(read_options(config(), folder)) {
     check_head();
-    TensorCheck check(folder, spec(), files());
-    for (const StoredTensor& t : stored().all()) {
-      const std::string base = name(t);
-      if (const int bits = bits_of(t))
-        require_packed(check, base, {t.rows, shape_of(spec(), t.parts.front().block, t.first())[1]}, bits);
-      else
-        check.require(base + ".weight", t.shape);
-      if (t.bias) check.require(base + ".bias", {t.rows});
-    }
-    check.no_others();
+    check_tensors();
   }
   std::string_view format() const override { return "autoawq"; }
 
-  Weight weight(int block, Param param) const override {
-    const StoredTensor& t = stored().holding(block, param);
-    if (!bits_of(t)) return FolderCheckpoint::weight(block, param);
-    const std::string base = name(t);
-    const bool zeros = files().find(base + ".qzeros");
-    return part(t, block, param,
-                checked({files().tensor(base + ".qweight"), zeros ? files().tensor(base + ".qzeros") : Tensor(),
-                         files().tensor(base + ".scales")},
-                        base, 0));
-  }
-
-  /// The file has column after column, so a piece is all rows of some columns: read in order, and few pages at a time.
-  Pieces pieces(int block, Param param) const override {
-    const StoredTensor& t = stored().holding(block, param);
-    const int bits = bits_of(t);
-    if (!bits) return FolderCheckpoint::pieces(block, param);
-    const Shape shape = shape_of(spec(), block, param);
-    const int64_t group = options_.group_size == -1 ? shape[1] : options_.group_size;
-    const int64_t width =
-        group <= Pieces::kColumns ? Pieces::kColumns / group * group : std::gcd(group, Pieces::kColumns);
-    const QuantSpec quant{.bits = bits, .group_size = int(group), .scale_dtype = scale_type(name(t))};
-    return {shape, quant, (shape[1] + width - 1) / width, [=, this, &t](int64_t i) {
-              const int64_t begin = i * width, end = std::min(shape[1], begin + width);
-              return Piece{0, begin, part(t, block, param, columns(name(t), begin, end, group))};
-            }};
-  }
-
  private:
   /// 0: float. What modules_to_not_convert names is what has no such tensor.
-  int bits_of(const StoredTensor& t) const {
-    const Role role = t.first().role;
-    if (role == Role::head) return options_.head_bits;
-    return !is_norm(role) && !is_table(role) && files().find(name(t) + ".qweight") ? 4 : 0;
-  }
-
-  QMatrix part(const StoredTensor& t, int block, Param param, QMatrix all) const {
-    return t.parts.size() == 1 ? all : gather(stored().rows(block, param), all);
+  int bits_of(Param param, const std::string& base) const {
+    if (param.role == Role::head) return options_.head_bits;
+    return !is_table(param.role) && files().find(base + ".qweight") ? 4 : 0;
   }
 
   void check_head() const {
@@ -127,49 +79,33 @@ class AutoAwqCheckpoint : public FolderCheckpoint {
       bad(folder(), "lm_head", "true (4 bits) or {\"bits\": 8}, as there is a tensor " + tensor, false);
   }
 
-  void require_packed(TensorCheck& check, const std::string& base, const Shape& shape, int bits) const {
-    const int64_t rows = rows_of_word(bits);
-    if (shape[0] % rows)
-      fail("open", "{}: {} has {} rows by config.json, which this format's words of {} rows cannot hold",
-           folder().string(), base, shape[0], rows);
-    const int64_t group = options_.group_size == -1 ? shape[1] : options_.group_size;
-    if (shape[1] % group)
-      fail("open",
-           "{}: groups of {} columns do not divide the {} of {}; config.json and the tensors are not of the same model",
-           folder().string(), group, shape[1], base);
-    check.require(base + ".qweight", {shape[1], shape[0] / rows}, {DType::i32});
-    check.require(base + ".scales", {shape[1] / group, shape[0]});
-    if (options_.zero_point || files().find(base + ".qzeros"))
-      check.require(base + ".qzeros", {shape[1] / group, shape[0] / rows}, {DType::i32});
+  std::optional<QuantSpec> quant_of(Param param, const std::string& base, const Shape& shape) const override {
+    const int bits = bits_of(param, base);
+    if (!bits) return std::nullopt;
+    return QuantSpec{.bits = bits,
+                     .group_size = int(options_.group_size == -1 ? shape[1] : options_.group_size),
+                     .scale_dtype = type_of(base + ".scales"),
+                     .symmetric = !options_.zero_point};
   }
 
-  DType scale_type(const std::string& base) const {
-    return *files().find(base + ".scales")->entries().find(base + ".scales")->second.dtype;
+  void require(TensorCheck& check, const PackedPlace& at) const override {
+    const int64_t rows = rows_of_word(at.spec.bits), groups = at.shape[1] / at.spec.group_size;
+    require_multiple(at, "rows", at.shape[0], rows);
+    check.require(at.base + ".qweight", {at.shape[1], at.shape[0] / rows}, {DType::i32});
+    check.require(at.base + ".scales", {groups, at.shape[0]});
+    if (options_.zero_point || files().find(at.base + ".qzeros"))
+      check.require(at.base + ".qzeros", {groups, at.shape[0] / rows}, {DType::i32});
   }
 
-  /// Columns [begin, end), whole groups or a part of one.
-  QMatrix columns(const std::string& base, int64_t begin, int64_t end, int64_t group) const {
-    const int64_t first = begin / group, last = (end - 1) / group + 1;
-    const bool zeros = files().find(base + ".qzeros");
-    return checked(
-        {files().rows(base + ".qweight", begin, end), zeros ? files().rows(base + ".qzeros", first, last) : Tensor(),
-         files().rows(base + ".scales", first, last)},
-        base, first);
-  }
-
-  QMatrix checked(const AutoAwqTensors& t, const std::string& base, int64_t first_group) const {
-    QMatrix q = unpack_autoawq(t);
-    check_scales(q.scales, base + ".scales", first_group);
-    if (!options_.zero_point) check_middle(q, base + ".qzeros");
+  bool by_columns() const override { return true; }
+  QMatrix read(const PackedPlace& at, int64_t begin, int64_t end) const override {
+    const int64_t first = begin / at.spec.group_size, last = (end - 1) / at.spec.group_size + 1;
+    const auto rows = [&](const char* what, int64_t b, int64_t e) { return files().rows(at.base + what, b, e); };
+    const bool zeros = files().find(at.base + ".qzeros");
+    const QMatrix q = unpack_autoawq(
+        {rows(".qweight", begin, end), zeros ? rows(".qzeros", first, last) : Tensor(), rows(".scales", first, last)});
+    if (!options_.zero_point) check_middle(q, at.base + ".qzeros");
     return q;
-  }
-
-  void check_scales(const Tensor& scales, const std::string& tensor, int64_t first_group) const {
-    if (const ptrdiff_t i = first_not_finite(scales); i >= 0)
-      fail("open",
-           "{}: tensor {}: the scale of row {}, group {} is {}; the file is damaged or the model was quantized badly",
-           files().find(tensor)->name(), tensor, i / scales.shape()[1], first_group + i % scales.shape()[1],
-           scales.as<float>()[size_t(i)]);
   }
 
   void check_middle(const QMatrix& q, const std::string& tensor) const {
@@ -218,8 +154,9 @@ class AutoAwqSink : public FolderSink {
   }
 
   void write_bias(const std::string& name, const Tensor& b) override {
-    const Tensor half = b.to(DType::f16);  // what the format has
-    if (const ptrdiff_t i = first_not_finite(half.to(DType::f32)); i >= 0)
+    const Tensor half = b.to(DType::f16), back = half.to(DType::f32);  // what the format has
+    const auto it = std::ranges::find_if(back.as<float>(), [](float x) { return !std::isfinite(x); });
+    if (const auto i = it - back.as<float>().begin(); it != back.as<float>().end())
       fail("write", "{}: element {} does not fit into F16, in which this format stores biases", name, i);
     write_tensor(name, half);
   }
@@ -230,7 +167,7 @@ class AutoAwqSink : public FolderSink {
         {"quant_method", "awq"},
         {"bits", 4},
         {"group_size", quant_.group_size},
-        {"zero_point", true},
+        {"zero_point", !quant_.symmetric},
         {"version", "gemm"},
         {"modules_to_not_convert", not_converted_.empty() ? Json() : Json(not_converted_)}};
     if (head_bits_)
@@ -251,15 +188,7 @@ class AutoAwqSink : public FolderSink {
   std::vector<std::string> not_converted_;
 };
 
-bool is_autoawq(const fs::path& path) {
-  try {
-    const Json config = read_config(path);
-    const auto q = config.find("quantization_config");
-    return q != config.end() && q->is_object() && q->value("quant_method", Json()) == "awq";
-  } catch (const Error&) {
-    return false;  // whatever is wrong is reported by the format that opens it
-  }
-}
+bool is_autoawq(const fs::path& path) { return quant_method(path) == "awq"; }
 
 std::unique_ptr<Checkpoint> open_autoawq(const fs::path& path) { return std::make_unique<AutoAwqCheckpoint>(path); }
 
@@ -276,7 +205,8 @@ std::unique_ptr<CheckpointSink> create_autoawq(const OutputPlace& place, const J
   return std::make_unique<AutoAwqSink>(place, config, spec, quant, shard_bytes);
 }
 
+const Capacity kAutoAwqHolds{.bits = {4}};
 extern const Format kAutoAwq;
-const Format kAutoAwq{"autoawq", is_autoawq, open_autoawq, new_autoawq};
+const Format kAutoAwq{"autoawq", is_autoawq, open_autoawq, new_autoawq, &kAutoAwqHolds};
 
 }  // namespace awq

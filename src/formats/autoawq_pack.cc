@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "formats/bit_fields.h"
 #include "tensor/transpose.h"
 
 namespace awq {
@@ -95,19 +96,6 @@ Tensor unpack(const Tensor& packed) {
   return out;
 }
 
-Tensor transposed(const Tensor& t) {  // f32
-  const int64_t rows = t.shape()[0], cols = t.shape()[1];
-  Tensor out = Tensor::empty({cols, rows}, DType::f32);
-  transpose(t.as<float>().data(), cols, rows, cols, out.as<float>().data(), rows);
-  return out;
-}
-
-Tensor all_middle(Shape shape, int bits) {
-  Tensor t = Tensor::empty(shape, DType::u8);
-  std::ranges::fill(t.as<uint8_t>(), uint8_t(1 << (bits - 1)));
-  return t;
-}
-
 template <int bits>
 AutoAwqTensors packed(const QMatrix& q) {
   if (q.rows() % rows_of_word(bits))
@@ -123,7 +111,7 @@ QMatrix unpacked(const AutoAwqTensors& t) {
       .bits = bits, .group_size = int(t.qweight.shape()[0] / t.scales.shape()[0]), .scale_dtype = t.scales.dtype()};
   q.codes = unpack<bits>(t.qweight);
   q.scales = transposed(t.scales.to(DType::f32));
-  q.zeros = t.qzeros ? unpack<bits>(t.qzeros) : all_middle(q.scales.shape(), bits);
+  q.zeros = t.qzeros ? unpack<bits>(t.qzeros) : middle_zeros(q.scales.shape(), bits);
   return q;
 }
 

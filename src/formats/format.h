@@ -36,17 +36,19 @@ class Checkpoint {
   /// Tries each format. Throws Error if the path is missing or no format knows it.
   static std::unique_ptr<Checkpoint> open(const std::filesystem::path& path);
   virtual ~Checkpoint() = default;
-  virtual std::string_view format() const = 0;       // "hf", "gguf", "autoawq"
+  virtual std::string_view format() const = 0;       // "hf", "gguf", "autoawq", ...
   virtual const nlohmann::json& config() const = 0;  // Hugging Face's config.json
   virtual const ModelSpec& spec() const = 0;
   /// What errors call the place that config() was read from: "DIR/config.json".
   virtual std::string described_in() const = 0;
-  /// A float matrix or norm (f32, f16 or bf16; block formats are de-quantized to f32), or a quantized matrix.
-  /// block is -1 for embed, final_norm and head. With tied embeddings head is not asked for.
+  /// A float matrix or norm (f32, f16 or bf16; the embedding always, and block formats, are de-quantized to f32), or a
+  /// quantized matrix. block is -1 for embed, final_norm and head. With tied embeddings head is not asked for.
   virtual Weight weight(int block, Param param) const = 0;
-  /// The same matrix in pieces, each in memory of its own; for as long as the checkpoint lives. Without an override
-  /// they are parts of the whole matrix, which is read at once.
+  /// The same matrix as it is stored, in pieces, each in memory of its own; for as long as the checkpoint lives.
+  /// Without an override they are parts of the whole matrix, which is read at once.
   virtual Pieces pieces(int block, Param param) const { return pieces_of(weight(block, param)); }
+  /// What a matrix is quantized from: the same, or floats where the format packs values that count as an original.
+  virtual Pieces float_pieces(int block, Param param) const { return pieces(block, param); }
   /// The bias [rows] as f32, for parameters whose spec has one.
   virtual Tensor bias(int block, Param param) const = 0;
   virtual std::vector<TensorInfo> tensors() const = 0;
@@ -78,6 +80,8 @@ class CheckpointSink {
   virtual void sync() = 0;                               // what was put is on the disk
 };
 
+struct Capacity;
+
 struct Format {
   std::string_view name;  // as accepted by --format
   bool (*detect)(const std::filesystem::path& path);
@@ -85,7 +89,9 @@ struct Format {
   /// Null where the format is only read. `config` is the source's config.json.
   std::unique_ptr<CheckpointSink> (*create)(const OutputPlace& place, const nlohmann::json& config,
                                             const ModelSpec& spec, const QuantSpec& quant);
+  const Capacity* holds = nullptr;  // of packed_sink.h; null: floats
 };
-std::span<const Format> formats();  // autoawq, hf, gguf; see formats.cc
+const Format& find_format(std::string_view name);  // one that can be written; throws Error, listing them
+std::span<const Format> formats();                 // see formats.cc
 
 }  // namespace awq

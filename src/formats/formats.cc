@@ -8,11 +8,11 @@ namespace awq {
 
 namespace fs = std::filesystem;
 
-extern const Format kAutoAwq, kHf, kGguf;
+extern const Format kAutoAwq, kCompressedTensors, kGptq, kGptq1, kMlx, kHf, kGguf;
 
 std::span<const Format> formats() {
   // The first that detects a path opens it; hf takes every folder with a config.json.
-  static const std::array table = {kAutoAwq, kHf, kGguf};
+  static const std::array table = {kAutoAwq, kCompressedTensors, kGptq, kGptq1, kMlx, kHf, kGguf};
   return table;
 }
 
@@ -24,6 +24,16 @@ std::unique_ptr<Checkpoint> Checkpoint::open(const fs::path& path) {
   if (fs::is_directory(path, ignored))
     fail("open", "{}: there is no config.json; a model folder has one beside its *.safetensors", path.string());
   fail("open", "{}: no known format; give a folder with config.json and *.safetensors, or a .gguf file", path.string());
+}
+
+const Format& find_format(std::string_view name) {
+  std::string names;
+  for (const Format& f : formats()) {
+    if (!f.create) continue;
+    if (f.name == name) return f;
+    names += (names.empty() ? "" : ", ") + std::string(f.name);
+  }
+  fail("convert", "\"{}\" is no format that awq writes; it writes {}", name, names);
 }
 
 std::string read_side_file(const Checkpoint& model, std::string_view name) {

@@ -1,5 +1,6 @@
 #include "formats/gguf.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <fstream>
@@ -63,6 +64,14 @@ Tensor without_offset(const Tensor& gain, float offset) {
   return w;
 }
 
+QuantSpec spec_of(const GgmlType& type) {
+  return {.bits = type.codes.bits,
+          .group_size = type.codes.group,
+          .scale_dtype = type.codes.half_scales ? DType::f16 : DType::f32,
+          .offsets = type.codes.zero < 0,
+          .symmetric = type.codes.zero == 1 << (type.codes.bits - 1)};
+}
+
 class GgufCheckpoint final : public Checkpoint {
  public:
   explicit GgufCheckpoint(Gguf file)
@@ -85,10 +94,15 @@ class GgufCheckpoint final : public Checkpoint {
   }
   Pieces pieces(int block, Param p) const override {
     const GgufTensor& t = file_.at(gguf_name(block, p) + ".weight");
+    if (!t.type->codes.group) return float_pieces(block, p);
+    return in_bands(t.shape, spec_of(*t.type), t.shape[1], row_step(block, p),
+                    [=, this, &t](int64_t begin, int64_t end) { return ordered(quantized(t, begin, end), block, p); });
+  }
+  /// What a GGUF holds counts as an original: many models are published in nothing else.
+  Pieces float_pieces(int block, Param p) const override {
+    const GgufTensor& t = file_.at(gguf_name(block, p) + ".weight");
     const DType dtype = file_.rows(t, 0, 0).dtype();
-    // What is put in another order stays within heads.
-    const int64_t step = reordered(p) ? spec_.blocks.at(size_t(block)).attention.head_dim : 1;
-    return in_bands(t.shape, dtype, t.shape[1] * int64_t(size_of(dtype)), step,
+    return in_bands(t.shape, dtype, t.shape[1] * int64_t(size_of(dtype)), row_step(block, p),
                     [=, this, &t](int64_t begin, int64_t end) { return ordered(file_.rows(t, begin, end), block, p); });
   }
   Tensor bias(int block, Param p) const override {
@@ -113,10 +127,19 @@ class GgufCheckpoint final : public Checkpoint {
     return file_.rows(t, 0, t.shape[0]);
   }
   bool reordered(Param p) const { return pairs_ && (p.role == Role::q || p.role == Role::k); }
+  /// What is put in another order stays within heads.
+  int64_t row_step(int block, Param p) const {
+    return reordered(p) ? spec_.blocks.at(size_t(block)).attention.head_dim : 1;
+  }
   Tensor ordered(const Tensor& t, int block, Param p) const {
-    if (!reordered(p)) return t;
+    if (!reordered(p) || !t) return t;
     return halves_from_pairs(t, int(t.shape()[0] / spec_.blocks.at(size_t(block)).attention.head_dim));
   }
+  QMatrix ordered(const QMatrix& q, int block, Param p) const {
+    return {q.spec, ordered(q.codes, block, p), ordered(q.scales, block, p), ordered(q.zeros, block, p),
+            ordered(q.offsets, block, p)};
+  }
+  QMatrix quantized(const GgufTensor& t, int64_t begin, int64_t end) const;
   std::map<std::string, Shape> expected_tensors() const;
   void check_tensors() const;
 
@@ -127,6 +150,18 @@ class GgufCheckpoint final : public Checkpoint {
   mutable std::once_flag side_files_made_;
   mutable std::vector<SideFile> side_files_;
 };
+
+QMatrix GgufCheckpoint::quantized(const GgufTensor& t, int64_t begin, int64_t end) const {
+  QMatrix q = QMatrix::empty({end - begin, t.shape[1]}, spec_of(*t.type));
+  const Tensor blocks = file_.blocks(t, begin, end);
+  t.type->codes.split(blocks.data(), int64_t(blocks.bytes()) / t.type->bytes, q.codes.as<uint8_t>().data(),
+                      q.scales.as<float>().data(), q.offsets ? q.offsets.as<float>().data() : nullptr);
+  if (q.zeros) std::ranges::fill(q.zeros.as<uint8_t>(), uint8_t(t.type->codes.zero));
+  if (const auto bad = first_bad_grid(q))
+    fail("gguf", "{}: {}: the scale of row {}, group {} is not finite; the file is damaged", file_.path().string(),
+         t.name, begin + *bad / q.groups(), *bad % q.groups());
+  return q;
+}
 
 std::map<std::string, Shape> GgufCheckpoint::expected_tensors() const {
   std::map<std::string, Shape> expected = {{"token_embd.weight", {spec_.vocab, spec_.dim}},

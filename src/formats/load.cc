@@ -36,7 +36,7 @@ void check_band(const Piece& band, const std::string& name, int64_t cols) {
 }
 
 Pieces float_pieces(const Checkpoint& model, int block, Param p) {
-  Pieces w = model.pieces(block, p);
+  Pieces w = model.float_pieces(block, p);
   if (!std::holds_alternative<DType>(w.type))
     fail("quantize", "{} is quantized already. Start from the float model that it was made of",
          parameter_name(model.spec(), block, p));
@@ -104,7 +104,10 @@ Embedding load_embedding(const Checkpoint& model) {
 
 Pieces load_head_pieces(const Checkpoint& model) {
   Pieces w = model.pieces(-1, head_param(model.spec()));
-  if (!model.spec().head_unit_rows || !std::holds_alternative<DType>(w.type)) return w;
+  if (!model.spec().head_unit_rows) return w;
+  if (!std::holds_alternative<DType>(w.type))
+    fail("open", "{}: the head is quantized, but {} divides each of its rows by its length, which codes cannot do",
+         model.described_in(), model.spec().arch);
   w.read = [read = w.read](int64_t i) {
     Piece band = read(i);
     Tensor rows = std::get<Tensor>(band.weight).to(DType::f32).clone();

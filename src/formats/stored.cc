@@ -35,6 +35,11 @@ StoredTensor first_part(const Source& source, const Shape& shape, bool bias) {
 
 Tensor transposed(const Tensor& t) { return gather_transposed({0, t.shape()[1], t.shape()[1]}, 0, t.shape()[1], t); }
 
+bool same_bytes(const Tensor& a, const Tensor& b) {
+  if (!a || !b) return !a && !b;
+  return a.bytes() == b.bytes() && std::equal(a.data(), a.data() + a.bytes(), b.data());
+}
+
 void put_rows(const RowPattern& p, const Tensor& part, Tensor& to) {
   for_runs(p, 0, part.shape()[0], [&](int64_t stored, int64_t row, int64_t n) {
     const Tensor run = part.rows(row, row + n);
@@ -75,12 +80,13 @@ RowPattern StoredTensors::rows(int block, Param param) const {
   return std::ranges::find_if(parts, [&](const StoredPart& p) { return p.block == block && p.param == param; })->rows;
 }
 
-QMatrix gather(const RowPattern& p, const QMatrix& tensor) {
-  const int64_t n = tensor.rows() / p.period * p.count;
+QMatrix gather(const RowPattern& p, int64_t begin, int64_t end, const QMatrix& tensor, int64_t first) {
   const auto rows_of = [&](const Tensor& t) {
-    return gather(p, 0, n, [&](int64_t begin, int64_t end) { return t.rows(begin, end); });
+    if (!t) return Tensor();
+    return gather(p, begin, end, [&](int64_t from, int64_t to) { return t.rows(from - first, to - first); });
   };
-  return {tensor.spec, rows_of(tensor.codes), rows_of(tensor.scales), rows_of(tensor.zeros)};
+  return {tensor.spec,           rows_of(tensor.codes),   rows_of(tensor.scales),
+          rows_of(tensor.zeros), rows_of(tensor.offsets), tensor.order};
 }
 
 Tensor gather_transposed(const RowPattern& p, int64_t begin, int64_t end, const Tensor& tensor) {
@@ -101,24 +107,29 @@ Weight merged(const StoredTensor& s, const std::vector<Weight>& parts) {
   if (parts.size() == 1) return parts.front();
   const bool quantized = std::holds_alternative<QMatrix>(parts.front());
   const auto alike = [&](const Weight& w) {
-    if (!quantized)
-      return std::holds_alternative<Tensor>(w) &&
-             std::get<Tensor>(w).dtype() == std::get<Tensor>(parts.front()).dtype();
-    return std::holds_alternative<QMatrix>(w) && std::get<QMatrix>(w).spec == std::get<QMatrix>(parts.front()).spec;
+    if (w.index() != parts.front().index()) return false;
+    if (!quantized) return std::get<Tensor>(w).dtype() == std::get<Tensor>(parts.front()).dtype();
+    const auto &q = std::get<QMatrix>(w), &first = std::get<QMatrix>(parts.front());
+    return q.spec == first.spec && same_bytes(q.order, first.order);
   };
   if (!std::ranges::all_of(parts, alike))
-    fail("write", "{}: its parts are one tensor in the file, so all of them must be quantized, or none", s.name);
+    fail("write", "{}: its parts are one tensor in the file, so all of them must be quantized alike, or none", s.name);
   const auto all = [&](const auto& tensor_of) {
     const Tensor first = tensor_of(parts.front());
+    if (!first) return first;
     Tensor to =
         Tensor::empty(first.shape().rank() == 1 ? Shape{s.rows} : Shape{s.rows, first.shape()[1]}, first.dtype());
     for (size_t i = 0; i < parts.size(); ++i) put_rows(s.parts[i].rows, tensor_of(parts[i]), to);
     return to;
   };
   if (!quantized) return all([](const Weight& w) { return std::get<Tensor>(w); });
-  return QMatrix{std::get<QMatrix>(parts.front()).spec, all([](const Weight& w) { return std::get<QMatrix>(w).codes; }),
-                 all([](const Weight& w) { return std::get<QMatrix>(w).scales; }),
-                 all([](const Weight& w) { return std::get<QMatrix>(w).zeros; })};
+  const auto all_of = [&](Tensor QMatrix::*part) {
+    return all([part](const Weight& w) { return std::get<QMatrix>(w).*part; });
+  };
+  const auto& q = std::get<QMatrix>(parts.front());
+  return QMatrix{
+      q.spec, all_of(&QMatrix::codes), all_of(&QMatrix::scales), all_of(&QMatrix::zeros), all_of(&QMatrix::offsets),
+      q.order};
 }
 
 Tensor as_stored(const StoredTensor& s, const Tensor& weight) {

@@ -45,8 +45,8 @@ class StoredTensors {
 template <class F>
 void for_runs(const RowPattern& p, int64_t begin, int64_t end, const F& f) {
   for (int64_t r = begin; r < end;) {
-    const int64_t within = r % p.count, n = std::min(p.count - within, end - r);
-    f(r / p.count * p.period + p.begin + within, r, n);
+    const int64_t n = std::min(p.count - r % p.count, end - r);
+    f(p.stored(r), r, n);
     r += n;
   }
 }
@@ -68,8 +68,8 @@ Tensor gather(const RowPattern& p, int64_t begin, int64_t end, const Read& read)
   });
   return all;
 }
-/// A parameter's rows of a quantized tensor.
-QMatrix gather(const RowPattern& p, const QMatrix& tensor);
+/// Rows [begin, end) of a parameter from a part of a quantized tensor that begins with the tensor's row `first`.
+QMatrix gather(const RowPattern& p, int64_t begin, int64_t end, const QMatrix& tensor, int64_t first);
 /// Columns of a tensor [in, out] that are a parameter's rows [begin, end), as rows.
 Tensor gather_transposed(const RowPattern& p, int64_t begin, int64_t end, const Tensor& tensor);
 

@@ -8,9 +8,6 @@
 namespace awq {
 namespace {
 
-// A block function turns one block into its floats. The order of the operations is the package's, since float
-// arithmetic rounds: (d * q) + m, and (d * scale) * q where a block has scales of its own.
-
 template <class T>
 T load(const uint8_t* p) {
   T v;
@@ -25,50 +22,68 @@ void f32(const uint8_t* b, float* y) { *y = load<float>(b); }
 void f16(const uint8_t* b, float* y) { *y = half(b); }
 void bf16(const uint8_t* b, float* y) { *y = bf16_to_f32(load<uint16_t>(b)); }
 
+// A block function takes one block apart: its codes, and of each group the scale and the offset. Products of a float16
+// and a scale of 6 or 8 bits have at most 19 significant bits: exact in float, and so is what dequantize computes with.
+
 // Byte j of a plain block holds value j in its low nibble and value j + 16 in its high one.
-int low(const uint8_t* q, int j) { return q[j] & 15; }
-int high(const uint8_t* q, int j) { return q[j] >> 4; }
-
-void q8_0(const uint8_t* b, float* y) {  // d, 32 codes
-  const float d = half(b);
-  for (int j = 0; j < kShort; ++j) y[j] = float(int8_t(b[2 + j])) * d;
-}
-
-void q4_0(const uint8_t* b, float* y) {  // d, 16 bytes
-  const float d = half(b);
+void nibbles(const uint8_t* q, uint8_t* codes) {
   for (int j = 0; j < 16; ++j) {
-    y[j] = d * float(low(b + 2, j) - 8);
-    y[j + 16] = d * float(high(b + 2, j) - 8);
-  }
-}
-
-void q4_1(const uint8_t* b, float* y) {  // d, m, 16 bytes
-  const float d = half(b), m = half(b + 2);
-  for (int j = 0; j < 16; ++j) {
-    y[j] = d * float(low(b + 4, j)) + m;
-    y[j + 16] = d * float(high(b + 4, j)) + m;
+    codes[j] = q[j] & 15;
+    codes[j + 16] = q[j] >> 4;
   }
 }
 
 // The fifth bit of value j is bit j of a 32-bit word.
-int fifth(uint32_t bits, int j) { return int(bits >> j & 1) << 4; }
-
-void q5_0(const uint8_t* b, float* y) {  // d, fifth bits, 16 bytes
-  const float d = half(b);
-  const auto bits = load<uint32_t>(b + 2);
-  for (int j = 0; j < 16; ++j) {
-    y[j] = d * float((low(b + 6, j) | fifth(bits, j)) - 16);
-    y[j + 16] = d * float((high(b + 6, j) | fifth(bits, j + 16)) - 16);
-  }
+void fifth_bits(uint32_t bits, uint8_t* codes) {
+  for (int j = 0; j < kShort; ++j) codes[j] = uint8_t(codes[j] | (bits >> j & 1) << 4);
 }
 
-void q5_1(const uint8_t* b, float* y) {  // d, m, fifth bits, 16 bytes
-  const float d = half(b), m = half(b + 2);
-  const auto bits = load<uint32_t>(b + 4);
-  for (int j = 0; j < 16; ++j) {
-    y[j] = d * float(low(b + 8, j) | fifth(bits, j)) + m;
-    y[j + 16] = d * float(high(b + 8, j) | fifth(bits, j + 16)) + m;
+void q8_0(const uint8_t* b, uint8_t* codes, float* scale, float*) {  // d, 32 signed codes
+  *scale = half(b);
+  for (int j = 0; j < kShort; ++j) codes[j] = b[2 + j] ^ 128;
+}
+
+void q4_0(const uint8_t* b, uint8_t* codes, float* scale, float*) {  // d, 16 bytes
+  *scale = half(b);
+  nibbles(b + 2, codes);
+}
+
+void q4_1(const uint8_t* b, uint8_t* codes, float* scale, float* offset) {  // d, m, 16 bytes
+  *scale = half(b);
+  *offset = half(b + 2);
+  nibbles(b + 4, codes);
+}
+
+void q5_0(const uint8_t* b, uint8_t* codes, float* scale, float*) {  // d, fifth bits, 16 bytes
+  *scale = half(b);
+  nibbles(b + 6, codes);
+  fifth_bits(load<uint32_t>(b + 2), codes);
+}
+
+void q5_1(const uint8_t* b, uint8_t* codes, float* scale, float* offset) {  // d, m, fifth bits, 16 bytes
+  *scale = half(b);
+  *offset = half(b + 2);
+  nibbles(b + 8, codes);
+  fifth_bits(load<uint32_t>(b + 4), codes);
+}
+
+/// Value i of a block of pairs of bits: run i / 32 % 4 of each half of 128 values lies in bit pairs of 32 bytes.
+int bit_pair(const uint8_t* q, int i) { return q[i / 128 * 32 + i % 32] >> i / 32 % 4 * 2 & 3; }
+
+void q2_k(const uint8_t* b, uint8_t* codes, float* scales, float* offsets) {  // 16 scales, 64 bytes, d, dmin
+  for (int g = 0; g < 16; ++g) {
+    scales[g] = half(b + 80) * float(b[g] & 15);
+    offsets[g] = -(half(b + 82) * float(b[g] >> 4));
   }
+  for (int i = 0; i < kLong; ++i) codes[i] = uint8_t(bit_pair(b + 16, i));
+}
+
+/// Scale g of 16, six bits: low four in nibbles of bytes 0-7, high two in bit pairs of bytes 8-11.
+int scale_of_q3(const uint8_t* s, int g) { return (s[g % 8] >> g / 8 * 4 & 15) | (s[8 + g % 4] >> g / 4 * 2 & 3) << 4; }
+
+void q3_k(const uint8_t* b, uint8_t* codes, float* scales, float*) {  // 32 bytes of third bits, 64, 12 of scales, d
+  for (int g = 0; g < 16; ++g) scales[g] = half(b + 108) * float(scale_of_q3(b + 96, g) - 32);
+  for (int i = 0; i < kLong; ++i) codes[i] = uint8_t(bit_pair(b + 32, i) | (b[i % 32] >> i / 32 & 1) << 2);
 }
 
 struct ScaleMin {
@@ -83,64 +98,104 @@ ScaleMin scale_min(const uint8_t* s, int i) {
   return {(s[i + 4] & 15) | (s[i - 4] >> 6) << 4, s[i + 4] >> 4 | (s[i] >> 6) << 4};
 }
 
-/// Sub-block i of 32 values of Q4_K and Q5_K has its nibbles in bytes 32 * (i / 2) onward, low ones for even i.
-int nibble(const uint8_t* q, int i, int j) { return q[i / 2 * 32 + j] >> i % 2 * 4 & 15; }
-
-void q4_k(const uint8_t* b, float* y) {  // d, dmin, 12 bytes of scales, 128 bytes
-  for (int i = 0; i < 8; ++i) {
-    const auto [scale, min] = scale_min(b + 4, i);
-    const float d = half(b) * float(scale), m = half(b + 2) * float(min);
-    for (int j = 0; j < 32; ++j) *y++ = d * float(nibble(b + 16, i, j)) - m;
+/// Of Q4_K and Q5_K: d, dmin, 12 bytes of scales.
+void long_grids(const uint8_t* b, float* scales, float* offsets) {
+  for (int g = 0; g < 8; ++g) {
+    const auto [scale, min] = scale_min(b + 4, g);
+    scales[g] = half(b) * float(scale);
+    offsets[g] = -(half(b + 2) * float(min));
   }
 }
 
-void q5_k(const uint8_t* b, float* y) {  // d, dmin, 12 bytes of scales, 32 bytes of fifth bits, 128 bytes
-  for (int i = 0; i < 8; ++i) {
-    const auto [scale, min] = scale_min(b + 4, i);
-    const float d = half(b) * float(scale), m = half(b + 2) * float(min);
-    for (int j = 0; j < 32; ++j) *y++ = d * float(nibble(b + 48, i, j) | (b[16 + j] >> i & 1) << 4) - m;
-  }
+/// Run g of 32 values of Q4_K and Q5_K has its nibbles in bytes 32 * (g / 2) onward, low ones for even g.
+int nibble(const uint8_t* q, int i) { return q[i / 64 * 32 + i % 32] >> i / 32 % 2 * 4 & 15; }
+
+void q4_k(const uint8_t* b, uint8_t* codes, float* scales, float* offsets) {  // grids, 128 bytes
+  long_grids(b, scales, offsets);
+  for (int i = 0; i < kLong; ++i) codes[i] = uint8_t(nibble(b + 16, i));
+}
+
+void q5_k(const uint8_t* b, uint8_t* codes, float* scales,
+          float* offsets) {  // grids, 32 bytes of fifth bits, 128 bytes
+  long_grids(b, scales, offsets);
+  for (int i = 0; i < kLong; ++i) codes[i] = uint8_t(nibble(b + 48, i) | (b[16 + i % 32] >> i / 32 & 1) << 4);
 }
 
 /// Each half of 128 values: four runs of 32, whose low nibbles are those of bytes 0-31, those of bytes 32-63, then the
 /// high ones of the same, and whose upper two bits are bit pairs 0-3 of 32 bytes.
-void q6_k(const uint8_t* b, float* y) {  // 128 bytes of low bits, 64 of high bits, 16 scales, d
-  const uint8_t *ql = b, *qh = b + 128, *scales = b + 192;
-  const float d = half(b + 208);
+void q6_k(const uint8_t* b, uint8_t* codes, float* scales, float*) {  // 128 bytes of low bits, 64 of high, 16 scales, d
+  for (int g = 0; g < 16; ++g) scales[g] = half(b + 208) * float(int8_t(b[192 + g]));
   for (int i = 0; i < kLong; ++i) {
-    const int part = i / 128, run = i / 32 % 4, j = i % 32;
-    const int bits = ql[part * 64 + run % 2 * 32 + j] >> run / 2 * 4 & 15;
-    const int top = qh[part * 32 + j] >> 2 * run & 3;
-    y[i] = d * float(int8_t(scales[i / 16])) * float((bits | top << 4) - 32);
+    const int run = i / 32 % 4;
+    const int low = b[i / 128 * 64 + run % 2 * 32 + i % 32] >> run / 2 * 4 & 15;
+    codes[i] = uint8_t(low | bit_pair(b + 128, i) << 4);
   }
 }
 
-template <void (*block)(const uint8_t*, float*), int length, int bytes>
-void all(const std::byte* blocks, int64_t count, float* out) {
+using FloatBlock = void (*)(const uint8_t*, float*);
+using CodeBlock = void (*)(const uint8_t*, uint8_t*, float*, float*);
+
+template <FloatBlock block, int bytes>
+void floats(const std::byte* blocks, int64_t count, float* out) {
   const auto* b = reinterpret_cast<const uint8_t*>(blocks);
-  for (int64_t i = 0; i < count; ++i) block(b + i * bytes, out + i * length);
+  for (int64_t i = 0; i < count; ++i) block(b + i * bytes, out + i);
 }
 
-template <void (*block)(const uint8_t*, float*), int length, int bytes>
-constexpr GgmlType readable(uint32_t id, std::string_view name) {
-  return {id, name, length, bytes, all<block, length, bytes>};
+template <CodeBlock block, int length, int group, int bytes>
+void split(const std::byte* blocks, int64_t count, uint8_t* codes, float* scales, float* offsets) {
+  const auto* b = reinterpret_cast<const uint8_t*>(blocks);
+  for (int64_t i = 0, groups = length / group; i < count; ++i, b += bytes, codes += length, scales += groups) {
+    float own[length / group];  // of types without offsets
+    block(b, codes, scales, offsets ? offsets + i * groups : own);
+  }
+}
+
+// The order of the operations is the package's, since float arithmetic rounds.
+template <CodeBlock block, int length, int group, int zero, int bytes>
+void dequantize(const std::byte* blocks, int64_t count, float* out) {
+  const auto* b = reinterpret_cast<const uint8_t*>(blocks);
+  uint8_t codes[length];
+  float scales[length / group], offsets[length / group];
+  for (int64_t i = 0; i < count; ++i, b += bytes) {
+    block(b, codes, scales, offsets);
+    for (int j = 0; j < length; ++j, ++out)
+      *out = zero < 0 ? scales[j / group] * float(codes[j]) + offsets[j / group]
+                      : scales[j / group] * float(codes[j] - zero);
+  }
+}
+
+template <FloatBlock block, int bytes>
+constexpr GgmlType of_floats(uint32_t id, std::string_view name) {
+  return {id, name, 1, bytes, floats<block, bytes>};
+}
+
+constexpr int kOffsets = -1;
+
+template <CodeBlock block, int bits, int length, int group, int zero, int bytes>
+constexpr GgmlType of_codes(uint32_t id, std::string_view name) {
+  return {id,
+          name,
+          length,
+          bytes,
+          dequantize<block, length, group, zero, bytes>,
+          {bits, group, zero, length == kShort, split<block, length, group, bytes>}};
 }
 
 constexpr GgmlType kTypes[] = {
-    readable<f32, 1, 4>(0, "F32"),
-    readable<f16, 1, 2>(1, "F16"),
-    readable<q4_0, kShort, 18>(2, "Q4_0"),
-    readable<q4_1, kShort, 20>(3, "Q4_1"),
-    readable<q5_0, kShort, 22>(6, "Q5_0"),
-    readable<q5_1, kShort, 24>(7, "Q5_1"),
-    readable<q8_0, kShort, 34>(8, "Q8_0"),
-    readable<q4_k, kLong, 144>(12, "Q4_K"),
-    readable<q5_k, kLong, 176>(13, "Q5_K"),
-    readable<q6_k, kLong, 210>(14, "Q6_K"),
-    readable<bf16, 1, 2>(30, "BF16"),
+    of_floats<f32, 4>(0, "F32"),
+    of_floats<f16, 2>(1, "F16"),
+    of_codes<q4_0, 4, kShort, 32, 8, 18>(2, "Q4_0"),
+    of_codes<q4_1, 4, kShort, 32, kOffsets, 20>(3, "Q4_1"),
+    of_codes<q5_0, 5, kShort, 32, 16, 22>(6, "Q5_0"),
+    of_codes<q5_1, 5, kShort, 32, kOffsets, 24>(7, "Q5_1"),
+    of_codes<q8_0, 8, kShort, 32, 128, 34>(8, "Q8_0"),
+    of_codes<q2_k, 2, kLong, 16, kOffsets, 84>(10, "Q2_K"),
+    of_codes<q3_k, 3, kLong, 16, 4, 110>(11, "Q3_K"),
+    of_codes<q4_k, 4, kLong, 32, kOffsets, 144>(12, "Q4_K"),
+    of_codes<q5_k, 5, kLong, 32, kOffsets, 176>(13, "Q5_K"),
+    of_codes<q6_k, 6, kLong, 16, 32, 210>(14, "Q6_K"),
+    of_floats<bf16, 2>(30, "BF16"),
     // Listed so that a message or `inspect` can name them.
-    {10, "Q2_K", 256, 84, nullptr},
-    {11, "Q3_K", 256, 110, nullptr},
     {16, "IQ2_XXS", 256, 66, nullptr},
     {17, "IQ2_XS", 256, 74, nullptr},
     {18, "IQ3_XXS", 256, 98, nullptr},

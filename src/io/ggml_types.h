@@ -6,6 +6,15 @@
 
 namespace awq {
 
+/// How the blocks of a type hold codes: `bits` a value, groups of `group` values with a scale and, where `zero` is
+/// negative, an offset:  value = (code - zero) * scale  or  code * scale + offset.
+struct GgmlCodes {
+  int bits = 0, group = 0, zero = 0;
+  bool half_scales = false;  // scales, and the offsets beside them, are exact in f16
+  /// Writes count * length codes, and a scale and (where the type has any) an offset a group.
+  void (*split)(const std::byte* blocks, int64_t count, uint8_t* codes, float* scales, float* offsets) = nullptr;
+};
+
 /// A storage type of ggml: `length` values share a block of `bytes` bytes.
 struct GgmlType {
   uint32_t id;            // as a GGUF tensor table spells it
@@ -14,6 +23,7 @@ struct GgmlType {
   /// Writes count * length floats, each the same as the Python package `gguf` (0.19) computes. Null where this version
   /// cannot read the type.
   void (*dequantize)(const std::byte* blocks, int64_t count, float* out);
+  GgmlCodes codes = {};  // of a block type that has a `dequantize`
 };
 
 /// Null if ggml has no such type, or had it once and dropped it.

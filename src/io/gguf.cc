@@ -365,19 +365,29 @@ Tensor Gguf::tensor(const GgufTensor& t) const {
   return dequantized(t, t.data.data(), t.shape);
 }
 
-Tensor Gguf::rows(const GgufTensor& t, int64_t begin, int64_t end) const {
+std::span<const std::byte> Gguf::row_bytes(const GgufTensor& t, int64_t begin, int64_t end) const {
   require_readable(t);
   const int64_t row = t.shape.elements() / t.shape[0];
   if (begin < 0 || begin > end || end > t.shape[0] || row % t.type->length)
     fail("gguf", "{}: rows {} to {} of {} {} {}", path_.string(), begin, end, t.name, t.type->name, t.shape.text());
-  const int64_t row_bytes = row / t.type->length * t.type->bytes;
-  const auto part = t.data.subspan(size_t(begin * row_bytes), size_t((end - begin) * row_bytes));
-  const Shape shape = with_rows(t.shape, end - begin);
-  const bool plain = t.type->length == 1;
-  Tensor copy =
-      plain ? Tensor::empty(shape, shared_dtype(t.type->name)) : Tensor::empty({int64_t(part.size())}, DType::u8);
+  const int64_t bytes = row / t.type->length * t.type->bytes;
+  return t.data.subspan(size_t(begin * bytes), size_t((end - begin) * bytes));
+}
+
+Tensor Gguf::blocks(const GgufTensor& t, int64_t begin, int64_t end) const {
+  const auto part = row_bytes(t, begin, end);
+  Tensor copy = Tensor::empty({int64_t(part.size())}, DType::u8);
   read_part(part, owner_, copy.data());
-  return plain ? copy : dequantized(t, copy.data(), shape);
+  return copy;
+}
+
+Tensor Gguf::rows(const GgufTensor& t, int64_t begin, int64_t end) const {
+  const Shape shape = with_rows(t.shape, end - begin);
+  if (t.type->length > 1) return dequantized(t, blocks(t, begin, end).data(), shape);
+  const auto part = row_bytes(t, begin, end);
+  Tensor copy = Tensor::empty(shape, shared_dtype(t.type->name));
+  read_part(part, owner_, copy.data());
+  return copy;
 }
 
 }  // namespace awq

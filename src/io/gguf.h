@@ -62,11 +62,14 @@ class Gguf {
   /// The same for a range of the outermost dimension, whose entries must be whole blocks, in memory of its own; see
   /// read_part.
   Tensor rows(const GgufTensor& t, int64_t begin, int64_t end) const;
+  /// Their bytes as they are stored, u8.
+  Tensor blocks(const GgufTensor& t, int64_t begin, int64_t end) const;
   Tensor tensor(std::string_view name) const { return tensor(at(name)); }
 
  private:
   const GgufValue& value(std::string_view key) const;
   void require_readable(const GgufTensor& t) const;
+  std::span<const std::byte> row_bytes(const GgufTensor& t, int64_t begin, int64_t end) const;
 
   std::filesystem::path path_;
   std::shared_ptr<const void> owner_;

@@ -22,7 +22,7 @@ constexpr std::string_view kIndex = "model.safetensors.index.json";
 
 std::optional<DType> dtype_of(std::string_view type) {
   using enum DType;
-  for (DType t : {f32, f16, bf16, i64, i32, i16, i8, u8})
+  for (DType t : {f32, f16, bf16, i64, i32, i16, i8, u8, u32, f8_e4m3})
     if (name_of(t) == type) return t;
   return std::nullopt;
 }

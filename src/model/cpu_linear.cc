@@ -1,6 +1,7 @@
 #include "model/cpu_linear.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "model/cpu_pack.h"
 
@@ -130,6 +131,37 @@ struct IntActivations {
   }
 };
 
+/// x with its columns in another order.
+Tensor reordered(const Tensor& x, const Tensor& order) {
+  if (!order) return x;
+  Tensor out = Tensor::empty(x.shape(), DType::f32);
+  const auto from = order.as<int32_t>();
+  for (int64_t t = 0; t < x.shape()[0]; ++t) {
+    const float* row = x.as<float>().data() + t * x.shape()[1];
+    float* to = out.as<float>().data() + t * x.shape()[1];
+    for (size_t c = 0; c < from.size(); ++c) to[c] = row[from[c]];
+  }
+  return out;
+}
+
+/// f32 [tokens, groups]: what multiplies the rest of an offset.
+Tensor group_sums(const Tensor& x, int64_t group, ThreadPool& pool) {
+  const int64_t groups = x.shape()[1] / group;
+  Tensor sums = Tensor::empty({x.shape()[0], groups}, DType::f32);
+  pool.run(sums.shape().elements(), 64, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const float* v = x.as<float>().data() + i * group;
+      sums.as<float>()[size_t(i)] = float(std::accumulate(v, v + group, 0.));
+    }
+  });
+  return sums;
+}
+
+bool same(const Tensor& a, const Tensor& b) {
+  if (!a || !b) return !a && !b;
+  return a.bytes() == b.bytes() && std::equal(a.data(), a.data() + a.bytes(), b.data());
+}
+
 class IntLinear final : public Linear {
  public:
   IntLinear(const Pieces& w, const Tensor* bias, const CpuContext& cpu)
@@ -140,29 +172,33 @@ class IntLinear final : public Linear {
     multiply({&self, 1}, x, {&y, 1});
   }
   int64_t rows() const override { return w_.rows; }
-  int64_t bytes() const override { return int64_t(w_.stream.bytes()); }
+  int64_t bytes() const override { return int64_t(w_.stream.bytes() + (w_.rest ? w_.rest.bytes() : 0)); }
   DType arithmetic(int64_t tokens) const override {
     return on_tiles(tokens) ? DType::bf16 : narrow() ? DType::i8 : DType::i16;
   }
 
   /// Whether one set of integer activations serves both.
   bool reads_like(const IntLinear& other) const {
-    return w_.cols == other.w_.cols && w_.group == other.w_.group && narrow() == other.narrow();
+    return w_.cols == other.w_.cols && w_.group == other.w_.group && narrow() == other.narrow() &&
+           same(w_.order, other.w_.order);
   }
 
   /// y[i] = f[i](x) for layers that read alike: activations are prepared once, all rows are one parallel region.
-  static void multiply(std::span<const IntLinear* const> f, const Tensor& x, std::span<Tensor> y) {
+  static void multiply(std::span<const IntLinear* const> f, const Tensor& in, std::span<Tensor> y) {
     const IntLinear& first = *f[0];
     const kernels::KernelSet& k = first.cpu_.kernels;
     const int32_t group = first.w_.group;
+    const Tensor x = reordered(in, first.w_.order);
+    const bool any_rest = std::ranges::any_of(f, [](const IntLinear* l) { return bool(l->w_.rest); });
+    const Tensor sums = any_rest ? group_sums(x, group, first.cpu_.pool) : Tensor();
     if (first.on_tiles(x.shape()[0]))
-      run(f, TileActivations{x, k, false}, y);
+      run(f, TileActivations{x, k, false}, sums, y);
     else if (first.cpu_.activations == Activations::bf16)
-      run(f, IntActivations<int16_t>{x.to(DType::bf16).to(DType::f32), k, group}, y);
+      run(f, IntActivations<int16_t>{x.to(DType::bf16).to(DType::f32), k, group}, sums, y);
     else if (first.narrow())
-      run(f, IntActivations<int8_t>{x, k, group}, y);
+      run(f, IntActivations<int8_t>{x, k, group}, sums, y);
     else
-      run(f, IntActivations<int16_t>{x, k, group}, y);
+      run(f, IntActivations<int16_t>{x, k, group}, sums, y);
   }
 
  private:
@@ -173,7 +209,7 @@ class IntLinear final : public Linear {
   }
 
   template <class Act>
-  static void run(std::span<const IntLinear* const> f, const Act& act, std::span<Tensor> y) {
+  static void run(std::span<const IntLinear* const> f, const Act& act, const Tensor& sums, std::span<Tensor> y) {
     const CpuContext& cpu = f[0]->cpu_;
     prepare(act, cpu.pool, cpu.kernels);
     int64_t panels = 0;
@@ -181,17 +217,32 @@ class IntLinear final : public Linear {
     cpu.pool.run(panels, 1, [&](int64_t b, int64_t e) {
       for (size_t i = 0; i < f.size(); ++i) {
         const int64_t n = panels_of(f[i]->w_.rows);
-        f[i]->part(act.view, y[i], std::clamp<int64_t>(b, 0, n), std::clamp<int64_t>(e, 0, n));
+        f[i]->part(act.view, sums, y[i], std::clamp<int64_t>(b, 0, n), std::clamp<int64_t>(e, 0, n));
         b -= n, e -= n;
       }
     });
   }
 
   template <class View>
-  void part(const View& x, Tensor& y, int64_t begin, int64_t end) const {
+  void part(const View& x, const Tensor& sums, Tensor& y, int64_t begin, int64_t end) const {
     if (begin >= end) return;
     product(x, y.as<float>().data(), int32_t(begin), int32_t(end));
+    if (w_.rest) add_rest(sums, y, begin, end);
     add_bias(cpu_.kernels, bias_, y, begin * kPanel, std::min<int64_t>(end * kPanel, w_.rows));
+  }
+  void add_rest(const Tensor& sums, Tensor& y, int64_t begin, int64_t end) const {
+    const int64_t groups = sums.shape()[1], panel = groups * kPanel;
+    cpu_.kernels.gemm_f32({.a = sums.as<float>().data(),
+                           .a_row = groups,
+                           .b = w_.rest.as<float>().data() + begin * panel,
+                           .b_panel = panel,
+                           .b_k = kPanel,
+                           .c = y.as<float>().data() + begin * kPanel,
+                           .c_row = w_.rows,
+                           .m = int32_t(sums.shape()[0]),
+                           .n = int32_t(std::min<int64_t>(w_.rows, end * kPanel) - begin * kPanel),
+                           .k = int32_t(groups),
+                           .accumulate = true});
   }
   void product(const kernels::ActI8& x, float* y, int32_t begin, int32_t end) const {
     cpu_.kernels.matmul_i8(w_.view(), x, y, w_.rows, begin, end);

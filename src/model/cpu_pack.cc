@@ -1,5 +1,7 @@
 #include "model/cpu_pack.h"
 
+#include <atomic>
+#include <cmath>
 #include <cstring>
 #include <numeric>
 
@@ -27,13 +29,14 @@ struct Layout {
 Layout layout_of(const Pieces& w) {
   const auto& q = std::get<QuantSpec>(w.type);
   const auto group = int32_t(std::gcd(q.group_size, int(kernels::kMaxActGroup)));
-  if ((q.bits != 4 && q.bits != 8) || group < 8)
-    fail("load", "a matrix of {} bits in groups of {} cannot be run; 4 or 8 bits in groups of a multiple of 8 can",
+  if (q.bits < 2 || q.bits > 8 || group < 8)
+    fail("load", "a matrix of {} bits in groups of {} cannot be run; 2 to 8 bits in groups of a multiple of 8 can",
          q.bits, q.group_size);
-  return {q.bits, group, q.scale_dtype == DType::f16, w.shape[1] / group};
+  return {q.bits <= 4 ? 4 : 8, group, q.scale_dtype == DType::f16, w.shape[1] / group};
 }
 
 Shape stream_shape(const Pieces& w, const Layout& l) { return {panels(w.shape[0]), l.groups, l.block()}; }
+Shape rest_shape(const Pieces& w, const Layout& l) { return {panels(w.shape[0]), l.groups, kPanel}; }
 Shape panel_shape(const Shape& s) { return {panels(s[0]), s[1], kPanel}; }
 
 /// Writes to each page, from all threads: else those that begin the same huge page together would both clear it.
@@ -109,8 +112,41 @@ void pack_grids(const float* scales, const uint8_t* zeros, int64_t step, int64_t
   }
 }
 
-void pack_piece(const Piece& piece, const Layout& l, uint8_t* stream) {
+/// The zero point nearest to an offset; 0 where the scale is 0 or not a number.
+uint8_t nearest_zero(float offset, float scale, int bits) {
+  const float zero = std::nearbyint(-offset / scale);
+  return zero > 0 ? uint8_t(std::min(zero, float((1 << bits) - 1))) : uint8_t(0);
+}
+
+/// q with zero points, and of groups what is left of their offsets.
+QMatrix split_offsets(const QMatrix& q, int bits, Tensor& rest) {
+  QMatrix out = q;
+  out.zeros = Tensor::empty(q.scales.shape(), DType::u8);
+  rest = Tensor::empty(q.scales.shape(), DType::f32);
+  const auto scales = q.scales.as<float>(), offsets = q.offsets.as<float>();
+  for (size_t g = 0; g < scales.size(); ++g) {
+    const uint8_t zero = nearest_zero(offsets[g], scales[g], bits);
+    out.zeros.as<uint8_t>()[g] = zero;
+    rest.as<float>()[g] = float(double(offsets[g]) + zero * double(scales[g]));  // rounded once
+  }
+  return out;
+}
+
+/// Rests [rows, groups] of a piece to [panels, groups, 16]; true if one is not 0.
+bool put_rest(const Piece& piece, const Tensor& rest, const Layout& l, float* to) {
   const auto& q = std::get<QMatrix>(piece.weight);
+  bool any = false;
+  for (int64_t r = 0; r < q.rows(); ++r)
+    for (int64_t c = 0; c < q.cols(); c += l.group) {
+      const float v = rest.as<float>()[size_t(r * q.groups() + c / q.spec.group_size)];
+      const int64_t row = piece.row + r, group = (piece.col + c) / l.group;
+      to[(row / kPanel * l.groups + group) * kPanel + row % kPanel] = v;
+      any = any || v != 0;
+    }
+  return any;
+}
+
+void pack_piece(const Piece& piece, const QMatrix& q, const Layout& l, uint8_t* stream) {
   const int64_t cols = q.cols(), groups = q.groups();
   for (int64_t r = 0; r < q.rows(); r += kPanel)
     for (int64_t c = 0; c < cols; c += l.group) {
@@ -138,10 +174,26 @@ void pack_rows(const T* w, int64_t rows, int64_t cols, T* out) {
 
 PackedMatrix pack_int(const Pieces& w, ThreadPool& pool) {
   const Layout l = layout_of(w);
-  PackedMatrix p{
-      Tensor::empty(stream_shape(w, l), DType::u8), int32_t(w.shape[0]), int32_t(w.shape[1]), l.group, l.bits, l.half};
+  PackedMatrix p{.stream = Tensor::empty(stream_shape(w, l), DType::u8),
+                 .rest = {},
+                 .order = w.order,
+                 .rows = int32_t(w.shape[0]),
+                 .cols = int32_t(w.shape[1]),
+                 .group = l.group,
+                 .bits = l.bits,
+                 .half_scales = l.half};
+  if (std::get<QuantSpec>(w.type).offsets) p.rest = Tensor::zeros(rest_shape(w, l), DType::f32);
   touch(p.stream, pool);
-  pool.each(w.count, [&](int64_t i) { pack_piece(w.read(i), l, p.stream.as<uint8_t>().data()); });
+  std::atomic<bool> any = false;
+  pool.each(w.count, [&](int64_t i) {
+    const Piece piece = w.read(i);
+    const auto& q = std::get<QMatrix>(piece.weight);
+    if (!p.rest) return pack_piece(piece, q, l, p.stream.as<uint8_t>().data());
+    Tensor rest;
+    pack_piece(piece, split_offsets(q, l.bits, rest), l, p.stream.as<uint8_t>().data());
+    if (put_rest(piece, rest, l, p.rest.as<float>().data())) any = true;
+  });
+  if (!any) p.rest = Tensor();
   return p;
 }
 
@@ -162,7 +214,9 @@ Tensor pack_panels(const Pieces& w, ThreadPool& pool) {
 
 int64_t packed_bytes(const Pieces& w) {
   if (const auto* t = std::get_if<DType>(&w.type)) return panel_shape(w.shape).elements() * int64_t(size_of(*t));
-  return stream_shape(w, layout_of(w)).elements();
+  const Layout l = layout_of(w);
+  const bool offsets = std::get<QuantSpec>(w.type).offsets;
+  return stream_shape(w, l).elements() + (offsets ? rest_shape(w, l).elements() * 4 : 0);
 }
 
 }  // namespace awq

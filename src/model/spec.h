@@ -182,6 +182,8 @@ std::vector<ScaleGroup> scale_groups(const BlockSpec& spec);
 struct RowPattern {
   int64_t begin = 0, count = 0, period = 0;  // period 0: the tensor is this parameter
   bool operator==(const RowPattern&) const = default;
+  int64_t stored(int64_t row) const { return row / count * period + begin + row % count; }  // where the tensor has it
+  int64_t of(int64_t total) const { return total / period * count; }                        // rows of a tensor's total
 };
 /// Where a checkpoint has a parameter.
 struct Source {

@@ -25,14 +25,24 @@ Pieces in_bands(Shape shape, std::variant<DType, QuantSpec> type, int64_t row_by
           }};
 }
 
+Pieces in_columns(Shape shape, const QuantSpec& spec, std::function<QMatrix(int64_t begin, int64_t end)> columns) {
+  const int64_t group = spec.group_size, total = shape[1];
+  const int64_t width =
+      group <= Pieces::kColumns ? Pieces::kColumns / group * group : std::gcd(group, Pieces::kColumns);
+  return {shape, spec, (total + width - 1) / width, [=, columns = std::move(columns)](int64_t i) {
+            return Piece{0, i * width, columns(i * width, std::min(total, (i + 1) * width))};
+          }};
+}
+
 Pieces pieces_of(const Weight& w) {
   if (const auto* t = std::get_if<Tensor>(&w))
     return in_bands(t->shape(), t->dtype(), t->shape()[1] * int64_t(size_of(t->dtype())), 1,
                     [t = *t](int64_t begin, int64_t end) { return t.rows(begin, end); });
   const auto& q = std::get<QMatrix>(w);
-  return in_bands(q.codes.shape(), q.spec, q.cols(), 1, [q](int64_t begin, int64_t end) {
-    return QMatrix{q.spec, q.codes.rows(begin, end), q.scales.rows(begin, end), q.zeros.rows(begin, end)};
-  });
+  Pieces pieces = in_bands(q.codes.shape(), q.spec, q.cols(), 1,
+                           [q](int64_t begin, int64_t end) { return q.row_range(begin, end); });
+  pieces.order = q.order;
+  return pieces;
 }
 
 Tensor whole(const Pieces& w, ThreadPool& pool, const std::function<void(const Piece&)>& check) {
@@ -43,6 +53,33 @@ Tensor whole(const Pieces& w, ThreadPool& pool, const std::function<void(const P
     put_rows(std::get<Tensor>(band.weight), band.row, all);
   });
   return all;
+}
+
+namespace {
+
+/// What a piece has for columns [col, col + n), in units of `to`, whose rows are those of the matrix.
+void put_block(const Tensor& from, int64_t row, int64_t col, Tensor& to) {
+  const auto size = int64_t(size_of(to.dtype()));
+  const int64_t n = from.shape()[1] * size, step = to.shape()[1] * size;
+  for (int64_t r = 0; r < from.shape()[0]; ++r)
+    std::copy_n(from.data() + r * n, n, to.data() + (row + r) * step + col * size);
+}
+
+}  // namespace
+
+QMatrix whole_codes(const Pieces& w, ThreadPool& pool) {
+  QMatrix q = QMatrix::empty(w.shape, std::get<QuantSpec>(w.type));
+  q.order = w.order;
+  pool.each(w.count, [&](int64_t i) {
+    const Piece piece = w.read(i);
+    const auto& part = std::get<QMatrix>(piece.weight);
+    put_block(part.codes, piece.row, piece.col, q.codes);
+    if (piece.col % q.spec.group_size) return;  // of a group whose first part has brought the scale
+    const int64_t group = piece.col / q.spec.group_size;
+    put_block(part.scales, piece.row, group, q.scales);
+    put_block(q.spec.offsets ? part.offsets : part.zeros, piece.row, group, q.spec.offsets ? q.offsets : q.zeros);
+  });
+  return q;
 }
 
 QMatrix quantize(const Pieces& w, const QuantSpec& spec, ThreadPool& pool, std::span<const Range> ranges) {

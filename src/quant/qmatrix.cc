@@ -25,6 +25,8 @@ float level_of(float w, Grid g, int levels) {
   return round_even(std::min(std::max(w / g.scale, low), high));
 }
 
+float offset_of(int zero, float scale, DType t) { return rounded_to(-(float(zero) * scale), t); }
+
 }  // namespace
 
 Range range_of(std::span<const float> group) {
@@ -57,7 +59,50 @@ QMatrix QMatrix::empty(Shape shape, const QuantSpec& spec) {
   const int64_t cols = shape[1], g = spec.group_size;
   if (g < 1 || cols % g) fail("quantize", "a group of {} columns does not divide a matrix of {} columns", g, cols);
   const Shape grids = {shape[0], cols / g};
-  return {spec, Tensor::empty(shape, DType::u8), Tensor::empty(grids, DType::f32), Tensor::empty(grids, DType::u8)};
+  return {spec, Tensor::empty(shape, DType::u8), Tensor::empty(grids, DType::f32),
+          spec.offsets ? Tensor() : Tensor::empty(grids, DType::u8),
+          spec.offsets ? Tensor::empty(grids, DType::f32) : Tensor()};
+}
+
+QMatrix QMatrix::row_range(int64_t begin, int64_t end) const {
+  const auto part = [=](const Tensor& t) { return t ? t.rows(begin, end) : Tensor(); };
+  return {spec, part(codes), part(scales), part(zeros), part(offsets), order};
+}
+
+std::optional<int64_t> first_bad_grid(const QMatrix& q) {
+  for (const Tensor& t : {q.scales, q.offsets}) {
+    if (!t) continue;
+    const auto v = t.as<float>();
+    const auto it = std::ranges::find_if(v, [](float x) { return !std::isfinite(x); });
+    if (it != v.end()) return it - v.begin();
+  }
+  return std::nullopt;
+}
+
+QMatrix with_offsets(const QMatrix& q) {
+  if (q.spec.offsets) return q;
+  QMatrix out = q;
+  out.spec.offsets = true;
+  out.offsets = Tensor::empty(q.scales.shape(), DType::f32);
+  for (size_t g = 0; g < q.scales.as<float>().size(); ++g)
+    out.offsets.as<float>()[g] = offset_of(q.zeros.as<uint8_t>()[g], q.scales.as<float>()[g], q.spec.scale_dtype);
+  out.zeros = Tensor();
+  return out;
+}
+
+std::optional<QMatrix> with_zeros(const QMatrix& q) {
+  if (!q.spec.offsets) return q;
+  QMatrix out = q;
+  out.spec.offsets = false;
+  out.zeros = Tensor::empty(q.scales.shape(), DType::u8);
+  for (size_t g = 0; g < q.scales.as<float>().size(); ++g) {
+    const float scale = q.scales.as<float>()[g], offset = q.offsets.as<float>()[g];
+    const float zero = scale == 0 ? 0.f : std::clamp(round_even(-offset / scale), 0.f, float(q.spec.levels()));
+    if (offset_of(int(zero), scale, q.spec.scale_dtype) != offset) return std::nullopt;
+    out.zeros.as<uint8_t>()[g] = uint8_t(zero);
+  }
+  out.offsets = Tensor();
+  return out;
 }
 
 QMatrix quantize(const Tensor& w, const QuantSpec& spec, std::span<const Range> ranges) {
@@ -79,11 +124,17 @@ QMatrix quantize(const Tensor& w, const QuantSpec& spec, std::span<const Range> 
 }
 
 void dequantize(const QMatrix& q, int64_t first, int64_t count, float* to) {
-  const auto g = size_t(q.spec.group_size), begin = size_t(first * q.cols()), n = size_t(count * q.cols());
-  const uint8_t *codes = q.codes.as<uint8_t>().data() + begin, *zeros = q.zeros.as<uint8_t>().data() + begin / g;
+  const auto g = size_t(q.spec.group_size), cols = size_t(q.cols()), begin = size_t(first) * cols;
+  const uint8_t* codes = q.codes.as<uint8_t>().data() + begin;
   const float* scales = q.scales.as<float>().data() + begin / g;
-  for (size_t i = 0; i < n; i += g)
-    for (size_t c = i; c < i + g; ++c) to[c] = float(int(codes[c]) - int(zeros[i / g])) * scales[i / g];
+  const float* offsets = q.spec.offsets ? q.offsets.as<float>().data() + begin / g : nullptr;
+  const uint8_t* zeros = q.spec.offsets ? nullptr : q.zeros.as<uint8_t>().data() + begin / g;
+  const auto value = [=](size_t i, size_t at) {
+    return offsets ? float(codes[i]) * scales[at] + offsets[at] : float(int(codes[i]) - int(zeros[at])) * scales[at];
+  };
+  const int32_t* order = q.order ? q.order.as<int32_t>().data() : nullptr;
+  for (size_t i = 0; i < size_t(count) * cols; i += g)
+    for (size_t c = i; c < i + g; ++c) to[order ? c / cols * cols + size_t(order[c % cols]) : c] = value(c, i / g);
 }
 
 Tensor dequantize(const QMatrix& q) {

@@ -1,5 +1,6 @@
 #pragma once
 #include <algorithm>
+#include <optional>
 #include <variant>
 
 #include "tensor/tensor.h"
@@ -11,27 +12,43 @@ struct QuantSpec {
   int bits = 4;
   int group_size = 128;  // columns (input channels) that share a scale
   DType scale_dtype = DType::f16;
+  bool offsets = false;    // instead of zero points
+  bool symmetric = false;  // every zero point is the middle, 2^(bits - 1), and files need not hold them
   bool operator==(const QuantSpec&) const = default;
   int levels() const { return (1 << bits) - 1; }
 };
 
 /// A quantized [rows, cols] matrix in the one layout every other layout is converted to and from: codes row-major and
-/// unpacked to one per byte, scales and zeros [rows, cols / group_size].
+/// unpacked to one per byte, what groups have as [rows, cols / group_size].
 ///
-///     w[r][c] = (codes[r][c] - zeros[r][g]) * scales[r][g]      with g = c / group_size
+///     w[r][c] = (codes[r][c] - zeros[r][g]) * scales[r][g]            with g = c / group_size, or where spec.offsets
+///     w[r][c] = codes[r][c] * scales[r][g] + offsets[r][g]
 ///
 /// Files and kernels have their own layouts; this is the hub that keeps them from knowing each other.
 struct QMatrix {
   QuantSpec spec;
-  Tensor codes;   // u8 [rows, cols]
-  Tensor scales;  // f32 [rows, groups], holding values that spec.scale_dtype represents
-  Tensor zeros;   // u8 [rows, groups]
+  Tensor codes;         // u8 [rows, cols]
+  Tensor scales;        // f32 [rows, groups], holding values that spec.scale_dtype represents
+  Tensor zeros;         // u8 [rows, groups]; empty where spec.offsets
+  Tensor offsets = {};  // f32 [rows, groups], values of spec.scale_dtype too; empty unless spec.offsets
+  /// i32 [cols], a permutation: column c of all the above is column order[c] of the matrix. Empty: they are the same.
+  /// GPTQ puts columns of one group together by importance, not by place.
+  Tensor order = {};
   /// With room for a [rows, cols] matrix. Throws Error if group_size does not divide cols.
   static QMatrix empty(Shape shape, const QuantSpec& spec);
   int64_t rows() const { return codes.shape()[0]; }
   int64_t cols() const { return codes.shape()[1]; }
   int64_t groups() const { return cols() / spec.group_size; }
+  QMatrix row_range(int64_t begin, int64_t end) const;  // shares data
 };
+
+/// The first group, counted by rows, whose scale or offset is not finite.
+std::optional<int64_t> first_bad_grid(const QMatrix& q);
+/// offset = -(zero * scale) of every group, rounded once to the type of the scales.
+QMatrix with_offsets(const QMatrix& q);
+/// The same codes and scales with the zero points whose offsets, rounded like that, are the ones given; nothing where a
+/// group has none in 0 .. levels.
+std::optional<QMatrix> with_zeros(const QMatrix& q);
 
 /// A parameter as checkpoints hold it.
 using Weight = std::variant<Tensor, QMatrix>;

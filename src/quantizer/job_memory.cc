@@ -27,7 +27,7 @@ int64_t sum(const BlockSpec& b, const F& of_matrix) {
 }
 
 int64_t stored_bytes(const Checkpoint& source, int block, Param p) {
-  const Pieces w = source.pieces(block, p);
+  const Pieces w = source.float_pieces(block, p);
   const auto* type = std::get_if<DType>(&w.type);
   return w.shape.elements() * int64_t(type ? size_of(*type) : 1);
 }
@@ -40,7 +40,8 @@ class BlockMemory {
  public:
   BlockMemory(const JobShape& job, int block, const BlockSpec& b) : job_(job), b_(b) {
     stored_ = sum(b, [&](Param p, int64_t, int64_t) { return stored_bytes(job.source, block, p); });
-    device_ = sum(b, [&](Param p, int64_t, int64_t) { return job.dev.linear_bytes(job.source.pieces(block, p)); });
+    device_ =
+        sum(b, [&](Param p, int64_t, int64_t) { return job.dev.linear_bytes(job.source.float_pieces(block, p)); });
     weights_ = sum(b, [](Param, int64_t rows, int64_t cols) { return rows * cols; });
     widest_ = std::max({int64_t(b.dim), int64_t(b.mlp.hidden), int64_t(b.attention.q_rows())});
   }
@@ -106,7 +107,7 @@ int64_t outer_bytes(const JobShape& job) {
 }
 
 int64_t whole_model(const JobShape& job) {
-  const Pieces table = job.source.pieces(-1, {Role::embed});  // rows that tokens have, in the end most of them
+  const Pieces table = job.source.float_pieces(-1, {Role::embed});  // rows that tokens have, in the end most of them
   const int64_t embedding = table.shape.elements() * int64_t(size_of(std::get<DType>(table.type)));
   return loaded_bytes(job.dev, job.source) + embedding;
 }

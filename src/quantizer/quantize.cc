@@ -199,7 +199,7 @@ class BlockJob {
 
 // 32-bit tables are stored in 16 bits: f16 keeps 11 significant bits, which is what every engine computes with.
 Tensor stored(const QuantizeFlow& f, Role role) {
-  const Pieces table = f.source.pieces(-1, {role});
+  const Pieces table = f.source.float_pieces(-1, {role});
   const bool wide = std::get<DType>(table.type) == DType::f32;
   return whole(wide ? in_f16(table, parameter_name(f.source.spec(), -1, {role})) : table, f.host.pool);
 }
@@ -312,7 +312,7 @@ void embed_tokens(Backend& dev, const Checkpoint& source, std::span<const std::v
                   HiddenFiles& hidden) {
   const ModelSpec& spec = source.spec();
   require_in_vocabulary(sequences, spec.vocab);
-  const Pieces table = source.pieces(-1, {Role::embed});
+  const Pieces table = source.float_pieces(-1, {Role::embed});
   for (int64_t i = 0; i < table.count; ++i) {
     const Piece piece = table.read(i);
     const auto& band = std::get<Tensor>(piece.weight);

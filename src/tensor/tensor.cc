@@ -16,8 +16,8 @@ struct DTypeInfo {
   std::string_view name;
   size_t size;
 };
-constexpr DTypeInfo kInfo[] = {{"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8},
-                               {"I32", 4}, {"I16", 2}, {"I8", 1},   {"U8", 1}};
+constexpr DTypeInfo kInfo[] = {{"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4},
+                               {"I16", 2}, {"I8", 1},  {"U8", 1},   {"U32", 4}, {"F8_E4M3", 1}};
 
 /// Null where there is no memory. Large tensors are put into huge pages: one thread reads weights a quarter faster from
 /// them (16 GB/s instead of 12.5 on an Emerald Rapids). What is left of the last one stays in small pages, so that no

@@ -12,7 +12,8 @@
 
 namespace awq {
 
-enum class DType : uint8_t { f32, f16, bf16, i64, i32, i16, i8, u8 };
+/// f8_e4m3 is stored only: four bits of exponent, bias 7, no infinity.
+enum class DType : uint8_t { f32, f16, bf16, i64, i32, i16, i8, u8, u32, f8_e4m3 };
 size_t size_of(DType t);
 std::string_view name_of(DType t);  // "F32", as safetensors spells it
 
@@ -37,6 +38,10 @@ struct DTypeOf<int16_t> {
 template <>
 struct DTypeOf<int8_t> {
   static constexpr DType value = DType::i8;
+};
+template <>
+struct DTypeOf<uint32_t> {
+  static constexpr DType value = DType::u32;
 };
 template <>
 struct DTypeOf<uint8_t> {

@@ -276,10 +276,10 @@ TEST_F(AutoAwqTest, ScaleThatIsNoNumberIsNamed) {
   TensorMap t = awq_tensors(16, DType::f32);
   t.at(kUp + ".scales").as<float>()[64 + 3] = std::numeric_limits<float>::quiet_NaN();  // [2 groups, 64 rows]
   const auto model = Checkpoint::open(make("m", awq_config(), t));
-  EXPECT_EQ(message([&] { model->weight(1, {Role::up}); }),
-            "[open] D/m/model.safetensors: tensor model.layers.1.mlp.up_proj.scales: the scale of row 3, group 1 is "
-            "nan; the file is damaged or "
-            "the model was quantized badly");
+  EXPECT_EQ(
+      message([&] { model->weight(1, {Role::up}); }),
+      "[open] D/m: model.layers.1.mlp.up_proj: the scale of row 3, group 1 is nan; the file is damaged or the model "
+      "was quantized badly");
 }
 
 TEST_F(AutoAwqTest, ScaleThatIsNoNumberIsNamedInThePieceThatHasIt) {
@@ -292,9 +292,9 @@ TEST_F(AutoAwqTest, ScaleThatIsNoNumberIsNamedInThePieceThatHasIt) {
   const Pieces pieces = model->pieces(0, {Role::down});
   ASSERT_EQ(pieces.count, 3);
   EXPECT_EQ(message([&] { pieces.read(1); }), "no error");
-  EXPECT_TRUE(message([&] { pieces.read(2); })
-                  .starts_with("[open] D/m/model.safetensors: tensor model.layers.0.mlp.down_proj.scales: the scale of "
-                               "row 3, group 17 is inf; "));
+  EXPECT_TRUE(message([&] {
+                pieces.read(2);
+              }).starts_with("[open] D/m: model.layers.0.mlp.down_proj: the scale of row 3, group 17 is inf; "));
 }
 
 /// Everything of `source`, matrices of blocks quantized, up of block 1 left alone if `skip`.

@@ -97,11 +97,11 @@ TEST_F(HfTest, PicklesAreRefusedWithTheWayOut) {
 
 TEST_F(HfTest, OtherQuantizationsAreRefused) {
   Json config = tiny_config();
-  config["quantization_config"] = {{"quant_method", "gptq"}, {"bits", 4}};
+  config["quantization_config"] = {{"quant_method", "quip"}, {"bits", 4}};
   EXPECT_EQ(open_error(make("m", config, float_tensors(tiny_config(), DType::f16))),
             "[open] D/m/config.json: the model is quantized in a way that this version cannot read, "
             "\"quantization_config\" is "
-            "{\"bits\":4,\"quant_method\":\"gptq\"}; give the float model that it was made of");
+            "{\"bits\":4,\"quant_method\":\"quip\"}; give the float model that it was made of");
 }
 
 TEST_F(HfTest, ConfigOfTheWrongKindIsAnError) {

@@ -17,6 +17,17 @@ inline void place(const Tensor& part, int64_t row, int64_t col, Tensor& whole) {
     std::copy_n(part.data() + r * cols * size, cols * size, whole.data() + ((row + r) * whole.shape()[1] + col) * size);
 }
 
+/// Quantized pieces of what `weight` gives in floats.
+inline void expect_dequantized(const Pieces& pieces, const Tensor& expected) {
+  Tensor whole = Tensor::zeros(pieces.shape, DType::f32);
+  for (int64_t i = 0; i < pieces.count; ++i) {
+    const Piece piece = pieces.read(i);
+    place(dequantize(std::get<QMatrix>(piece.weight)), piece.row, piece.col, whole);
+  }
+  ASSERT_EQ(whole.shape(), expected.shape());
+  EXPECT_TRUE(std::equal(whole.data(), whole.data() + whole.bytes(), expected.data()));
+}
+
 /// Every matrix of the checkpoint put together from its pieces, last piece first. Returns the most pieces of one
 /// matrix.
 inline int64_t expect_pieces_are_the_weights(const Checkpoint& model) {
@@ -28,6 +39,10 @@ inline int64_t expect_pieces_are_the_weights(const Checkpoint& model) {
     const Weight weight = model.weight(block, param);
     most = std::max(most, pieces.count);
     const auto* q = std::get_if<QMatrix>(&weight);
+    if (!q && std::holds_alternative<QuantSpec>(pieces.type)) {
+      expect_dequantized(pieces, std::get<Tensor>(weight));
+      continue;
+    }
     Tensor whole = Tensor::zeros(pieces.shape, q ? DType::u8 : std::get<DType>(pieces.type));
     for (int64_t i = pieces.count - 1; i >= 0; --i) {
       const Piece piece = pieces.read(i);
@@ -43,7 +58,8 @@ inline int64_t expect_pieces_are_the_weights(const Checkpoint& model) {
           const auto here = size_t(r * part.groups() + c / part.spec.group_size);
           const auto there = size_t((piece.row + r) * q->groups() + (piece.col + c) / q->spec.group_size);
           if (part.scales.as<float>()[here] != q->scales.as<float>()[there] ||
-              part.zeros.as<uint8_t>()[here] != q->zeros.as<uint8_t>()[there])
+              (q->spec.offsets ? part.offsets.as<float>()[here] != q->offsets.as<float>()[there]
+                               : part.zeros.as<uint8_t>()[here] != q->zeros.as<uint8_t>()[there]))
             ADD_FAILURE() << "the scale or zero point of " << piece.row + r << ", " << piece.col + c;
         }
     }

@@ -75,11 +75,11 @@ TEST(Safetensors, UnalignedTensorIsCopied) {
 
 TEST(Safetensors, UnsupportedTypeFailsOnlyWhenAskedFor) {
   const auto file = parse(file_of(
-      R"({"f8":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]},"u":{"dtype":"U8","shape":[1],"data_offsets":[2,3]}})",
+      R"({"f8":{"dtype":"F8_E5M2","shape":[2],"data_offsets":[0,2]},"u":{"dtype":"U8","shape":[1],"data_offsets":[2,3]}})",
       "abc"));
   EXPECT_EQ(file.tensor("u").as<uint8_t>()[0], 'c');
   EXPECT_EQ(message([&] { file.tensor("f8"); }),
-            "[open] F: tensor f8 is \"F8_E4M3\", which is not supported; convert it to F32, F16 or BF16");
+            "[open] F: tensor f8 is \"F8_E5M2\", which is not supported; convert it to F32, F16 or BF16");
 }
 
 TEST(Safetensors, LengthIsCheckedBeforeAnything) {

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <random>
 
+#include "base/numeric.h"
 #include "base/parallel.h"
 #include "kernels/registry.h"
 #include "model/backend.h"
@@ -143,6 +144,55 @@ TEST_F(LinearTest, ActivationsHaveTheirLevels) {
       }
     EXPECT_GT(largest, 0.02);  // the sum of 256 independent halves is about 1/28 of their reach
   }
+}
+
+/// Random codes of `bits` bits with scales of any sign and offsets that no zero point stands for, some groups constant.
+QMatrix with_random_offsets(int64_t rows, int bits, int group, unsigned seed) {
+  std::mt19937 rng(seed);
+  std::normal_distribution<float> dist;
+  QMatrix q = QMatrix::empty({rows, 256}, {.bits = bits, .group_size = group, .offsets = true});
+  for (uint8_t& c : q.codes.as<uint8_t>()) c = uint8_t(rng() % (1u << bits));
+  for (float& s : q.scales.as<float>()) s = rng() % 8 ? f16_to_f32(f32_to_f16(dist(rng) / float(1 << bits))) : 0.f;
+  for (float& o : q.offsets.as<float>()) o = dist(rng);
+  return q;
+}
+
+// All kinds of activations and every width, with an order of columns, against exact products of what dequantize gives.
+TEST_F(LinearTest, OffsetsAndOrder) {
+  const Tensor x = random_matrix(9, 256, 1);
+  for (const int bits : {2, 4, 5, 8})
+    for (const bool ordered : {false, true}) {
+      QMatrix q = with_random_offsets(40, bits, 32, 7);
+      if (ordered) {
+        q.order = Tensor::empty({256}, DType::i32);
+        for (int i = 0; i < 256; ++i) q.order.as<int32_t>()[size_t(i)] = i * 77 % 256;
+      }
+      const Tensor y = product(*backend(), q, nullptr, x), w = dequantize(q);
+      for (int64_t t = 0; t < 9; ++t)
+        for (int64_t r = 0; r < 40; ++r) {
+          double value = 0, magnitude = 0;
+          for (int64_t c = 0; c < 256; ++c) {
+            const double p = double(w.as<float>()[size_t(r * 256 + c)]) * double(x.as<float>()[size_t(t * 256 + c)]);
+            value += p;
+            magnitude += std::abs(double(w.as<float>()[size_t(r * 256 + c)]));
+          }
+          // Half a step of activations of at most 4.5, 2^-16 of that each, and roundings of 16 sums of at most that.
+          ASSERT_NEAR(double(y.as<float>()[size_t(t * 40 + r)]), value, magnitude * 4.5 * 0x1p-15)
+              << bits << " " << t << "," << r;
+        }
+    }
+}
+
+// Offsets that are multiples of the scale need no second product.
+TEST_F(LinearTest, OffsetsThatAreZeroPoints) {
+  const QMatrix q = codes(40, 4, 32, 3);
+  QMatrix exact = with_offsets(q);
+  for (size_t g = 0; g < exact.offsets.as<float>().size(); ++g)
+    exact.offsets.as<float>()[g] = -(float(q.zeros.as<uint8_t>()[g]) * q.scales.as<float>()[g]);
+  const Tensor x = random_matrix(9, 256, 1);
+  const auto dev = backend();
+  EXPECT_TRUE(same_bits(product(*dev, exact, nullptr, x), product(*dev, q, nullptr, x)));
+  EXPECT_EQ(dev->linear(Weight(exact), nullptr)->bytes(), dev->linear(Weight(q), nullptr)->bytes());
 }
 
 }  // namespace

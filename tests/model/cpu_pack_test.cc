@@ -135,7 +135,7 @@ TEST(PackInt, WhatReadingThrowsArrives) {
 
 TEST(PackInt, RefusesWhatKernelsDoNotTake) {
   ThreadPool pool(1);
-  EXPECT_THROW(pack_int(pieces_of(matrix(16, 32, {.bits = 3, .group_size = 32})), pool), Error);
+  EXPECT_THROW(pack_int(pieces_of(matrix(16, 32, {.bits = 1, .group_size = 32})), pool), Error);
   EXPECT_THROW(pack_int(pieces_of(matrix(16, 32, {.bits = 4, .group_size = 4})), pool), Error);
 }
 

@@ -3,9 +3,10 @@
 
 usage: loaders.py PROGRAM (FOLDER IDS.json DTYPE OUT.npy)...
 
-PROGRAM transformers   float folders
+PROGRAM transformers   float folders; those of compressed-tensors where it is installed
         gptqmodel      AutoAWQ folders: transformers with GPTQModel's kernels (backend torch_awq: nothing to compile)
-        vllm           AutoAWQ folders: vLLM on a CPU. It gives log-probabilities
+        vllm           AutoAWQ and compressed-tensors folders: vLLM on a CPU. It gives log-probabilities
+        mlx            folders of MLX, and AutoAWQ ones: mlx-lm on a CPU
 OUT.npy float32 [tokens, vocab]. Exits 1 if a tensor was missing or not used: transformers only warns of that and goes on
 with random weights.
 """
@@ -79,9 +80,22 @@ def vllm(folder, ids, dtype):
     return np.array([[row[i].logprob for i in range(vocab)] for row in rows], np.float32)
 
 
+def mlx(folder, ids, dtype):
+    """In float32 on a CPU, whose float16 products alone would be off by a percent."""
+    import pathlib
+
+    import mlx.core as mx
+    from mlx.utils import tree_map
+    from mlx_lm.utils import load_model
+    mx.set_default_device(mx.cpu)
+    model, _ = load_model(pathlib.Path(folder))
+    model.update(tree_map(lambda x: x.astype(mx.float32) if mx.issubdtype(x.dtype, mx.floating) else x, model.parameters()))
+    return np.array(model(mx.array([ids]))[0], np.float32)
+
+
 def main():
     program, *arguments = sys.argv[1:]
-    run = {"transformers": transformers, "gptqmodel": gptqmodel, "vllm": vllm}[program]
+    run = {"transformers": transformers, "gptqmodel": gptqmodel, "vllm": vllm, "mlx": mlx}[program]
     for folder, ids_file, dtype, out in zip(*[iter(arguments)] * 4, strict=True):
         with open(ids_file) as file:
             np.save(out, run(folder, json.load(file), dtype))

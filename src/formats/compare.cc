@@ -1,0 +1,112 @@
+#include "formats/compare.h"
+
+#include <cmath>
+#include <mutex>
+
+#include "base/check.h"
+#include "formats/load.h"
+#include "formats/params.h"
+
+namespace awq {
+namespace {
+
+/// A matrix as it is stored; the embedding and norms as `weight` gives them.
+Weight stored(const Checkpoint& model, int block, Param p, ThreadPool& pool) {
+  if (is_norm(p.role)) return model.weight(block, p);
+  const Pieces w = model.pieces(block, p);
+  if (std::holds_alternative<QuantSpec>(w.type)) return whole_codes(w, pool);
+  return model.weight(block, p);
+}
+
+/// What is added to code * scale. A float times 8 bits is exact in double.
+double offset_of(const QMatrix& q, size_t group) {
+  return q.spec.offsets ? double(q.offsets.as<float>()[group])
+                        : -double(q.zeros.as<uint8_t>()[group]) * double(q.scales.as<float>()[group]);
+}
+
+bool equal(const Tensor& a, const Tensor& b) {
+  if (!a || !b) return !a && !b;
+  return a.shape() == b.shape() && std::equal(a.data(), a.data() + a.bytes(), b.data());
+}
+
+bool equal(const QMatrix& a, const QMatrix& b) {
+  if (!equal(a.codes, b.codes) || !equal(a.scales, b.scales) || !equal(a.order, b.order)) return false;
+  for (size_t g = 0; g < a.scales.as<float>().size(); ++g)
+    if (offset_of(a, g) != offset_of(b, g)) return false;
+  return true;
+}
+
+bool is_codes(const Weight& w) { return std::holds_alternative<QMatrix>(w); }
+
+Tensor floats(const Weight& w) {
+  return is_codes(w) ? dequantize(std::get<QMatrix>(w)) : std::get<Tensor>(w).to(DType::f32);
+}
+
+/// Of elements [begin, end), with `where` a number of an element.
+struct Part {
+  double largest = 0, sum = 0;
+  int64_t at = 0;
+};
+
+Part part_of(const float* a, const float* b, int64_t begin, int64_t end) {
+  Part p;
+  for (int64_t i = begin; i < end; ++i) {
+    const double d = std::abs(double(a[i]) - double(b[i]));
+    p.sum += d;
+    if (d > p.largest || std::isnan(d)) p.largest = std::isnan(d) ? INFINITY : d, p.at = i;
+  }
+  return p;
+}
+
+constexpr int64_t kPart = 1 << 16;  // elements: sums do not depend on the number of threads
+
+void add_difference(const Tensor& a, const Tensor& b, const std::string& name, ThreadPool& pool, Difference& d) {
+  if (a.shape() != b.shape())
+    fail("compare", "{}: {} and {} are no matrices of one model", name, a.shape().text(), b.shape().text());
+  const int64_t n = a.shape().elements();
+  std::vector<Part> parts(size_t((n + kPart - 1) / kPart));
+  pool.each(int64_t(parts.size()), [&](int64_t i) {
+    parts[size_t(i)] = part_of(a.as<float>().data(), b.as<float>().data(), i * kPart, std::min(n, (i + 1) * kPart));
+  });
+  d.weights += n;
+  const int64_t cols = a.shape()[-1];
+  for (const Part& p : parts) {
+    d.sum += p.sum;
+    if (p.largest <= d.largest) continue;
+    d.largest = p.largest;
+    d.where = fmt::format("{}, row {}, column {}", name, p.at / cols, p.at % cols);
+  }
+}
+
+void add_difference(const Weight& a, const Weight& b, const std::string& name, ThreadPool& pool, Difference& d) {
+  if (is_codes(a) && is_codes(b)) {
+    if (equal(std::get<QMatrix>(a), std::get<QMatrix>(b))) {
+      d.weights += std::get<QMatrix>(a).codes.shape().elements();
+      return;
+    }
+    d.same_codes = false;
+  }
+  add_difference(floats(a), floats(b), name, pool, d);
+}
+
+}  // namespace
+
+Difference compare(const Checkpoint& a, const Checkpoint& b, ThreadPool& pool) {
+  const auto params = params_of(a.spec());
+  if (a.spec().arch != b.spec().arch || params != params_of(b.spec()))
+    fail("compare", "{} and {} are of different models", a.described_in(), b.described_in());
+  Difference d;
+  for (const auto& [block, p] : params) {
+    const std::string name = parameter_name(a.spec(), block, p);
+    add_difference(stored(a, block, p, pool), stored(b, block, p, pool), name, pool, d);
+    if (has_bias(a.spec(), block, p)) {
+      const auto bias = [&, place = block, param = p](const Checkpoint& c) {
+        return c.bias(place, param).reshaped({1, shape_of(c.spec(), place, param)[0]});
+      };
+      add_difference(bias(a), bias(b), name + " (bias)", pool, d);
+    }
+  }
+  return d;
+}
+
+}  // namespace awq

@@ -1,0 +1,127 @@
+#include "formats/packed_sink.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace awq {
+namespace {
+
+constexpr std::string_view kRounded = "rounded-offsets", kBorrowed = "borrowed-zeros";
+
+bool contains(const std::vector<int>& list, int value) { return std::ranges::find(list, value) != list.end(); }
+
+void check_shape(const QMatrix& q, const Capacity& c, const std::string& name) {
+  if (!contains(c.bits, q.spec.bits))
+    fail("convert", "{}: {} bits; this format holds {}", name, q.spec.bits, fmt::join(c.bits, ", "));
+  const bool row = q.spec.group_size == q.cols() && contains(c.groups, -1);
+  if (!c.groups.empty() && !row && !contains(c.groups, q.spec.group_size))
+    fail("convert", "{}: groups of {} columns; this format holds {}", name, q.spec.group_size,
+         fmt::join(c.groups, ", "));
+  if (q.order && !c.order)
+    fail("convert", "{}: its columns are grouped in an order of their own (GPTQ's g_idx), which only GPTQ holds", name);
+}
+
+/// The first group whose offset is not exactly -(zero * scale); both factors are exact in double.
+std::optional<int64_t> first_rounded(const QMatrix& zeros, const QMatrix& offsets) {
+  for (size_t g = 0; g < size_t(zeros.scales.shape().elements()); ++g)
+    if (double(offsets.offsets.as<float>()[g]) !=
+        -double(zeros.zeros.as<uint8_t>()[g]) * double(zeros.scales.as<float>()[g]))
+      return int64_t(g);
+  return std::nullopt;
+}
+
+void check_rounding(const QMatrix& zeros, const QMatrix& offsets, const Losses& allowed, const std::string& name) {
+  const auto g = allowed.rounded_offsets ? std::nullopt : first_rounded(zeros, offsets);
+  if (!g) return;
+  fail("convert",
+       "{}: row {}, group {}: zero point {} times the scale {} is not exact in {}, so one of the two formats has the "
+       "product rounded and the weights differ by up to half a unit of its last place. --allow {} accepts that",
+       name, *g / zeros.groups(), *g % zeros.groups(), zeros.zeros.as<uint8_t>()[size_t(*g)],
+       zeros.scales.as<float>()[size_t(*g)], name_of(zeros.spec.scale_dtype), kRounded);
+}
+
+QMatrix to_offsets(const QMatrix& q, const Losses& allowed, const std::string& name) {
+  QMatrix out = with_offsets(q);
+  if (!q.spec.offsets) check_rounding(q, out, allowed, name);
+  return out;
+}
+
+QMatrix to_zeros(const QMatrix& q, const Losses& allowed, const std::string& name) {
+  if (!q.spec.offsets) return q;
+  const auto out = with_zeros(q);
+  if (!out)
+    fail("convert",
+         "{}: an offset is no multiple of its scale, so that no zero point stands for it; of the formats "
+         "that awq writes only mlx holds it",
+         name);
+  check_rounding(*out, q, allowed, name);
+  return *out;
+}
+
+void check_zeros(const QMatrix& q, const Capacity& c, const Losses& allowed, const std::string& name) {
+  const int middle = 1 << (q.spec.bits - 1);
+  const auto zeros = q.zeros.as<uint8_t>();
+  const auto other = std::ranges::find_if(zeros, [=](uint8_t z) { return z != middle; });
+  if ((c.symmetric || q.spec.symmetric) && other != zeros.end())
+    fail("convert", "{}: a zero point is {}, but the layout has {} for all; quantize the original without zero points",
+         name, *other, middle);
+  if (!c.zero_zero && !allowed.borrowed_zeros && std::ranges::find(zeros, 0) != zeros.end())
+    fail("convert",
+         "{}: a zero point is 0, which version 1 of GPTQ stores as 15 with a borrow from its neighbour: programs that "
+         "add 1 to each of them, not to the word, read two wrong ones. Write gptq (version 2), or accept that with "
+         "--allow {}",
+         name, kBorrowed);
+}
+
+}  // namespace
+
+Losses losses_of(const std::vector<std::string>& names) {
+  Losses losses;
+  for (const std::string& name : names)
+    if (name == kRounded)
+      losses.rounded_offsets = true;
+    else if (name == kBorrowed)
+      losses.borrowed_zeros = true;
+    else
+      fail("convert", "--allow {}: there is no such loss; there are {} and {}", name, kRounded, kBorrowed);
+  return losses;
+}
+
+QMatrix fitted(const QMatrix& q, const Capacity& c, const Losses& allowed, const std::string& name) {
+  check_shape(q, c, name);
+  if (c.offsets) return to_offsets(q, allowed, name);
+  QMatrix out = to_zeros(q, allowed, name);
+  check_zeros(out, c, allowed, name);
+  return out;
+}
+
+void PackedSink::write(const StoredTensor& t, const Weight& w) {
+  const std::string& name = t.name;
+  const Role role = t.first().role;
+  const bool outer = is_table(role) || role == Role::head;
+  const auto* q = std::get_if<QMatrix>(&w);
+  if (!q) {
+    if (!is_norm(role) && !outer) left_float_.push_back(name);
+    return write_tensor(name + ".weight", as_stored(t, std::get<Tensor>(w)));
+  }
+  if (outer) fail("write", "{}: few programs read it quantized in this format; leave it in floats", name);
+  const int64_t group = quant_.group_size == -1 ? q->cols() : quant_.group_size;
+  if (q->spec.bits != quant_.bits || q->spec.group_size != group)
+    fail("write", "{}: {} bits in groups of {}, but the file has {} in groups of {}", name, q->spec.bits,
+         q->spec.group_size, quant_.bits, group);
+  for (const Part& part : pack(*q)) write_tensor(fmt::format("{}.{}", name, part.suffix), part.tensor);
+}
+
+void PackedSink::write_bias(const std::string& name, const Tensor& b) { write_tensor(name, narrowed(b)); }
+
+Tensor narrowed(const Tensor& t) {
+  if (t.dtype() != DType::f32) return t;
+  for (const DType type : {DType::f16, DType::bf16}) {
+    const Tensor narrow = t.to(type), back = narrow.to(DType::f32);
+    if (std::equal(t.data(), t.data() + t.bytes(), back.data())) return narrow;
+  }
+  return t;
+}
+
+}  // namespace awq

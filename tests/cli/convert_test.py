@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+"""`awq convert` and `awq verify` from format to format and back.
+
+usage: convert_test.py AWQ GOLDEN_MODELS FIXTURES
+"""
+import json
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import tiny
+
+AWQ, GOLDEN, FIXTURES = (pathlib.Path(a).resolve() for a in sys.argv[1:4])
+IDS = [5, 17, 40, 3, 60, 2, 33, 9]
+
+
+def awq(*args):
+    return subprocess.run([AWQ, *args], capture_output=True, text=True, timeout=120)
+
+
+class ConvertTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.work = pathlib.Path(tempfile.mkdtemp(prefix="awq-convert-"))
+        cls.addClassCleanup(shutil.rmtree, cls.work)
+        cls.source = cls.work / "autoawq"
+        model = tiny.make(GOLDEN, "qwen2", cls.work / "float")
+        done = awq("quantize", model, "-o", cls.source, "--method", "rtn", "--group-size", "32")
+        assert done.returncode == 0, done.stderr
+        (cls.work / "ids.json").write_text(json.dumps(IDS))
+
+    def convert(self, source, name, *options):
+        out = self.work / name
+        shutil.rmtree(out, ignore_errors=True)
+        done = awq("convert", source, "-o", out, "--json", *options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return out, json.loads(done.stdout)
+
+    def refused(self, source, *options):
+        out = self.work / "refused"
+        done = awq("convert", source, "-o", out, *options)
+        self.assertEqual(done.returncode, 1)
+        self.assertFalse(out.exists())
+        return done.stderr
+
+    def logits(self, model):
+        out = self.work / "logits.npy"
+        done = awq("eval", model, "--ids", self.work / "ids.json", "--dump-logits", out)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return out.read_bytes()
+
+    def test_there_and_back_gives_the_same_bytes(self):
+        for name in ["compressed-tensors", "gptq"]:
+            there, report = self.convert(self.source, name, "--format", name)
+            self.assertTrue(report["exact"], name)
+            self.assertEqual(report["largest_error"], 0)
+            self.assertEqual(self.logits(there), self.logits(self.source), name)
+            back, report = self.convert(there, name + "-back", "--format", "autoawq")
+            self.assertTrue(report["exact"], name)
+            for file in ["model.safetensors", "tokenizer.json"]:
+                self.assertEqual((back / file).read_bytes(), (self.source / file).read_bytes(), name)
+            config = [json.loads((f / "config.json").read_text()) for f in (back, self.source)]
+            self.assertEqual(config[0], config[1])
+
+    def test_a_rounded_product_is_a_loss_with_a_name(self):
+        message = self.refused(self.source, "--format", "mlx")
+        self.assertIn("--allow rounded-offsets", message)
+        there, report = self.convert(self.source, "mlx", "--format", "mlx", "--allow", "rounded-offsets")
+        self.assertFalse(report["exact"])
+        self.assertGreater(report["largest_error"], 0)
+        self.assertIn("row", report["where"])
+        # Half a unit in the last of 11 bits, of products that are below 15 times the largest scale of the model.
+        self.assertLess(report["largest_error"], 15 * 0.1 * 2**-11)
+        self.assertIn("--allow rounded-offsets", self.refused(there, "--format", "autoawq"))
+        back, _ = self.convert(there, "mlx-back", "--format", "autoawq", "--allow", "rounded-offsets")
+        self.assertEqual((back / "model.safetensors").read_bytes(), (self.source / "model.safetensors").read_bytes())
+
+    def test_zero_points_of_0_in_the_first_version_of_gptq(self):
+        fixture = FIXTURES / "gptq-v2"
+        self.assertIn("--allow borrowed-zeros", self.refused(fixture, "--format", "gptq-v1"))
+        there, report = self.convert(fixture, "gptq-v1", "--format", "gptq-v1", "--allow", "borrowed-zeros")
+        self.assertTrue(report["exact"])
+        self.assertEqual(json.loads((there / "config.json").read_text())["quantization_config"]["checkpoint_format"], "gptq")
+
+    def test_what_formats_cannot_hold(self):
+        self.assertIn("g_idx", self.refused(FIXTURES / "gptq-v2-act-order", "--format", "compressed-tensors"))
+        self.assertIn("holds 4 bits a weight, not 8", self.refused(FIXTURES / "gptq-v2-8", "--format", "autoawq"))
+        self.assertIn("groups of 16 columns; this format holds 32, 64, 128", self.refused(FIXTURES / "gptq-v2", "--format", "mlx"))
+        self.assertIn("no multiple of its scale", self.refused(self.offset_model(), "--format", "autoawq"))
+        self.assertIn("is no format that awq writes", self.refused(self.source, "--format", "exl2"))
+        self.assertIn("has been run with", self.refused(self.source, "--target", "tgi"))
+        self.assertIn("groups of 16 columns, but vllm runs", self.refused(FIXTURES / "gptq-v2", "--target", "vllm"))
+        self.assertIn("no matrix of it is quantized", self.refused(self.work / "float", "--format", "gptq"))
+        self.assertIn("cannot be split into 3 parts", self.refused(self.source, "--format", "gptq", "--tp", "3"))
+
+    def offset_model(self):
+        """MLX's with a bias that is no multiple of its scale."""
+        out = self.work / "offset"
+        shutil.copytree(FIXTURES / "mlx-4", out, dirs_exist_ok=True)
+        file = out / "model.safetensors"
+        data = bytearray(file.read_bytes())
+        n = struct.unpack("<Q", data[:8])[0]
+        entry = json.loads(data[8:8 + n])["model.layers.0.mlp.up_proj.biases"]
+        at = 8 + n + entry["data_offsets"][0]
+        data[at:at + 2] = struct.pack("<e", 0.1234)
+        file.write_bytes(data)
+        return out
+
+    def test_every_fixture_to_its_own_format(self):
+        for folder in sorted(FIXTURES.iterdir()):
+            name = folder.name
+            format = next(f for f in ("compressed-tensors", "gptq", "mlx") if name.startswith(f))
+            there, report = self.convert(folder, "own", "--format", format)
+            self.assertTrue(report["exact"], name)
+            if name != "gptq-v1":  # becomes version 2
+                self.assertEqual(self.tensors(there), self.tensors(folder), name)
+
+    @staticmethod
+    def tensors(folder):
+        data = (folder / "model.safetensors").read_bytes()
+        n = struct.unpack("<Q", data[:8])[0]
+        header = json.loads(data[8:8 + n])
+        header.pop("__metadata__", None)
+        return {k: (e["dtype"], e["shape"], data[8 + n + e["data_offsets"][0]:8 + n + e["data_offsets"][1]]) for k, e in header.items()}
+
+    def test_floats(self):
+        there, report = self.convert(self.source, "hf", "--format", "hf")
+        self.assertEqual(report["largest_error"], 0)
+        self.assertEqual(len(report["dequantized"]), 14)
+        self.assertIn("the same", awq("verify", there, "--against", self.source).stdout)
+
+    def test_verify_sees_one_code(self):
+        there, _ = self.convert(self.source, "one", "--format", "compressed-tensors")
+        self.assertIn("exact", awq("verify", there, "--against", self.source).stdout)
+        self.assertIn("all of it sound", awq("verify", there).stdout)
+        file = there / "model.safetensors"
+        data = bytearray(file.read_bytes())
+        n = struct.unpack("<Q", data[:8])[0]
+        entry = json.loads(data[8:8 + n])["model.layers.1.mlp.down_proj.weight_packed"]
+        data[8 + n + entry["data_offsets"][0]] ^= 1
+        file.write_bytes(data)
+        said = awq("verify", there, "--against", self.source).stdout
+        self.assertIn("not exact", said)
+        self.assertIn("model.layers.1.mlp.down_proj.weight, row 0, column 0", said)
+
+    def test_targets(self):
+        for target, format in [("vllm", "compressed-tensors"), ("transformers", "autoawq")]:
+            _, report = self.convert(self.source, "target", "--target", target)
+            self.assertEqual((report["to"], report["exact"]), (format, True))
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1])
