@@ -144,7 +144,11 @@ void fill(ConvertReport& r, const Difference& d) {
 /// Tensors of the source that no parameter is made of: copies that tied models keep, tables that are computed.
 std::vector<std::string> dropped(const Checkpoint& source) {
   std::set<std::string> bases;
-  for (const auto& [block, p] : params_of(source.spec())) bases.insert(base_name(source.spec(), block, p));
+  const StoredTensors stored(source.spec());
+  for (const StoredTensor& t : stored.all()) {
+    bases.insert(t.name);
+    bases.insert(t.name.substr(t.name.find('.') + 1));  // in files of the model without its head
+  }
   std::vector<std::string> names;
   if (source.format() == "gguf") return names;  // opening it has found a place for each
   for (const TensorInfo& t : source.tensors())

@@ -66,6 +66,20 @@ class ConvertTest(unittest.TestCase):
             config = [json.loads((f / "config.json").read_text()) for f in (back, self.source)]
             self.assertEqual(config[0], config[1])
 
+    def test_fused_and_transposed_matrices(self):
+        """Stacked, interleaved by heads, one key head for all, stored [in, out]."""
+        for family in ["phi3", "neox", "falcon-40b", "bigcode", "gpt2", "baichuan"]:
+            source = self.work / ("awq-" + family)
+            done = awq("quantize", tiny.make(GOLDEN, family, self.work / family), "-o", source, "--method", "rtn", "--group-size", "32")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            for name in ["compressed-tensors", "gptq"]:
+                there, report = self.convert(source, name, "--format", name)
+                self.assertTrue(report["exact"], (family, name))
+                self.assertEqual(report["dropped"], [], (family, name))
+                self.assertEqual(self.logits(there), self.logits(source), (family, name))
+                back, _ = self.convert(there, name + "-back", "--format", "autoawq")
+                self.assertEqual((back / "model.safetensors").read_bytes(), (source / "model.safetensors").read_bytes(), (family, name))
+
     def test_a_rounded_product_is_a_loss_with_a_name(self):
         message = self.refused(self.source, "--format", "mlx")
         self.assertIn("--allow rounded-offsets", message)
