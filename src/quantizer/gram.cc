@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "quantizer/tile_products.h"
 #include "tensor/transpose.h"
 
 namespace awq {
@@ -52,7 +53,18 @@ float Gram::at(int64_t i, int64_t j) const {
 
 void Gram::add(const Host& host, const Tensor& x) {
   const Tensor xt = transposed(host, x);
+  if (has_tiles(host) && x.shape()[0] % 32 == 0)
+    return add_products(host, x, xt,
+                        [&](int64_t i, int64_t j, const float* sums, int64_t n) { add_row(i, j, sums, n); });
   host.pool.each(tiles(), [&](int64_t i) { add_tile(host.kernels, xt, x, tiles() - 1 - i); });  // the largest first
+}
+
+void Gram::add_row(int64_t i, int64_t first, const float* sums, int64_t n) {
+  for (int64_t t = std::max(first, i / kTile * kTile) / kTile; t * kTile < first + n; ++t) {
+    const int64_t begin = std::max({first, t * kTile, i}), end = std::min(first + n, (t + 1) * kTile);
+    float* row = values_.as<float>().data() + offset(t) + i * kTile - t * kTile;
+    for (int64_t j = begin; j < end; ++j) row[j] += sums[j - first];
+  }
 }
 
 void Gram::add_tile(const kernels::KernelSet& k, const Tensor& xt, const Tensor& x, int64_t tile) {

@@ -4,8 +4,9 @@
 
 namespace awq {
 
-/// C = sum of x^T x over tokens, in f32. Only the upper triangle is kept, in tiles of 64 columns: a product with a tile
-/// reads memory in order, and half of the square is never there.
+/// C = sum of x^T x over tokens, in f32; where the kernel set has tiles, of products that are exact to 2^-17. Only the
+/// upper triangle is kept, in tiles of 64 columns: a product with a tile reads memory in order, and half of the square
+/// is never there.
 class Gram {
  public:
   static constexpr int64_t kTile = 64;
@@ -33,6 +34,7 @@ class Gram {
 
  private:
   static int64_t offset(int64_t tile) { return tile * (tile + 1) / 2 * kTile * kTile; }
+  void add_row(int64_t i, int64_t first, const float* sums, int64_t n);  // sums of (i, first ...), above the diagonal
   void add_tile(const kernels::KernelSet& k, const Tensor& xt, const Tensor& x, int64_t tile);
 
   int64_t channels_ = 0;
