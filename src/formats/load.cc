@@ -144,6 +144,16 @@ Pieces load_float_pieces(const Checkpoint& model, int block, Param p) {
   return w;
 }
 
+Block load_block(Backend& dev, const Checkpoint& model, int block, const std::function<void()>& on_parameter) {
+  const BlockSpec& spec = model.spec().blocks.at(size_t(block));
+  Block b{.spec = spec, .norm = {}, .linear = {}, .rope = spec.attention.rope.frequencies()};
+  for (Param p : spec.params()) {
+    load_parameter(dev, model, block, p, b);
+    if (on_parameter) on_parameter();
+  }
+  return b;
+}
+
 Model load_model(Backend& dev, const Checkpoint& model, const std::function<void(int, int)>& on_parameter) {
   Model m;
   m.spec = model.spec();
@@ -156,15 +166,7 @@ Model load_model(Backend& dev, const Checkpoint& model, const std::function<void
   m.final_norm = load_final_norm(model);
   m.head = load_head(dev, model);
   loaded();
-  for (int i = 0; const BlockSpec& spec : m.spec.blocks) {
-    Block b{.spec = spec, .norm = {}, .linear = {}, .rope = spec.attention.rope.frequencies()};
-    for (Param p : spec.params()) {
-      load_parameter(dev, model, i, p, b);
-      loaded();
-    }
-    m.blocks.push_back(std::move(b));
-    ++i;
-  }
+  for (int i = 0; i < int(m.spec.blocks.size()); ++i) m.blocks.push_back(load_block(dev, model, i, loaded));
   return m;
 }
 

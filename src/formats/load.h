@@ -20,6 +20,8 @@ Embedding load_embedding(const Checkpoint& model);
 /// The head's matrix, or the embedding that stands for it.
 Pieces load_head_pieces(const Checkpoint& model);
 
+/// One block as it is stored, on the device.
+Block load_block(Backend& dev, const Checkpoint& model, int block, const std::function<void()>& on_parameter = {});
 /// Everything on the device, ready to run. Parameter by parameter, and of each only a piece a thread is in memory
 /// beside what the device keeps. The embedding stays in the file where its type can be read there. `on_parameter` is
 /// called after each with how many are done; it may throw.

@@ -7,15 +7,18 @@
 
 #include "quantizer/awq.h"
 #include "quantizer/gptq.h"
+#include "quantizer/tile_form.h"
 
 namespace awq {
 namespace {
 
 constexpr int kGridSteps = 20;
 // The grid is ranked by the layers' own losses, summed over about this many of their rows.
-constexpr int64_t kRankingRows = 1024;
+constexpr int64_t kRankingRows = 256;
 // Candidates that are then judged: by running the module, or on all rows.
-constexpr size_t kFinalists = 5;
+constexpr size_t kFinalists = 3;
+// Against 1024 rows, 5 finalists, 4 sequences and 1024 tokens of samples (CalibrationOptions): 0.1340 +- 0.0062 nats of
+// KL against 0.1332 +- 0.0051, and 43 % of the search's time (SmolLM2, 16 x 512 tokens, 4 windows of WikiText-2).
 
 int64_t total_rows(const std::vector<Rows>& weights) {
   int64_t rows = 0;
@@ -125,8 +128,8 @@ class Solver {
     std::vector<double> ranking = gram_search(some, gram(g), scales);
     if (g.consumers.size() > 1) return judged_by_module(g, scales, finalists(ranking));
     if (refinement_) return refined_losses(finalists(ranking), weights.front(), gram(g), scales);
-    if (step == 1) return ranking;
-    return losses_among(finalists(ranking), weights, gram(g), scales);
+    if (step == 1 && !has_tiles(host_)) return ranking;  // exact
+    return losses_among(finalists(ranking), weights, gram(g), scales, gram_losses);
   }
 
   // The loss is smooth in the ratio: every second one, then the neighbours of the best with and without the weight term
@@ -134,7 +137,7 @@ class Solver {
   std::vector<double> gram_search(const std::vector<Rows>& weights, const Gram& gram, const Scales& scales) const {
     std::vector<size_t> wanted, near;
     for (size_t i = 0; i < scales.size(); i += 4) wanted.insert(wanted.end(), {i, i + 1});
-    std::vector<double> losses = losses_among(wanted, weights, gram, scales);
+    std::vector<double> losses = losses_among(wanted, weights, gram, scales, gram_ranking);
     for (size_t term : {size_t(0), size_t(1)}) {
       size_t best = term;
       for (size_t i = term; i < losses.size(); i += 4)
@@ -142,17 +145,17 @@ class Solver {
       if (best >= 2) near.push_back(best - 2);
       if (best + 2 < losses.size()) near.push_back(best + 2);
     }
-    const std::vector<double> fine = losses_among(near, weights, gram, scales);
+    const std::vector<double> fine = losses_among(near, weights, gram, scales, gram_ranking);
     for (size_t i : near) losses[i] = fine[i];
     return losses;
   }
 
   std::vector<double> losses_among(const std::vector<size_t>& wanted, const std::vector<Rows>& weights,
-                                   const Gram& gram, const Scales& scales) const {
+                                   const Gram& gram, const Scales& scales, decltype(gram_losses)* by) const {
     for (const Rows& w : weights) begin(context_.costs.search, double(wanted.size()) * form_operations(w));
     Scales some;
     for (size_t i : wanted) some.push_back(scales[i]);
-    const std::vector<double> found = gram_losses(host_, weights, gram, some, spec_);
+    const std::vector<double> found = by(host_, weights, gram, some, spec_);
     std::vector<double> losses(scales.size(), INFINITY);
     for (size_t i = 0; i < wanted.size(); ++i) losses[wanted[i]] = found[i];
     return losses;
@@ -182,21 +185,48 @@ class Solver {
   std::vector<double> judged_by_module(const ScaleGroup& g, const Scales& scales,
                                        const std::vector<size_t>& chosen) const {
     std::vector<double> losses(scales.size(), INFINITY);
-    const Tensor reference = module_output(g, block_);
+    const Block original = judging_block(g);
+    const Tensor reference = module_output(g, original);
     std::span<const uint8_t> counted;  // rows of gate's sample all count
     if (g.consumers.front().role == Role::q) counted = calibration_.sample_counted;
-    for (size_t i : chosen) losses[i] = squared_distance(reference, module_output(g, replaced(g, scales[i])), counted);
+    for (size_t i : chosen)
+      losses[i] = squared_distance(reference, module_output(g, replaced(original, g, scales[i])), counted);
     return losses;
   }
 
-  Block replaced(const ScaleGroup& g, std::span<const float> s) const {
+  // Where tiles multiply bfloat16 several times as fast: rounding to 2^-9 of a weight adds some 1e-4 of what rounding
+  // to 4 bits does to the loss, and the same to all candidates.
+  Pieces judged(const Rows& w) const {
+    Pieces pieces = pieces_of(w);
+    if (!has_tiles(host_)) return pieces;
+    pieces.type = DType::bf16;
+    pieces.read = [read = pieces.read](int64_t i) {
+      Piece band = read(i);
+      band.weight = std::get<Tensor>(band.weight).to(DType::bf16);
+      return band;
+    };
+    return pieces;
+  }
+
+  /// The block with what the module reads beside the consumers rounded as candidates are.
+  Block judging_block(const ScaleGroup& g) const {
     Block b = block_;
+    if (!has_tiles(host_)) return b;
+    for (const auto& [reader, role] : {std::pair(Role::q, Role::o), std::pair(Role::up, Role::down)})
+      if (reads(g, reader)) b.linear[{role}] = linear({role}, rows_of(w_, {role}));
+    return b;
+  }
+
+  std::shared_ptr<Linear> linear(Param p, const Rows& w) const {
+    const auto bias = w_.bias.find(p);
+    return dev_.linear(judged(w), bias == w_.bias.end() ? nullptr : &bias->second);
+  }
+
+  Block replaced(Block b, const ScaleGroup& g, std::span<const float> s) const {
     for (Param p : g.consumers) {
-      const auto bias = w_.bias.find(p);
       const Rows w = rows_of(w_, p);
       const QMatrix q = refinement_ ? refined_trial(w, gram(g), s) : QMatrix();
-      b.linear[p] = dev_.linear(pieces_of(refinement_ ? unscaled(q, s) : effective(w, s, spec_)),
-                                bias == w_.bias.end() ? nullptr : &bias->second);
+      b.linear[p] = linear(p, refinement_ ? unscaled(q, s) : effective(w, s, spec_));
     }
     return b;
   }

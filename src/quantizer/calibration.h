@@ -27,8 +27,8 @@ struct BlockCalibration {
 };
 
 struct CalibrationOptions {
-  int sample_sequences = 4;  // whole sequences whose attention output judges q, k, v
-  int sample_rows = 1024;    // tokens, evenly spread, whose MLP output judges gate and up
+  int sample_sequences = 2;  // whole sequences whose attention output judges q, k, v
+  int sample_rows = 512;     // tokens, evenly spread, whose MLP output judges gate and up
   /// [sequences * length], 0 for tokens that are seen by attention alone and by no statistic; empty: all count. At
   /// least one must.
   std::span<const uint8_t> counted{};

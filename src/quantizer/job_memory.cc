@@ -1,5 +1,7 @@
 #include "quantizer/job_memory.h"
 
+#include "quantizer/tile_form.h"
+
 #include <algorithm>
 
 #include "formats/load.h"
@@ -59,7 +61,7 @@ class BlockMemory {
     const int64_t rows = std::min<int64_t>(job_.calibration.sample_rows, tokens());
     const int64_t mlp = 2 * matrix(Role::gate) * kFloat + activations(rows) + 2 * rows * b_.dim * kFloat;
     const int64_t attention = (matrix(Role::q) + 2 * matrix(Role::k)) * kFloat + activations(sampled_tokens()) / 2;
-    return resident() + std::max(mlp, attention);
+    return resident() + std::max({mlp, attention, TileForm::bytes_for(widest_)});
   }
   int64_t clip() const {
     const int64_t gram = job_.calibrated ? resident() : stored_ + at_work();

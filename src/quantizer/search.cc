@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "quantizer/tile_form.h"
+
 namespace awq {
 namespace {
 
@@ -158,9 +160,11 @@ std::vector<float> tied(std::span<const float> channels, int tied_heads, int hea
   return out;
 }
 
-std::vector<double> gram_losses(const Host& host, std::span<const Rows> weights, const Gram& gram,
-                                std::span<const std::vector<float>> scales, const QuantSpec& spec) {
-  const QuadraticForm form(host, gram);
+namespace {
+
+template <class Form>
+std::vector<double> losses_by(const Form& form, std::span<const Rows> weights,
+                              std::span<const std::vector<float>> scales, const QuantSpec& spec) {
   std::vector<double> losses;
   for (const std::vector<float>& s : scales) {
     double loss = 0;
@@ -171,6 +175,19 @@ std::vector<double> gram_losses(const Host& host, std::span<const Rows> weights,
     losses.push_back(loss);
   }
   return losses;
+}
+
+}  // namespace
+
+std::vector<double> gram_losses(const Host& host, std::span<const Rows> weights, const Gram& gram,
+                                std::span<const std::vector<float>> scales, const QuantSpec& spec) {
+  return losses_by(QuadraticForm(host, gram), weights, scales, spec);
+}
+
+std::vector<double> gram_ranking(const Host& host, std::span<const Rows> weights, const Gram& gram,
+                                 std::span<const std::vector<float>> scales, const QuantSpec& spec) {
+  if (!has_tiles(host) || gram.channels() % 32) return gram_losses(host, weights, gram, scales, spec);
+  return losses_by(TileForm(host, gram), weights, scales, spec);
 }
 
 double weight_error(const Host& host, const Rows& w, const QMatrix& rounded) {

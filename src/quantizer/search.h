@@ -30,6 +30,9 @@ std::vector<float> tied(std::span<const float> channels, int tied_heads, int hea
 /// tokens, exact for a linear layer. `weights` share the input whose Gram matrix is `gram`. One value a candidate.
 std::vector<double> gram_losses(const Host& host, std::span<const Rows> weights, const Gram& gram,
                                 std::span<const std::vector<float>> scales, const QuantSpec& spec);
+/// The same to about 2^-9, much faster where the kernel set has tiles: good enough to rank by.
+std::vector<double> gram_ranking(const Host& host, std::span<const Rows> weights, const Gram& gram,
+                                 std::span<const std::vector<float>> scales, const QuantSpec& spec);
 /// Sum over rows of w C w^T: what the losses are relative to.
 double gram_energy(const Host& host, const Rows& w, const Gram& gram);
 /// The same loss for weights as they were stored. `divisors` of the channels, where given: w and `rounded` are of a

@@ -8,6 +8,7 @@
 
 #include "kernels/registry.h"
 #include "quantizer/method.h"
+#include "quantizer/tile_form.h"
 
 namespace awq {
 namespace {
@@ -151,7 +152,9 @@ TEST_F(Masked, AttentionIsJudgedByTheTokensThatCount) {
   double want = 0;
   for (size_t i = 0; i < a.as<float>().size(); ++i)
     if (c.sample_counted[i / kDim]) want += std::pow(double(a.as<float>()[i]) - double(b.as<float>()[i]), 2);
-  EXPECT_NEAR(s.groups.front().identity_loss / want, 1, 1e-6);
+  // Tiles judge by bfloat16 weights: of a weight within half a range that is 2^-9 of it against a level of a 15th of
+  // the range, 1.5 %, and twice that in a square.
+  EXPECT_NEAR(s.groups.front().identity_loss / want, 1, has_tiles(host_) ? 0.03 : 1e-6);
 }
 
 }  // namespace

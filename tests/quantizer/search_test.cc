@@ -74,6 +74,23 @@ TEST(Gram, LossIsTheOutputErrorOverAllTokens) {
   EXPECT_NEAR(gram_energy(f.host, w, gram) / output_error(x, w, Tensor::zeros(w.shape(), DType::f32)), 1, 1e-5);
 }
 
+// bfloat16 rounds both factors of each term to 2^-9; terms of a definite form partly cancel, the more the more they
+// are.
+TEST(Gram, RanksToTheRoundingOfBfloat16) {
+  ThreadPool one(1), three(3);
+  const Tensor x = random_matrix(300, 96, 1), m = random_matrix(150, 96, 2);
+  const Rows w(m);
+  Gram gram(96);
+  gram.add({one, kernels::select()}, x);
+  const QuantSpec spec{.bits = 4, .group_size = 32};
+  std::vector<std::vector<float>> scales(2, std::vector<float>(96, 1.f));
+  for (size_t c = 0; c < 96; ++c) scales[1][c] = c % 2 ? 0.5f : 2.f;
+  const auto exact = gram_losses({one, kernels::select()}, {&w, 1}, gram, scales, spec);
+  const auto ranking = gram_ranking({three, kernels::select()}, {&w, 1}, gram, scales, spec);
+  for (size_t i = 0; i < 2; ++i) EXPECT_NEAR(ranking[i] / exact[i], 1, 2. / 512);
+  EXPECT_EQ(ranking, gram_ranking({one, kernels::select()}, {&w, 1}, gram, scales, spec));
+}
+
 // Both triangles, also in the last tile, which is narrower than the others.
 TEST(Gram, HoldsTheProductsOfChannels) {
   Fixture f;
