@@ -1,15 +1,13 @@
 // awq::convert and awq::verify.
-#include <algorithm>
-#include <array>
 #include <chrono>
 #include <set>
 
+#include "api_format.h"
 #include "awq/awq.h"
 #include "base/check.h"
 #include "formats/compare.h"
 #include "formats/folder.h"
 #include "formats/load.h"
-#include "formats/packed_sink.h"
 #include "formats/params.h"
 
 namespace awq {
@@ -17,29 +15,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A program that reads the result, as far as awq's own runs of it show: docs/formats.md has versions and sources.
-struct Target {
-  std::string_view name, format;
-  std::vector<int> groups;  // -1: whole rows
-};
-const std::array<Target, 3> kTargets = {{{"transformers", "autoawq", {32, 64, 128, -1}},
-                                         {"vllm", "compressed-tensors", {32, 64, 128, -1}},
-                                         {"mlx", "mlx", {32, 64, 128}}}};
-
-const Target& find_target(const std::string& name) {
-  std::string names;
-  for (const Target& t : kTargets) {
-    if (t.name == name) return t;
-    names += (names.empty() ? "" : ", ") + std::string(t.name);
-  }
-  fail("convert", "--target {}: awq has been run with {} only; give a --format to write one that other programs read",
-       name, names);
-}
-
 bool is_block_matrix(int block, Param p) { return block >= 0 && !is_norm(p.role); }
 
-/// How the matrices of the blocks are stored: one spec for all, with group -1 where rows are groups.
-QuantSpec spec_of_blocks(const Checkpoint& model) {
+/// How the matrices of the blocks are stored: one spec for all, with group -1 where rows are groups. Nothing where none
+/// is quantized.
+std::optional<QuantSpec> spec_of_blocks(const Checkpoint& model) {
   std::optional<QuantSpec> spec;
   bool rows = true, symmetric = true;
   for (const auto& [block, p] : params_of(model.spec())) {
@@ -51,16 +31,17 @@ QuantSpec spec_of_blocks(const Checkpoint& model) {
     rows = rows && q->group_size == w.shape[1];
     symmetric = symmetric && q->symmetric;
   }
-  if (!spec) fail("convert", "{}: no matrix of it is quantized; `awq quantize` does that", model.described_in());
+  if (!spec) return spec;
   if (rows) spec->group_size = -1;
   spec->symmetric = symmetric;
-  return *spec;
+  return spec;
 }
 
-void check_target(const Checkpoint& model, const QuantSpec& spec, const Target& t) {
-  if (std::ranges::find(t.groups, spec.group_size) == t.groups.end())
-    fail("convert", "{}: groups of {} columns, but {} runs {} of them", model.described_in(), spec.group_size, t.name,
-         fmt::join(t.groups, ", "));
+QuantSpec spec_for(const Checkpoint& model, const Format& format) {
+  const auto spec = spec_of_blocks(model);
+  if (!spec && !format.round)
+    fail("convert", "{}: no matrix of it is quantized; `awq quantize` does that", model.described_in());
+  return spec.value_or(QuantSpec{});
 }
 
 /// Of a matrix split over devices: its rows, or its columns where its input is split (o and down).
@@ -81,17 +62,23 @@ void check_split(const Checkpoint& model, int devices) {
 class Converter {
  public:
   Converter(const Checkpoint& source, const Format& format, const ConvertOptions& o, const OnProgress& progress)
-      : source_(source), format_(format), allowed_(losses_of(o.allow)), progress_(progress), pool_(o.threads) {}
+      : source_(source),
+        format_(format),
+        allowed_(losses_of(o.allow)),
+        progress_(progress),
+        pool_(o.threads),
+        rounds_(format.round && (!format.holds || !spec_of_blocks(source))) {}
 
   ConvertReport run(const fs::path& out, QuantSpec quant) {
     if (format_.holds && format_.holds->offsets) quant.offsets = true;
     const auto sink = format_.create(out, source_.config(), source_.spec(), quant);
+    for (const SideFile& f : source_.side_files()) sink->put_side_file(f);
+    sink->begin();
     const auto params = params_of(source_.spec());
     for (int done = 0; const auto& [block, p] : params) {
       put(*sink, block, p);
       if (progress_ && !progress_({"convert", ++done, int(params.size())})) throw Cancelled();
     }
-    for (const SideFile& f : source_.side_files()) sink->put_side_file(f);
     sink->finish();
     report_.left_out = source_.left_out();
     return std::move(report_);
@@ -109,21 +96,37 @@ class Converter {
     if (has_bias(source_.spec(), block, p)) sink.put_bias(block, p, source_.bias(block, p)), ++report_.floats;
   }
 
-  void put_matrix(CheckpointSink& sink, int block, Param p, const std::string& name, bool head) {
+  void put_matrix(CheckpointSink& sink, int block, Param p, const std::string& name, bool outer) {
     const Pieces w = source_.pieces(block, p);
     if (!std::holds_alternative<QuantSpec>(w.type)) {
-      sink.put(block, p, source_.weight(block, p));
+      const Tensor t = std::get<Tensor>(source_.weight(block, p));
+      sink.put(block, p, rounded(is_table(p.role) ? narrowed(t) : t, outer, name));
       ++report_.floats;
       return;
     }
     const QMatrix q = whole_codes(w, pool_);
-    if (head || !format_.holds) {
-      sink.put(block, p, narrowed(dequantize(q)));
-      report_.dequantized.push_back(name);
+    if (const auto fits = in_codes(q, outer, name)) {
+      sink.put(block, p, *fits);
+      ++report_.matrices;
       return;
     }
-    sink.put(block, p, fitted(q, *format_.holds, allowed_, name));
-    ++report_.matrices;
+    sink.put(block, p, rounded(narrowed(dequantize(q)), outer, name));
+    report_.dequantized.push_back(name);
+  }
+
+  /// Nothing where the matrix is to be in floats.
+  std::optional<QMatrix> in_codes(const QMatrix& q, bool outer, const std::string& name) const {
+    if (!format_.holds || (outer && !format_.holds->outer)) return {};
+    try {
+      return fitted(q, *format_.holds, allowed_, name);
+    } catch (const Error&) {
+      if (!outer) throw;
+      return {};  // the embedding and the head may be in floats
+    }
+  }
+
+  Weight rounded(const Tensor& t, bool outer, const std::string& name) const {
+    return rounds_ ? format_.round(t, outer, name) : Weight(t);
   }
 
   const Checkpoint& source_;
@@ -131,6 +134,7 @@ class Converter {
   Losses allowed_;
   const OnProgress& progress_;
   ThreadPool pool_;
+  bool rounds_;  // matrices in floats too
   ConvertReport report_;
 };
 
@@ -160,12 +164,11 @@ std::vector<std::string> dropped(const Checkpoint& source) {
 
 ConvertReport convert(const fs::path& from, const fs::path& to, const ConvertOptions& o, const OnProgress& progress) {
   const auto begin = std::chrono::steady_clock::now();
-  if (o.format.empty() == o.target.empty()) fail("convert", "give either --format or --target");
-  const Target* target = o.target.empty() ? nullptr : &find_target(o.target);
-  const Format& format = find_format(target ? target->format : o.format);
+  const FormatChoice choice = choose_format("convert", o.format, o.target);
+  const Format& format = *choice.format;
   const auto source = Checkpoint::open(from);
-  const QuantSpec spec = spec_of_blocks(*source);
-  if (target) check_target(*source, spec, *target);
+  const QuantSpec spec = spec_for(*source, format);
+  choice.check_group("convert", source->described_in(), spec.group_size);
   check_split(*source, o.tensor_parallel);
   Converter converter(*source, format, o, progress);
   ConvertReport r = converter.run(to, spec);

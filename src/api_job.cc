@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include "api_format.h"
 #include "api_group_size.h"
 #include "api_head.h"
 #include "api_judge.h"
@@ -100,8 +101,14 @@ JobSetup::JobSetup(const fs::path& model, QuantizeOptions o)
   check_options();
   check_judging();
   const GroupChoice group = choose_group(spec(), options.group_size, "quantize");
-  quant = {.bits = 4, .group_size = group.size, .scale_dtype = DType::f16};
+  const FormatChoice choice = choose_format("quantize", options.format, options.target, "autoawq");
+  choice.check_group("quantize", "--group-size", group.size);
+  format = choice.format;
+  quant = spec_to_quantize(*format, {.bits = 4, .group_size = group.size, .scale_dtype = DType::f16});
   group_size_reason = group.reason;
+  if (options.quantize_head && format->name != "autoawq")
+    fail("quantize", "--quantize-head {}: only autoawq has it, not {}; leave it out", options.quantize_head,
+         format->name);
   head = choose_head(spec(), options.quantize_head, group.size, "quantize");
 }
 
@@ -198,6 +205,7 @@ Fingerprint fingerprint_of(const JobSetup& job) {
   for (const fs::path& file : job.source->weight_files()) add_file(f, file);
   f.emplace_back("the tokenizer or another side file", hash_of_side_files(*job.source));
   f.emplace_back("--method", o.method);
+  f.emplace_back("--format", job.format->name);
   f.emplace_back("--group-size", std::to_string(job.quant.group_size));
   f.emplace_back("--quantize-head", std::to_string(o.quantize_head));
   f.emplace_back("--keep", std::to_string(o.keep));

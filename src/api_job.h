@@ -29,6 +29,7 @@ struct JobSetup {
   std::shared_ptr<const SearchSource> search;  // in place of one; may be null
   std::unique_ptr<Method> method;
   Device device;
+  const Format* format;
   QuantSpec quant;
   std::string group_size_reason;
   std::optional<QuantSpec> head;

@@ -3,6 +3,7 @@
 #include <sstream>
 
 #include "api_calibration.h"
+#include "api_format.h"
 #include "api_job.h"
 #include "api_judge.h"
 #include "api_quantize_report.h"
@@ -140,6 +141,8 @@ class Job {
 
   void make() {
     const std::unique_ptr<CheckpointSink> sink = create_sink();
+    for (const SideFile& f : setup_.source->side_files()) sink->put_side_file(f);
+    sink->begin();
     if (state_) sink->resume(state_->at("sink"));
     calibrate();
     read_kept();
@@ -147,7 +150,6 @@ class Job {
     calibration_.sequences = {};
     open_search();
     quantize(*sink, hidden.get());
-    for (const SideFile& f : setup_.source->side_files()) sink->put_side_file(f);
     if (search_) search_->finish(setup_.options.save_search);
     sink->finish();
   }
@@ -274,9 +276,7 @@ class Job {
     nlohmann::json config = setup_.source->config();
     ModelSpec spec = setup_.spec();
     if (setup_.head) config["tie_word_embeddings"] = spec.tied_embeddings = false;
-    for (const Format& f : formats())
-      if (f.name == "autoawq") return f.create({folder_.whole(), folder_.path("output")}, config, spec, setup_.quant);
-    fail("quantize", "this build cannot write the autoawq format");
+    return fitting_sink(*setup_.format, {folder_.whole(), folder_.path("output")}, config, spec, setup_.quant);
   }
 
   // Where the job goes on, the tokens are in its files already, and what is kept has been chosen.

@@ -72,6 +72,60 @@ def mlx(m):
     return {"weight": stream(m.codes, m.bits, np.uint32), "scales": m.scales, "biases": biases}
 
 
+def padded(m):
+    """Groups that AutoAWQ's GEMV layouts have room for."""
+    words = -(-m.scales.shape[1] // 8)
+    unit = {32: 4, 64: 2}.get(m.group, 1)
+    return -(-words // unit) * unit * 8
+
+
+def wide(t, cols):
+    return np.pad(t, ((0, 0), (0, cols - t.shape[1])))
+
+
+def gemv(m):
+    return {"qweight": stream(m.codes, 4), "qzeros": stream(wide(m.zeros, padded(m)), 4), "scales": wide(m.scales, padded(m))}
+
+
+def gemv_fast(m):
+    """The chain of reshapes that llm-awq documents for its second layout: columns of 32 reordered for two conversions at
+    once, four rows interleaved in steps of 64 columns, four codes to a word."""
+    n, k = m.codes.shape
+    w = m.codes.reshape(n, k // 32, 32)
+    w = w.reshape(n, k // 32, 4, 4, 2).transpose(0, 1, 3, 2, 4).reshape(n, k // 32, 32)  # 0 1 8 9 16 17 24 25 2 3 ...
+    w = w.reshape(n, k // 32, 4, 4, 2).transpose(0, 1, 2, 4, 3).reshape(n, k)  # of eight: 0 2 4 6 1 3 5 7
+    w = w.reshape(n // 4, 4, k // 64, 64).transpose(0, 2, 1, 3).reshape(n // 4, k // 64, 64, 4)
+    words = w[..., 0] | w[..., 1] << 4 | w[..., 2] << 8 | w[..., 3] << 12
+    zeros = (-(m.zeros.astype(np.float32) * m.scales.astype(np.float32))).astype(np.float16)
+    return {"qweight": words.astype(np.uint16).view(np.int16).reshape(n // 4, k), "scales": wide(m.scales, padded(m)).T,
+            "qzeros": wide(zeros, padded(m)).T}
+
+
+def marlin(m):
+    """As IST-DASLab's packer does it, on the transposed matrix."""
+    perm = []
+    for lane in range(32):
+        one = [16 * row + lane // 4 + 8 * block for block in (0, 1)
+               for row in (2 * (lane % 4), 2 * (lane % 4) + 1, 2 * (lane % 4 + 4), 2 * (lane % 4 + 4) + 1)]
+        for tile in range(4):
+            perm += [p + 256 * tile for p in one]
+    perm = np.array(perm).reshape(-1, 8)[:, [0, 2, 4, 6, 1, 3, 5, 7]].ravel()
+    scale_perm = [i + 8 * j for i in range(8) for j in range(8)]
+    row_perm = [2 * i + j for i in range(4) for j in (0, 1, 8, 9, 16, 17, 24, 25)]
+    n, k = m.codes.shape
+    w = m.codes.T.reshape(k // 16, 16, n // 16, 16).transpose(0, 2, 1, 3).reshape(k // 16, n * 16)
+    w = w.reshape(-1, perm.size)[:, perm].reshape(k // 16, n * 16)
+    order = scale_perm if m.group < k else row_perm
+    scales = m.scales.T.reshape(-1, len(order))[:, order].reshape(-1, n)
+    return {"qweight": stream(w, 4), "scales": scales}
+
+
+def modelopt(m):
+    signed = (m.codes.astype(int) - 8) & 15  # two's complement
+    return {"weight": (signed[0::2] | signed[1::2] << 4).astype(np.uint8), "weight_scale": m.scales,
+            "pre_quant_scale": np.ones(m.codes.shape[1], np.float16)}
+
+
 def config(dim, quantization):
     return {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": dim, "intermediate_size": 2 * dim,
             "num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 1, "vocab_size": 16,
@@ -110,7 +164,20 @@ def gptq_config(bits, group, version, symmetric=False):
                                     "sym": symmetric, "checkpoint_format": version, "lm_head": False}}
 
 
+def autoawq_config(group, version):
+    return {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": group, "zero_point": version != "marlin",
+                                    "version": version, "modules_to_not_convert": None}}
+
+
 def main():
+    write("modelopt", {"quantization_config": {"quant_method": "modelopt", "quant_algo": "W4A16_AWQ", "group_size": 16, "has_zero_point": False,
+                                               "pre_quant_scale": True, "exclude_modules": ["lm_head"]}}, modelopt, symmetric=True)
+    write("autoawq-gemv", autoawq_config(32, "gemv"), gemv, 4, 32, dim=64)
+    write("autoawq-gemv-64", autoawq_config(64, "gemv"), gemv, 4, 64, dim=64)
+    write("autoawq-gemv-fast", autoawq_config(64, "gemv_fast"), gemv_fast, 4, 64, dim=64)
+    write("llm-awq", autoawq_config(64, "llm-awq"), lambda m: {k.replace("qzeros", "scaled_zeros"): v for k, v in gemv_fast(m).items()}, 4, 64, dim=64)
+    write("autoawq-marlin", autoawq_config(32, "marlin"), marlin, 4, 32, True, dim=64)
+    write("autoawq-marlin-rows", autoawq_config(-1, "marlin"), marlin, 4, -1, True, dim=64)
     for bits, symmetric, group in [(4, False, 16), (4, True, 16), (8, False, 16), (8, True, -1), (4, False, -1)]:
         case = f"compressed-tensors-{bits}-{'sym' if symmetric else 'asym'}-{group if group > 0 else 'channel'}"
         write(case, ct_config(bits, symmetric, group), lambda m: compressed_tensors(m, symmetric), bits, group, symmetric)

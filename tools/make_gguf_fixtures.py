@@ -5,6 +5,7 @@
 
 tests/io/fixtures/ggml_blocks.gguf   for every storage type T that the library reads: a tensor "T" of random blocks and
                                      "T.expected", the floats that gguf.dequantize makes of it
+tests/io/fixtures/ggml_rounded.gguf  a matrix "F32", and the blocks "T" that gguf.quantize makes of it
 tests/fuzz/corpus/gguf/*.gguf        one tiny model a family: seeds of the fuzz target, and inputs of the format's tests.
                                      Element (r, c) of a matrix in Hugging Face's order is 32 * block + r + c / 16, of a
                                      norm or bias 32 * block + r / 16, so that the tests need no expected values
@@ -37,6 +38,18 @@ def make_blocks(path):
             expected = gguf.dequantize(data, kind)
         writer.add_tensor(name, data, raw_dtype=kind)
         writer.add_tensor(name + ".expected", np.ascontiguousarray(expected, dtype=np.float32))
+    finish(writer)
+
+
+def make_rounded(path):
+    w = np.random.default_rng(4).standard_normal((6, 96)).astype(np.float32) * np.float32([[1e-4], [1], [30], [1e-7], [0.02], [1e-9]])
+    w[1, :32] = 0
+    w[2, 3], w[2, 9] = 100, -100  # the first of two extremes counts
+    writer = gguf.GGUFWriter(path, "none")
+    writer.add_tensor("F32", w)
+    for name in ["Q4_0", "Q4_1", "Q8_0"]:
+        kind = gguf.GGMLQuantizationType[name]
+        writer.add_tensor(name, gguf.quantize(w, kind), raw_dtype=kind)
     finish(writer)
 
 
@@ -128,6 +141,7 @@ def main():
     for folder in (TESTS / "io" / "fixtures", models):
         folder.mkdir(parents=True, exist_ok=True)
     make_blocks(TESTS / "io" / "fixtures" / "ggml_blocks.gguf")
+    make_rounded(TESTS / "io" / "fixtures" / "ggml_rounded.gguf")
     for arch, pre in {"llama": "llama-bpe", "qwen2": "qwen2", "qwen3": "qwen2", "gemma3": None}.items():
         make_model(models / f"{arch}.gguf", arch, pre)
 

@@ -52,12 +52,16 @@ struct Options {
 
 void add_convert(CLI::App& app) {
   auto o = std::make_shared<Options>();
-  CLI::App* c = app.add_subcommand("convert", "A quantized model in another format, and whether it is the same");
-  add_model(*c, "MODEL", o->model, "Quantized model: a folder, or a .gguf file")->required();
+  CLI::App* c = app.add_subcommand("convert", "A model in another format, and whether it is the same");
+  add_model(*c, "MODEL", o->model, "Quantized model: a folder, or a .gguf file; for GGUF formats a float model too")
+      ->required();
   c->add_option("-o,--output", o->out, "New folder")->required();
   auto* format =
-      c->add_option("--format", o->convert.format, "autoawq, compressed-tensors, gptq, gptq-v1, mlx, or hf (floats)");
-  c->add_option("--target", o->convert.target, "The format for a program, with its limits: transformers, vllm, mlx")
+      c->add_option("--format", o->convert.format,
+                    "autoawq, compressed-tensors, gptq, gptq-v1, mlx, gguf-q4_0, gguf-q4_1, gguf-q8_0; of floats "
+                    "gguf-f16, gguf-bf16, and hf");
+  c->add_option("--target", o->convert.target,
+                "The format for a program, with its limits: transformers, vllm, llama.cpp, mlx")
       ->excludes(format);
   c->add_option("--allow", o->convert.allow, "Accept a loss: rounded-offsets, borrowed-zeros");
   c->add_option("--tp", o->convert.tensor_parallel, "Devices that it will be split over")->capture_default_str();

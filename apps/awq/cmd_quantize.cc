@@ -154,6 +154,12 @@ void add_quantize_options(CLI::App& app, QuantizeOptions& o) {
   for (const MethodInfo& m : quantize_methods())
     names += fmt::format("{}{}: {}", names.empty() ? "" : "; ", m.name, m.summary);
   app.add_option("--method", o.method, names)->capture_default_str();
+  auto* format =
+      app.add_option("--format", o.format, "autoawq (default), compressed-tensors, gptq, mlx, gguf-q4_0 or gguf-q4_1")
+          ->type_name("NAME");
+  app.add_option("--target", o.target, "The format for a program, with its limits: transformers, vllm, llama.cpp, mlx")
+      ->type_name("NAME")
+      ->excludes(format);
   app.add_option("--group-size", o.group_size,
                  "Weights that share a scale; default: 128, or 64 or 32 where a width needs it");
   app.add_option(
@@ -174,7 +180,8 @@ void add_quantize_options(CLI::App& app, QuantizeOptions& o) {
 
 void add_quantize(CLI::App& app) {
   auto o = std::make_shared<QuantizeFlags>();
-  CLI::App* c = app.add_subcommand("quantize", "Make a 4-bit AutoAWQ folder from a float model");
+  CLI::App* c = app.add_subcommand("quantize",
+                                   "Make a 4-bit model from a float model, as an AutoAWQ folder or in another format");
   add_model(*c, "MODEL", o->model, "Float model: a folder with safetensors, or a .gguf file")->required();
   c->add_option("-o,--output", o->out, "New folder; default: MODEL's name with -awq, in the current folder");
   add_quantize_options(*c, o->quantize);

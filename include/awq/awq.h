@@ -62,8 +62,9 @@ struct CalibrationSource {
 };
 
 struct QuantizeOptions {
-  std::string method = "awq";  // see quantize_methods()
-  int group_size = 0;          // 0: 128, or the largest of 64 and 32 that divides every width of the model
+  std::string method = "awq";      // see quantize_methods()
+  std::string format{}, target{};  // one of them, as of ConvertOptions, or neither: "autoawq"
+  int group_size = 0;              // 0: 128, or the largest of 64 and 32 that divides every width of the model
   /// 4 or 8: the head too, rounded to nearest, as a matrix of its own where it is tied to the embedding, which stays
   /// float. 0: it stays float, which every other program needs.
   int quantize_head = 0;
@@ -350,7 +351,8 @@ struct ConvertReport {
   uint64_t bytes = 0;
   double seconds = 0;
 };
-/// Writes a quantized model in another format with the codes it has, matrix by matrix, then reads both and compares.
+/// Writes a quantized model in another format with the codes it has, or a float model as GGUF, matrix by matrix, then
+/// reads both and compares.
 ConvertReport convert(const std::filesystem::path& model, const std::filesystem::path& output,
                       const ConvertOptions& options, const OnProgress& on_progress = {});
 /// Reads all of a model, whose readers check what they read, and compares it with another; with itself where that is

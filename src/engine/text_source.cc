@@ -1,6 +1,7 @@
 #include "engine/text_source.h"
 
 #include "base/check.h"
+#include "formats/gguf.h"
 #include "formats/gguf_tokenizer.h"
 #include "io/file.h"
 #include "text/sentencepiece.h"
@@ -67,8 +68,8 @@ TextSource::TextSource(Read read) : read_(std::move(read)), config_(json_file(re
 TextSource TextSource::open(const fs::path& path) {
   std::error_code ignored;
   if (!fs::exists(path, ignored)) fail("open", "{}: no such file or folder; check the path", path.string());
-  if (fs::is_directory(path, ignored)) return TextSource(folder_reader(path));
-  return TextSource(path.extension() == ".gguf" ? gguf_reader(path) : file_reader(path));
+  if (const fs::path file = gguf_file(path); file.extension() == ".gguf") return TextSource(gguf_reader(file));
+  return TextSource(fs::is_directory(path, ignored) ? folder_reader(path) : file_reader(path));
 }
 
 Tokenizer TextSource::tokenizer(std::string_view splitting) const {

@@ -2,10 +2,12 @@
 
 #include <cmath>
 #include <mutex>
+#include <numeric>
 
 #include "base/check.h"
 #include "formats/load.h"
 #include "formats/params.h"
+#include "quant/regroup.h"
 
 namespace awq {
 namespace {
@@ -80,8 +82,10 @@ void add_difference(const Tensor& a, const Tensor& b, const std::string& name, T
 
 void add_difference(const Weight& a, const Weight& b, const std::string& name, ThreadPool& pool, Difference& d) {
   if (is_codes(a) && is_codes(b)) {
-    if (equal(std::get<QMatrix>(a), std::get<QMatrix>(b))) {
-      d.weights += std::get<QMatrix>(a).codes.shape().elements();
+    const auto &qa = std::get<QMatrix>(a), &qb = std::get<QMatrix>(b);
+    const int group = std::gcd(qa.spec.group_size, qb.spec.group_size);  // formats cut groups into parts
+    if (qa.spec.bits == qb.spec.bits && equal(in_groups_of(qa, group), in_groups_of(qb, group))) {
+      d.weights += qa.codes.shape().elements();
       return;
     }
     d.same_codes = false;
@@ -93,7 +97,8 @@ void add_difference(const Weight& a, const Weight& b, const std::string& name, T
 
 Difference compare(const Checkpoint& a, const Checkpoint& b, ThreadPool& pool) {
   const auto params = params_of(a.spec());
-  if (a.spec().arch != b.spec().arch || params != params_of(b.spec()))
+  // Some formats have one name for two families, whose blocks are then the same.
+  if (a.spec().blocks != b.spec().blocks || params != params_of(b.spec()))
     fail("compare", "{} and {} are of different models", a.described_in(), b.described_in());
   Difference d;
   for (const auto& [block, p] : params) {

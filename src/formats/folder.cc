@@ -15,7 +15,8 @@ using Json = nlohmann::json;
 
 constexpr std::array<std::string_view, 6> kPickles = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"};
 constexpr std::array<std::string_view, 6> kOtherWeights = {".safetensors", ".gguf", ".h5", ".msgpack", ".onnx", ".ot"};
-constexpr std::array<std::string_view, 3> kAboutWeights = {"config.json", "quant_config.json", "quantize_config.json"};
+constexpr std::array<std::string_view, 4> kAboutWeights = {"config.json", "quant_config.json", "quantize_config.json",
+                                                           "hf_quant_config.json"};
 
 template <size_t n>
 bool contains(const std::array<std::string_view, n>& list, std::string_view value) {
@@ -306,6 +307,7 @@ void FolderSink::finish() {
   writer_.finish();
   describe(config_);
   dir_.write("config.json", config_.dump(2) + "\n");
+  for (const SideFile& f : descriptions()) dir_.write(f.name, f.bytes);
   dir_.commit();
 }
 

@@ -90,6 +90,8 @@ class FolderSink : public CheckpointSink {
   virtual void write(const StoredTensor& t, const Weight& w) = 0;
   virtual void write_bias(const std::string& name, const Tensor& b) { write_tensor(name, b); }
   virtual void describe(nlohmann::json& config) const = 0;  // what config.json says about the weights
+  /// Files beside config.json that say it again, as some programs want it.
+  virtual std::vector<SideFile> descriptions() const { return {}; }
   /// What `describe` remembers of `write`.
   virtual nlohmann::json seen() const = 0;
   virtual void see_again(const nlohmann::json& seen) = 0;

@@ -64,17 +64,20 @@ class Checkpoint {
 /// A side file's text, or an empty string where there is none.
 std::string read_side_file(const Checkpoint& model, std::string_view name);
 
-/// Receives a model parameter by parameter, in any order of the caller's that is always the same, and writes shards as
-/// it goes, so that peak memory is one shard. Nothing exists under the final name before `finish` returns.
+/// Receives side files, then a model parameter by parameter, in any order of the caller's that is always the same, and
+/// writes shards as it goes, so that peak memory is one shard. Nothing exists under the final name before `finish`
+/// returns.
 class CheckpointSink {
  public:
   virtual ~CheckpointSink() = default;
   virtual void put(int block, Param param, const Weight& w) = 0;
   virtual void put_bias(int block, Param param, const Tensor& b) = 0;
   virtual void put_side_file(const SideFile& file) = 0;
+  /// Throws Error where the side files cannot be held: called between them and the first put, or `resume`.
+  virtual void begin() {}
   virtual void finish() = 0;
   /// All that a later process needs to go on after the last put, once this one has called `sync`: its sink of the same
-  /// place, which must outlive a process, is given the state before anything is put. Side files are put again.
+  /// place, which must outlive a process, is given side files again, then the state.
   virtual nlohmann::json state() const = 0;
   virtual void resume(const nlohmann::json& state) = 0;  // throws Error where the files do not fit it
   virtual void sync() = 0;                               // what was put is on the disk
@@ -90,6 +93,8 @@ struct Format {
   std::unique_ptr<CheckpointSink> (*create)(const OutputPlace& place, const nlohmann::json& config,
                                             const ModelSpec& spec, const QuantSpec& quant);
   const Capacity* holds = nullptr;  // of packed_sink.h; null: floats
+  /// What it has in place of a matrix in floats, be it one of the blocks or the embedding or head; null: the same.
+  Weight (*round)(const Tensor& matrix, bool outer, const std::string& name) = nullptr;
 };
 const Format& find_format(std::string_view name);  // one that can be written; throws Error, listing them
 std::span<const Format> formats();                 // see formats.cc

@@ -9,52 +9,13 @@
 
 #include "base/check.h"
 #include "formats/gguf_config.h"
+#include "formats/gguf_layout.h"
 #include "formats/gguf_tokenizer.h"
 
 namespace awq {
 namespace {
 
-struct Place {
-  Role role;
-  std::string_view name;  // in block N: "blk.N.<name>.weight"
-};
-
-// The families agree on the names; which of them a model has is its spec's business.
-constexpr Place kPlaces[] = {{Role::embed, "token_embd"},
-                             {Role::final_norm, "output_norm"},
-                             {Role::head, "output"},
-                             {Role::attn_norm, "attn_norm"},
-                             {Role::q, "attn_q"},
-                             {Role::k, "attn_k"},
-                             {Role::v, "attn_v"},
-                             {Role::o, "attn_output"},
-                             {Role::q_norm, "attn_q_norm"},
-                             {Role::k_norm, "attn_k_norm"},
-                             {Role::attn_post_norm, "post_attention_norm"},
-                             {Role::mlp_norm, "ffn_norm"},
-                             {Role::gate, "ffn_gate"},
-                             {Role::up, "ffn_up"},
-                             {Role::down, "ffn_down"},
-                             {Role::mlp_post_norm, "post_ffw_norm"}};
-
-std::string gguf_name(int block, Param p) {
-  for (const Place& place : kPlaces)
-    if (place.role == p.role) return block < 0 ? std::string(place.name) : fmt::format("blk.{}.{}", block, place.name);
-  fail("gguf", "{} has no tensor in a GGUF file", name_of(p.role));
-}
-
-/// Llama files hold the channels of a head of q and k as pairs that rotate together, (0, d/2), (1, d/2 + 1), ...;
-/// Hugging Face's order has the first halves of all pairs first. Works on rows of a matrix and on a bias.
-Tensor halves_from_pairs(const Tensor& t, int heads) {
-  Tensor out = Tensor::empty(t.shape(), t.dtype());
-  const size_t row = t.bytes() / size_t(t.shape()[0]);
-  const size_t half = size_t(t.shape()[0]) / size_t(heads) / 2;
-  for (size_t h = 0; h < size_t(heads); ++h)
-    for (size_t i = 0; i < half; ++i)
-      for (size_t j = 0; j < 2; ++j)
-        std::memcpy(out.data() + (h * 2 * half + j * half + i) * row, t.data() + (h * 2 * half + i * 2 + j) * row, row);
-  return out;
-}
+namespace fs = std::filesystem;
 
 /// GGUF holds a norm's full gain g; a checkpoint of a family with gain_offset holds w = g - offset. For offset 1 and
 /// g >= 1/2 the difference is exact, so w + 1 gives g back bit by bit; below, w is off by at most 2^-25.
@@ -78,7 +39,7 @@ class GgufCheckpoint final : public Checkpoint {
       : file_(std::move(file)),
         config_(gguf_config(file_)),
         spec_(find_architecture(config_["architectures"][0].get<std::string>()).parse(config_)),
-        pairs_(file_.text("general.architecture") == "llama") {
+        arch_(file_.text("general.architecture")) {
     check_tensors();
   }
   std::string_view format() const override { return "gguf"; }
@@ -126,14 +87,14 @@ class GgufCheckpoint final : public Checkpoint {
     const GgufTensor& t = file_.at(name);
     return file_.rows(t, 0, t.shape[0]);
   }
-  bool reordered(Param p) const { return pairs_ && (p.role == Role::q || p.role == Role::k); }
+  bool reordered(Param p) const { return has_pairs(arch_, p.role); }
   /// What is put in another order stays within heads.
   int64_t row_step(int block, Param p) const {
     return reordered(p) ? spec_.blocks.at(size_t(block)).attention.head_dim : 1;
   }
   Tensor ordered(const Tensor& t, int block, Param p) const {
     if (!reordered(p) || !t) return t;
-    return halves_from_pairs(t, int(t.shape()[0] / spec_.blocks.at(size_t(block)).attention.head_dim));
+    return halves_from_pairs(t, spec_.blocks.at(size_t(block)).attention.head_dim);
   }
   QMatrix ordered(const QMatrix& q, int block, Param p) const {
     return {q.spec, ordered(q.codes, block, p), ordered(q.scales, block, p), ordered(q.zeros, block, p),
@@ -146,7 +107,7 @@ class GgufCheckpoint final : public Checkpoint {
   Gguf file_;
   nlohmann::json config_;
   ModelSpec spec_;
-  bool pairs_;
+  std::string_view arch_;  // as the file spells it
   mutable std::once_flag side_files_made_;
   mutable std::vector<SideFile> side_files_;
 };
@@ -167,7 +128,7 @@ std::map<std::string, Shape> GgufCheckpoint::expected_tensors() const {
   std::map<std::string, Shape> expected = {{"token_embd.weight", {spec_.vocab, spec_.dim}},
                                            {"output_norm.weight", {spec_.dim}}};
   if (!spec_.tied_embeddings) expected["output.weight"] = {spec_.vocab, spec_.dim};
-  if (pairs_ && file_.find("rope_freqs.weight"))
+  if (arch_ == "llama" && file_.find("rope_freqs.weight"))
     expected["rope_freqs.weight"] = file_.at("rope_freqs.weight").shape;  // checked for config()
   for (int i = 0; i < int(spec_.blocks.size()); ++i) {
     const BlockSpec& b = spec_.blocks[size_t(i)];
@@ -197,17 +158,27 @@ void GgufCheckpoint::check_tensors() const {
 }
 
 /// A damaged file with the right ending is ours too: the message is then about the damage.
-bool is_gguf(const std::filesystem::path& path) {
-  std::error_code ignored;
-  if (!std::filesystem::is_regular_file(path, ignored)) return false;
+bool is_gguf(const fs::path& path) {
+  const fs::path file = gguf_file(path);
   std::array<char, 4> magic{};
-  std::ifstream(path, std::ios::binary).read(magic.data(), magic.size());
-  return path.extension() == ".gguf" || std::string_view(magic.data(), magic.size()) == "GGUF";
+  std::ifstream(file, std::ios::binary).read(magic.data(), magic.size());
+  return file.extension() == ".gguf" || std::string_view(magic.data(), magic.size()) == "GGUF";
 }
 
-std::unique_ptr<Checkpoint> open_gguf(const std::filesystem::path& path) { return open_gguf(Gguf(path)); }
+std::unique_ptr<Checkpoint> open_gguf(const fs::path& path) { return open_gguf(Gguf(gguf_file(path))); }
 
 }  // namespace
+
+fs::path gguf_file(const fs::path& path) {
+  std::error_code ignored;
+  if (fs::is_regular_file(path, ignored)) return path;
+  fs::path found;
+  for (const auto& entry : fs::directory_iterator(path, ignored)) {
+    if (entry.path().filename() == "config.json" || (entry.path().extension() == ".gguf" && !found.empty())) return {};
+    if (entry.path().extension() == ".gguf") found = entry.path();
+  }
+  return found;
+}
 
 std::unique_ptr<Checkpoint> open_gguf(Gguf file) { return std::make_unique<GgufCheckpoint>(std::move(file)); }
 

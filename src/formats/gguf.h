@@ -8,4 +8,7 @@ namespace awq {
 /// that can be read, and nothing else.
 std::unique_ptr<Checkpoint> open_gguf(Gguf file);
 
+/// The file itself, or the one that is in a folder of no other format; empty where there is none, or several.
+std::filesystem::path gguf_file(const std::filesystem::path& path);
+
 }  // namespace awq

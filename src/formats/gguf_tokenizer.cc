@@ -21,8 +21,6 @@ using nlohmann::json;
 constexpr size_t kMaxToken = 1024;             // bytes; the longest in published vocabularies are runs of 256 spaces
 constexpr std::string_view kSpace = "\u2581";  // SentencePiece's mark for a space
 
-enum TokenType : int64_t { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
-
 template <class... Args>
 [[noreturn]] void stop(const Gguf& file, fmt::format_string<Args...> format, Args&&... args) {
   fail("gguf", "{}: {}", file.path().string(), fmt::format(format, std::forward<Args>(args)...));

@@ -6,6 +6,9 @@
 
 namespace awq {
 
+/// Of tokenizer.ggml.token_type.
+enum GgufTokenType : int32_t { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
+
 /// tokenizer.json, tokenizer_config.json and generation_config.json made of the metadata `tokenizer.*`; nothing where
 /// the file has no tokenizer. Reads the models "gpt2" (byte-level BPE) and "llama" (SentencePiece BPE). Throws Error
 /// for other models, unknown pre-tokenizers, and vocabularies or merges that contradict themselves.

@@ -23,6 +23,15 @@ std::string quant_method(const fs::path& folder) {
   }
 }
 
+std::string awq_version(const fs::path& folder) {
+  if (quant_method(folder) != "awq") return "";
+  const Json q = read_config(folder).at("quantization_config");
+  const Json version = q.value("version", q.value("format", Json("gemm")));
+  std::string text = version.is_string() ? version.get<std::string>() : "";
+  std::ranges::transform(text, text.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c; });
+  return text;
+}
+
 std::optional<PackedPlace> PackedFolder::place(const StoredTensor& t) const {
   if (is_norm(t.first().role)) return std::nullopt;
   PackedPlace at{name(t), {t.rows, shape_of(spec(), t.parts.front().block, t.first())[1]}, {}};

@@ -57,5 +57,7 @@ class PackedFolder : public FolderCheckpoint {
 
 /// "quant_method" of config.json's quantization_config; empty where there is none or no folder.
 std::string quant_method(const std::filesystem::path& folder);
+/// "version" of AutoAWQ's, in lower case; empty where the method is another.
+std::string awq_version(const std::filesystem::path& folder);
 
 }  // namespace awq

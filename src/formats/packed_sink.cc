@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "quant/regroup.h"
 
 namespace awq {
 namespace {
@@ -59,6 +60,45 @@ QMatrix to_zeros(const QMatrix& q, const Losses& allowed, const std::string& nam
   return *out;
 }
 
+void require_half(const Tensor& grids, const std::string& name, std::string_view what) {
+  if (!grids) return;
+  const Tensor back = grids.to(DType::f16).to(DType::f32);
+  for (size_t i = 0; i < grids.as<float>().size(); ++i)
+    if (back.as<float>()[i] != grids.as<float>()[i])
+      fail("convert", "{}: the {} {} is not exact in F16, in which this format has it", name, what,
+           grids.as<float>()[i]);
+}
+
+QMatrix in_half_parts(const QMatrix& q, int columns, const std::string& name) {
+  if (q.spec.group_size % columns)
+    fail("convert", "{}: groups of {} columns; this format has a scale for each {}", name, q.spec.group_size, columns);
+  require_half(q.scales, name, "scale");
+  require_half(q.offsets, name, "offset");
+  QMatrix out = in_groups_of(q, columns);
+  out.spec.scale_dtype = DType::f16;
+  return out;
+}
+
+/// The same weights in 8 bits with 128 for every zero point: code - zero is what counts.
+QMatrix widened(const QMatrix& q, const std::string& name) {
+  QMatrix out = q;
+  out.codes = q.codes.clone();
+  const size_t group = size_t(q.spec.group_size);
+  auto codes = out.codes.as<uint8_t>();
+  for (size_t i = 0; i < codes.size(); ++i) {
+    const int code = int(codes[i]) - int(q.zeros.as<uint8_t>()[i / group]) + 128;
+    if (code < 0 || code > 255)
+      fail("convert", "{}: code {} with the zero point {} is not within -128 to 127, the codes of this format", name,
+           codes[i], q.zeros.as<uint8_t>()[i / group]);
+    codes[i] = uint8_t(code);
+  }
+  out.spec.bits = 8;
+  out.spec.symmetric = true;
+  out.zeros = Tensor::empty(q.zeros.shape(), DType::u8);
+  std::ranges::fill(out.zeros.as<uint8_t>(), uint8_t(128));
+  return out;
+}
+
 void check_zeros(const QMatrix& q, const Capacity& c, const Losses& allowed, const std::string& name) {
   const int middle = 1 << (q.spec.bits - 1);
   const auto zeros = q.zeros.as<uint8_t>();
@@ -88,7 +128,10 @@ Losses losses_of(const std::vector<std::string>& names) {
   return losses;
 }
 
-QMatrix fitted(const QMatrix& q, const Capacity& c, const Losses& allowed, const std::string& name) {
+QMatrix fitted(const QMatrix& source, const Capacity& c, const Losses& allowed, const std::string& name) {
+  QMatrix q = source;
+  if (c.part) q = in_half_parts(q, c.part, name);
+  if (c.widens) q = widened(to_zeros(q, allowed, name), name);
   check_shape(q, c, name);
   if (c.offsets) return to_offsets(q, allowed, name);
   QMatrix out = to_zeros(q, allowed, name);

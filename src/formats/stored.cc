@@ -1,6 +1,7 @@
 #include "formats/stored.h"
 
 #include "base/check.h"
+#include "formats/bit_fields.h"
 #include "formats/params.h"
 #include "tensor/transpose.h"
 
@@ -32,8 +33,6 @@ Shape norm_shape(const BlockSpec& b, Role role) {
 StoredTensor first_part(const Source& source, const Shape& shape, bool bias) {
   return {source.name, shape, 0, source.transposed, bias, {}};
 }
-
-Tensor transposed(const Tensor& t) { return gather_transposed({0, t.shape()[1], t.shape()[1]}, 0, t.shape()[1], t); }
 
 bool same_bytes(const Tensor& a, const Tensor& b) {
   if (!a || !b) return !a && !b;

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstring>
 
+#include "base/check.h"
 #include "base/numeric.h"
 
 namespace awq {
@@ -132,6 +133,33 @@ void q6_k(const uint8_t* b, uint8_t* codes, float* scales, float*) {  // 128 byt
   }
 }
 
+// The blocks that are written too.
+
+void put_half(uint8_t* b, float v) {
+  const uint16_t h = f32_to_f16(v);
+  std::memcpy(b, &h, sizeof h);
+}
+
+void put_nibbles(const uint8_t* codes, uint8_t* q) {
+  for (int j = 0; j < 16; ++j) q[j] = uint8_t(codes[j] | codes[j + 16] << 4);
+}
+
+void to_q8_0(const uint8_t* codes, float scale, float, uint8_t* b) {
+  put_half(b, scale);
+  for (int j = 0; j < kShort; ++j) b[2 + j] = codes[j] ^ 128;
+}
+
+void to_q4_0(const uint8_t* codes, float scale, float, uint8_t* b) {
+  put_half(b, scale);
+  put_nibbles(codes, b + 2);
+}
+
+void to_q4_1(const uint8_t* codes, float scale, float offset, uint8_t* b) {
+  put_half(b, scale);
+  put_half(b + 2, offset);
+  put_nibbles(codes, b + 4);
+}
+
 using FloatBlock = void (*)(const uint8_t*, float*);
 using CodeBlock = void (*)(const uint8_t*, uint8_t*, float*, float*);
 
@@ -148,6 +176,14 @@ void split(const std::byte* blocks, int64_t count, uint8_t* codes, float* scales
     float own[length / group];  // of types without offsets
     block(b, codes, scales, offsets ? offsets + i * groups : own);
   }
+}
+
+using JoinBlock = void (*)(const uint8_t*, float, float, uint8_t*);
+
+template <JoinBlock block, int bytes>
+void join(const uint8_t* codes, const float* scales, const float* offsets, int64_t count, std::byte* blocks) {
+  auto* b = reinterpret_cast<uint8_t*>(blocks);
+  for (int64_t i = 0; i < count; ++i) block(codes + i * kShort, scales[i], offsets ? offsets[i] : 0, b + i * bytes);
 }
 
 // The order of the operations is the package's, since float arithmetic rounds.
@@ -181,14 +217,21 @@ constexpr GgmlType of_codes(uint32_t id, std::string_view name) {
           {bits, group, zero, length == kShort, split<block, length, group, bytes>}};
 }
 
+template <JoinBlock block, CodeBlock split_block, int bits, int zero, int bytes>
+constexpr GgmlType of_plain(uint32_t id, std::string_view name) {
+  GgmlType t = of_codes<split_block, bits, kShort, kShort, zero, bytes>(id, name);
+  t.codes.join = join<block, bytes>;
+  return t;
+}
+
 constexpr GgmlType kTypes[] = {
     of_floats<f32, 4>(0, "F32"),
     of_floats<f16, 2>(1, "F16"),
-    of_codes<q4_0, 4, kShort, 32, 8, 18>(2, "Q4_0"),
-    of_codes<q4_1, 4, kShort, 32, kOffsets, 20>(3, "Q4_1"),
+    of_plain<to_q4_0, q4_0, 4, 8, 18>(2, "Q4_0"),
+    of_plain<to_q4_1, q4_1, 4, kOffsets, 20>(3, "Q4_1"),
     of_codes<q5_0, 5, kShort, 32, 16, 22>(6, "Q5_0"),
     of_codes<q5_1, 5, kShort, 32, kOffsets, 24>(7, "Q5_1"),
-    of_codes<q8_0, 8, kShort, 32, 128, 34>(8, "Q8_0"),
+    of_plain<to_q8_0, q8_0, 8, 128, 34>(8, "Q8_0"),
     of_codes<q2_k, 2, kLong, 16, kOffsets, 84>(10, "Q2_K"),
     of_codes<q3_k, 3, kLong, 16, 4, 110>(11, "Q3_K"),
     of_codes<q4_k, 4, kLong, 32, kOffsets, 144>(12, "Q4_K"),
@@ -223,6 +266,12 @@ const GgmlType* find_ggml_type(uint32_t id) {
   for (const GgmlType& t : kTypes)
     if (t.id == id) return &t;
   return nullptr;
+}
+
+const GgmlType& ggml_type(std::string_view name) {
+  for (const GgmlType& t : kTypes)
+    if (t.name == name) return t;
+  fail("gguf", "there is no type {}", name);
 }
 
 std::string readable_ggml_types() {

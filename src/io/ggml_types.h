@@ -13,6 +13,9 @@ struct GgmlCodes {
   bool half_scales = false;  // scales, and the offsets beside them, are exact in f16
   /// Writes count * length codes, and a scale and (where the type has any) an offset a group.
   void (*split)(const std::byte* blocks, int64_t count, uint8_t* codes, float* scales, float* offsets) = nullptr;
+  /// The reverse, of scales and offsets that float16 holds exactly. Null where this version does not write the type.
+  void (*join)(const uint8_t* codes, const float* scales, const float* offsets, int64_t count,
+               std::byte* blocks) = nullptr;
 };
 
 /// A storage type of ggml: `length` values share a block of `bytes` bytes.
@@ -28,6 +31,8 @@ struct GgmlType {
 
 /// Null if ggml has no such type, or had it once and dropped it.
 const GgmlType* find_ggml_type(uint32_t id);
+/// By name: one of the table, "Q4_0".
+const GgmlType& ggml_type(std::string_view name);
 /// "F32, F16, Q4_0, ...": the types that have a `dequantize`.
 std::string readable_ggml_types();
 

@@ -59,6 +59,8 @@ constexpr PublishedSplitting kTable[] = {
 
 }  // namespace
 
+std::span<const PublishedSplitting> published_splittings() { return kTable; }
+
 const PublishedSplitting* find_splitting(std::string_view name) {
   const auto* found = std::ranges::find(kTable, name, &PublishedSplitting::name);
   return found == std::end(kTable) ? nullptr : found;

@@ -1,4 +1,5 @@
 #pragma once
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -12,6 +13,7 @@ struct PublishedSplitting {
   std::string_view fields;  // of the tokenizer.json that its models are published with: JSON, to be merged into one
 };
 
+std::span<const PublishedSplitting> published_splittings();
 /// Null if the name is not known.
 const PublishedSplitting* find_splitting(std::string_view name);
 std::string splitting_names();  // "smollm, llama-bpe, ..."

@@ -41,6 +41,11 @@ Range range_of(std::span<const float> group) {
 float rounded_scale(float exact, DType type) { return std::max(rounded_to(exact, type), smallest_scale(type)); }
 
 Grid grid_of(Range range, const QuantSpec& spec) {
+  if (spec.symmetric) {
+    const int middle = 1 << (spec.bits - 1);
+    const float widest = std::max(-range.low / float(middle), range.high / float(middle - 1));
+    return {rounded_scale(widest, spec.scale_dtype), middle};
+  }
   const float exact = (range.high - range.low) / float(spec.levels());
   const float scale = rounded_scale(exact, spec.scale_dtype);
   const float zero = std::min(round_even(std::min(-range.low / scale, 256.f)), float(spec.levels()));

@@ -127,7 +127,7 @@ class ConvertTest(unittest.TestCase):
     def test_every_fixture_to_its_own_format(self):
         for folder in sorted(FIXTURES.iterdir()):
             name = folder.name
-            format = next(f for f in ("compressed-tensors", "gptq", "mlx") if name.startswith(f))
+            format = next(f for f in ("autoawq-gemv-fast", "autoawq-gemv", "autoawq-marlin", "llm-awq", "modelopt", "compressed-tensors", "gptq", "mlx") if name.startswith(f))
             there, report = self.convert(folder, "own", "--format", format)
             self.assertTrue(report["exact"], name)
             if name != "gptq-v1":  # becomes version 2
@@ -146,6 +146,89 @@ class ConvertTest(unittest.TestCase):
         self.assertEqual(report["largest_error"], 0)
         self.assertEqual(len(report["dequantized"]), 14)
         self.assertIn("the same", awq("verify", there, "--against", self.source).stdout)
+
+    def gguf(self, source, name, *options):
+        out, report = self.convert(source, f"{name}-of-{source.name}", "--format", name, *options)
+        self.assertTrue((out / "model.gguf").exists())
+        self.assertFalse((out / "tokenizer.json").exists() or (out / "config.json").exists())
+        return out, report
+
+    def test_gguf_holds_codes(self):
+        """Q4_1 with the product rounded, Q8_0 exactly: 4 bits and their zero point fit into it."""
+        self.assertIn("--allow rounded-offsets", self.refused(self.source, "--format", "gguf-q4_1"))
+        there, report = self.gguf(self.source, "gguf-q4_1", "--allow", "rounded-offsets")
+        self.assertLess(report["largest_error"], 15 * 0.1 * 2**-11)
+        back, _ = self.convert(there, "gguf-back", "--format", "compressed-tensors", "--allow", "rounded-offsets")
+        self.assertIn(": exact", awq("verify", back, "--against", self.source).stdout)
+        there, report = self.gguf(self.source, "gguf-q8_0")
+        self.assertEqual((report["largest_error"], report["matrices"]), (0, 14))
+        again, report = self.gguf(there, "gguf-q8_0")
+        self.assertTrue(report["exact"])
+        self.assertIn("a zero point is", self.refused(self.source, "--format", "gguf-q4_0"))
+        self.assertIn("groups of 16 columns; this format has a scale for each 32", self.refused(FIXTURES / "gptq-v2", "--format", "gguf-q4_1"))
+
+    def test_gguf_cuts_groups_into_blocks(self):
+        source = self.work / "awq-64"
+        done = awq("quantize", tiny.make(GOLDEN, "llama", self.work / "llama"), "-o", source, "--method", "rtn", "--group-size", "32")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        mlx, _ = self.convert(source, "mlx-llama", "--format", "mlx", "--allow", "rounded-offsets")
+        there, report = self.gguf(mlx, "gguf-q4_1")
+        self.assertTrue(report["exact"])
+        self.assertEqual(self.logits(there), self.logits(mlx))
+
+    def test_gguf_of_floats(self):
+        for family in ["llama", "qwen2", "qwen3", "gemma3", "mistral"]:
+            source = tiny.make(GOLDEN, family, self.work / ("float-" + family))
+            if family == "gemma3":
+                self.assertIn("cannot be said in GGUF's metadata", self.refused(source, "--format", "gguf-bf16"))
+                tiny.as_gguf_has_gemma3(source)
+            config = json.loads((source / "config.json").read_text())
+            there, report = self.gguf(source, "gguf-bf16")
+            if config.get("torch_dtype", config.get("dtype")) == "bfloat16":
+                self.assertTrue(report["exact"], family)
+                self.assertEqual(self.logits(there), self.logits(source), family)
+            text = "Hello, world"
+            ids = [awq("tokenize", m, "-p", text).stdout for m in (there, source)]
+            self.assertEqual(ids[0], ids[1], family)
+            for name, step in [("gguf-f16", 2**-11), ("gguf-q8_0", 1 / 254), ("gguf-q4_1", 1 / 15), ("gguf-q4_0", 1 / 8)]:
+                _, report = self.gguf(source, name)
+                self.assertLess(report["largest_error"], 4 * step, (family, name))
+        self.assertIn("is not known; this version reads llama", self.refused(tiny.make(GOLDEN, "gpt2", self.work / "float-gpt2"), "--format", "gguf-f16"))
+
+    def quantize(self, name, *options):
+        out = self.work / ("direct-" + name)
+        done = awq("quantize", self.work / "float", "-o", out, "--method", "rtn", "--group-size", "32", *options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return out
+
+    def test_quantize_writes_what_convert_would(self):
+        for name, option in [("compressed-tensors", "--format"), ("gptq", "--format"), ("mlx", "--target"), ("gguf-q4_1", "--format"), ("autoawq", "--format"),
+                             ("llama.cpp", "--target"), ("vllm", "--target"), ("autoawq-gemv", "--format")]:
+            there, _ = self.convert(self.source, "of-" + name, option, name, "--allow", "rounded-offsets")
+            out = self.quantize(name, option, name)
+            self.assertTrue((out / "awq-report.json").exists())
+            for file in ["model.safetensors", "model.gguf"]:
+                if (there / file).exists():
+                    self.assertEqual((out / file).read_bytes(), (there / file).read_bytes(), name)
+
+    def test_quantize_without_zero_points(self):
+        out = self.quantize("gguf-q4_0", "--format", "gguf-q4_0")
+        there, report = self.convert(out, "symmetric", "--format", "autoawq")
+        self.assertTrue(report["exact"])
+        self.assertFalse(json.loads((there / "config.json").read_text())["quantization_config"]["zero_point"])
+        back, report = self.convert(there, "symmetric-back", "--format", "gguf-q4_0")
+        self.assertTrue(report["exact"])
+        self.assertEqual((back / "model.gguf").read_bytes(), (out / "model.gguf").read_bytes())
+
+    def test_quantize_refuses_before_any_work(self):
+        for command in ["quantize", "plan"]:
+            for options, reason in [(["gptq-v1"], "a zero point may become 0"), (["hf"], "it holds floats"), (["gguf-q8_0"], "it holds 8 bits a weight, not 4"),
+                                    (["gptq", "--quantize-head", "4"], "only autoawq has it")]:
+                out = self.work / "nothing"
+                done = awq(command, self.work / "float", "-o", out, "--method", "rtn", "--group-size", "32", "--format", *options)
+                self.assertEqual(done.returncode, 1)
+                self.assertIn(reason, done.stderr)
+                self.assertFalse(out.exists())
 
     def test_verify_sees_one_code(self):
         there, _ = self.convert(self.source, "one", "--format", "compressed-tensors")

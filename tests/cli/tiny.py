@@ -24,6 +24,12 @@ def make(golden: pathlib.Path, family: str, folder: pathlib.Path) -> pathlib.Pat
     return folder
 
 
+def as_gguf_has_gemma3(folder: pathlib.Path):
+    """GGUF does not say by what queries are divided: it is the size of a head in all models but one."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"query_pre_attn_scalar": config["head_dim"]}))
+
+
 def max_threads(awq) -> int:
     """How many threads the program allows here: what it says when it is given none."""
     message = subprocess.run([awq, "generate", "m", "-p", "x", "--threads", "0"], capture_output=True, text=True).stderr

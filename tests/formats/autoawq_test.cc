@@ -215,8 +215,8 @@ TEST_F(AutoAwqTest, UnknownOptionsAreErrors) {
     return "[open] D/" + std::string(folder) + "/config.json: quantization_config's " + std::string(rest);
   };
   EXPECT_EQ(error_with("bits", "bits", 3), text("bits", "\"bits\" should be 4 (what this version reads), but is 3"));
-  EXPECT_EQ(error_with("gemv", "version", "gemv"),
-            text("gemv", "\"version\" should be \"gemm\" (what this version reads), but is \"gemv\""));
+  EXPECT_EQ(error_with("exllama", "version", "exllama"),
+            text("exllama", "\"version\" should be \"gemm\" (what this version reads), but is \"exllama\""));
   EXPECT_EQ(error_with("upper", "version", "GEMM"), "no error");  // AutoAWQ itself has written both
   EXPECT_EQ(error_with("zero", "group_size", 0),
             text("zero", "\"group_size\" should be a positive number or -1, but is 0"));

@@ -329,7 +329,7 @@ std::unique_ptr<Checkpoint> real_model(const char* variable) {
 TEST(GgufRealModel, SmolLM2) {
   const auto model = real_model("AWQ_SMOLLM2_GGUF");
   if (!model) GTEST_SKIP() << "set AWQ_SMOLLM2_GGUF to SmolLM2-135M-Instruct.Q4_1.gguf";
-  EXPECT_GT(expect_pieces_are_the_weights(*model), 100);  // heads of q and k in bands, the embedding in many
+  EXPECT_GT(expect_pieces_are_the_weights(*model), 50);  // heads of q and k in bands, the embedding in many
   EXPECT_EQ(model->config(),
             json::parse(R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 576,
     "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64,

@@ -25,7 +25,11 @@ constexpr std::array kQuantizations = {
     R"("quantization_config":{"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":{"a":{"weights":
 {"num_bits":4,"type":"int","symmetric":false,"strategy":"group","group_size":16}},"b":{"weights":{"num_bits":8,"type":"int",
 "symmetric":true,"strategy":"channel","group_size":null}}}}})",
-    R"("quantization":{"group_size":32,"bits":4}})"};
+    R"("quantization":{"group_size":32,"bits":4}})",
+    R"("quantization_config":{"quant_method":"awq","bits":4,"group_size":32,"version":"gemv"}})",
+    R"("quantization_config":{"quant_method":"awq","bits":4,"group_size":32,"version":"gemv_fast"}})",
+    R"("quantization_config":{"quant_method":"modelopt","quant_algo":"W4A16_AWQ","group_size":16}})",
+    R"("quantization_config":{"quant_method":"awq","bits":4,"group_size":16,"version":"marlin","zero_point":false}})"};
 
 /// One folder for the process, in memory where the system has such a place.
 const std::filesystem::path& folder() {

@@ -1,0 +1,91 @@
+#include "api_format.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/check.h"
+#include "formats/params.h"
+
+namespace awq {
+namespace {
+
+const std::array<Target, 4> kTargets = {{{"transformers", "autoawq", {32, 64, 128, -1}},
+                                         {"vllm", "compressed-tensors", {32, 64, 128, -1}},
+                                         {"llama.cpp", "gguf-q4_1", {32, 64, 128, -1}},
+                                         {"mlx", "mlx", {32, 64, 128}}}};
+
+const Target& find_target(std::string_view operation, const std::string& name) {
+  std::string names;
+  for (const Target& t : kTargets) {
+    if (t.name == name) return t;
+    names += (names.empty() ? "" : ", ") + std::string(t.name);
+  }
+  fail(operation, "--target {}: awq has been run with {} only; give a --format to write one that other programs read",
+       name, names);
+}
+
+class FittingSink final : public CheckpointSink {
+ public:
+  FittingSink(std::unique_ptr<CheckpointSink> sink, const Capacity& holds, const ModelSpec& spec)
+      : sink_(std::move(sink)), holds_(holds), spec_(spec) {}
+  void put(int block, Param p, const Weight& w) override {
+    const auto* q = std::get_if<QMatrix>(&w);
+    sink_->put(block, p,
+               q && block >= 0 ? fitted(*q, holds_, {.rounded_offsets = true}, base_name(spec_, block, p)) : w);
+  }
+  void put_bias(int block, Param p, const Tensor& b) override { sink_->put_bias(block, p, b); }
+  void put_side_file(const SideFile& file) override { sink_->put_side_file(file); }
+  void begin() override { sink_->begin(); }
+  void finish() override { sink_->finish(); }
+  nlohmann::json state() const override { return sink_->state(); }
+  void resume(const nlohmann::json& state) override { sink_->resume(state); }
+  void sync() override { sink_->sync(); }
+
+ private:
+  std::unique_ptr<CheckpointSink> sink_;
+  const Capacity& holds_;
+  ModelSpec spec_;
+};
+
+}  // namespace
+
+void FormatChoice::check_group(std::string_view operation, const std::string& of, int group_size) const {
+  if (target && std::ranges::find(target->groups, group_size) == target->groups.end())
+    fail(operation, "{}: groups of {} columns, but {} runs {} of them", of, group_size, target->name,
+         fmt::join(target->groups, ", "));
+}
+
+FormatChoice choose_format(std::string_view operation, const std::string& format, const std::string& target,
+                           std::string_view otherwise) {
+  if (format.empty() && target.empty() && !otherwise.empty()) return {&find_format(otherwise), nullptr};
+  if (format.empty() == target.empty()) fail(operation, "give either --format or --target");
+  if (target.empty()) return {&find_format(format), nullptr};
+  const Target& t = find_target(operation, target);
+  return {&find_format(t.format), &t};
+}
+
+QuantSpec spec_to_quantize(const Format& format, QuantSpec spec) {
+  const Capacity* c = format.holds;
+  if (!c) fail("quantize", "--format {}: it holds floats; `awq convert` writes it", format.name);
+  if (std::ranges::find(c->bits, spec.bits) == c->bits.end())
+    fail("quantize", "--format {}: it holds {} bits a weight, not {}; `awq convert` writes it", format.name,
+         fmt::join(c->bits, ", "), spec.bits);
+  if (!c->zero_zero)
+    fail("quantize", "--format {}: a zero point may become 0, which it does not hold; take gptq", format.name);
+  const bool group = c->groups.empty() || std::ranges::find(c->groups, spec.group_size) != c->groups.end();
+  if (!group || (c->part && spec.group_size % c->part))
+    fail("quantize", "--format {}: it does not hold groups of {} columns; take --group-size {}", format.name,
+         spec.group_size, c->part ? c->part : c->groups.front());
+  spec.symmetric = c->symmetric;
+  return spec;
+}
+
+std::unique_ptr<CheckpointSink> fitting_sink(const Format& format, const OutputPlace& place,
+                                             const nlohmann::json& config, const ModelSpec& spec,
+                                             const QuantSpec& quant) {
+  QuantSpec stored = quant;
+  stored.offsets = format.holds->offsets;
+  return std::make_unique<FittingSink>(format.create(place, config, spec, stored), *format.holds, spec);
+}
+
+}  // namespace awq

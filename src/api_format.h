@@ -1,0 +1,37 @@
+#pragma once
+// Which format is written: what --format and --target of `awq convert` and `awq quantize` mean.
+#include <string>
+#include <vector>
+
+#include "formats/packed_sink.h"
+
+namespace awq {
+
+/// A program that reads the result, as far as awq's own runs of it show: docs/formats.md has versions and sources.
+struct Target {
+  std::string_view name, format;
+  std::vector<int> groups;  // -1: whole rows
+};
+
+struct FormatChoice {
+  const Format* format;
+  const Target* target;  // null where none was named
+  /// Throws Error unless the target runs groups of so many columns; `of` says whose they are.
+  void check_group(std::string_view operation, const std::string& of, int group_size) const;
+};
+
+/// One of the two names; `otherwise` where both are empty. Throws Error, listing what there is.
+FormatChoice choose_format(std::string_view operation, const std::string& format, const std::string& target,
+                           std::string_view otherwise = "");
+
+/// As the format needs it: symmetric where its zero points are all the middle. Throws Error unless the format can hold
+/// whatever is quantized to it.
+QuantSpec spec_to_quantize(const Format& format, QuantSpec spec);
+
+/// A sink of the format for the 4-bit matrices of a quantizer, whose zero * scale is rounded where the format has the
+/// product.
+std::unique_ptr<CheckpointSink> fitting_sink(const Format& format, const OutputPlace& place,
+                                             const nlohmann::json& config, const ModelSpec& spec,
+                                             const QuantSpec& quant);
+
+}  // namespace awq
