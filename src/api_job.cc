@@ -93,14 +93,15 @@ JobSetup::JobSetup(const fs::path& model, QuantizeOptions o)
     : options(std::move(o)),
       source(Checkpoint::open(model)),
       search(search_of(options, *source)),
-      method(search ? make_replay(search) : find_method(options.method).make()),
+      method(search ? make_replay(search) : make_method(options.method, options.variant)),
       device(options.device) {
   complete_calibration(options, *source, "quantize");
   if (options.answers < 0) options.answers = own_text() ? kAnswers : 0;
+  require_bits(find_format("autoawq"), options.bits, "quantize");
   check_options();
   check_judging();
   const GroupChoice group = choose_group(spec(), options.group_size, "quantize");
-  quant = {.bits = 4, .group_size = group.size, .scale_dtype = DType::f16};
+  quant = {.bits = options.bits, .group_size = group.size, .scale_dtype = DType::f16};
   group_size_reason = group.reason;
   head = choose_head(spec(), options.quantize_head, group.size, "quantize");
 }
@@ -198,6 +199,8 @@ Fingerprint fingerprint_of(const JobSetup& job) {
   for (const fs::path& file : job.source->weight_files()) add_file(f, file);
   f.emplace_back("the tokenizer or another side file", hash_of_side_files(*job.source));
   f.emplace_back("--method", o.method);
+  f.emplace_back("--variant", o.variant);
+  f.emplace_back("--bits", std::to_string(o.bits));
   f.emplace_back("--group-size", std::to_string(job.quant.group_size));
   f.emplace_back("--quantize-head", std::to_string(o.quantize_head));
   f.emplace_back("--keep", std::to_string(o.keep));

@@ -91,6 +91,8 @@ struct Format {
                                             const ModelSpec& spec, const QuantSpec& quant);
   const Capacity* holds = nullptr;  // of packed_sink.h; null: floats
 };
+/// Throws Error, in the name of `operation`, unless codes are of 2, 3, 4 or 8 bits and the format holds them.
+void require_bits(const Format& format, int bits, std::string_view operation);
 const Format& find_format(std::string_view name);  // one that can be written; throws Error, listing them
 std::span<const Format> formats();                 // see formats.cc
 

@@ -144,17 +144,21 @@ Pieces load_float_pieces(const Checkpoint& model, int block, Param p) {
   return w;
 }
 
+Model load_outer(Backend& dev, const Checkpoint& model) {
+  return {.spec = model.spec(),
+          .embed = load_embedding(model),
+          .blocks = {},
+          .final_norm = load_final_norm(model),
+          .head = load_head(dev, model)};
+}
+
 Model load_model(Backend& dev, const Checkpoint& model, const std::function<void(int, int)>& on_parameter) {
-  Model m;
-  m.spec = model.spec();
+  Model m = load_outer(dev, model);
   int done = 0, total = 1;
   for (const BlockSpec& b : m.spec.blocks) total += int(b.params().size());
   const auto loaded = [&] {
     if (on_parameter) on_parameter(++done, total);
   };
-  m.embed = load_embedding(model);
-  m.final_norm = load_final_norm(model);
-  m.head = load_head(dev, model);
   loaded();
   for (int i = 0; const BlockSpec& spec : m.spec.blocks) {
     Block b{.spec = spec, .norm = {}, .linear = {}, .rope = spec.attention.rope.frequencies()};
