@@ -93,7 +93,8 @@ void add_study(CLI::App& app) {
   c->add_option("--methods", o->study.methods,
                 fmt::format("Of the studies groups, bits (default: rtn,awq) and methods (default: all): {}",
                             fmt::join(study_methods(), ", ")))
-      ->delimiter(',');
+      ->delimiter(',')
+      ->allow_extra_args(false);
   c->add_option("--text", o->study.text, "Held-out text, .txt or .jsonl; default: what the model writes");
   c->add_option("--windows", o->study.windows, "Windows of it")->capture_default_str()->check(CLI::Range(1, 1 << 20));
   c->add_option("--window", o->study.window, "Tokens of a window")->capture_default_str();
