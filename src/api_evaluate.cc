@@ -7,6 +7,7 @@
 #include "engine/documents.h"
 #include "eval/divergence.h"
 #include "formats/context.h"
+#include "io/file.h"
 
 namespace awq {
 namespace {
@@ -60,6 +61,14 @@ std::vector<int32_t> tokens_of_text(const Checkpoint& model, std::string_view te
   if (tokens.size() < size_t(o.window))
     fail("eval", "the text has {} tokens, but one window needs {}. Give a longer text or a smaller --window",
          tokens.size(), o.window);
+  return tokens;
+}
+
+std::vector<int32_t> windows_of(const std::filesystem::path& file, const Checkpoint& source, int windows, int window) {
+  EvaluateOptions e{.window = window, .json_lines = {}, .against = {}};
+  if (file.extension() == ".jsonl") e.json_lines = file.string();
+  std::vector<int32_t> tokens = tokens_of_text(source, read_text(file), e);
+  tokens.resize(std::min(tokens.size() / size_t(window), size_t(windows)) * size_t(window));
   return tokens;
 }
 

@@ -11,6 +11,8 @@ std::vector<EvaluateReport> compare_tokens(const std::filesystem::path& original
                                            const OnProgress& progress);
 /// The text's tokens as evaluate() cuts them. Throws Error if they are fewer than a window.
 std::vector<int32_t> tokens_of_text(const Checkpoint& model, std::string_view text, const EvaluateOptions& o);
+/// Tokens of the first `windows` windows of a text file or .jsonl, or of as many as it has, one at least.
+std::vector<int32_t> windows_of(const std::filesystem::path& file, const Checkpoint& source, int windows, int window);
 /// Mean, and its standard error.
 Estimate mean_of(const std::vector<double>& v);
 

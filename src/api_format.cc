@@ -67,9 +67,7 @@ FormatChoice choose_format(std::string_view operation, const std::string& format
 QuantSpec spec_to_quantize(const Format& format, QuantSpec spec) {
   const Capacity* c = format.holds;
   if (!c) fail("quantize", "--format {}: it holds floats; `awq convert` writes it", format.name);
-  if (std::ranges::find(c->bits, spec.bits) == c->bits.end())
-    fail("quantize", "--format {}: it holds {} bits a weight, not {}; `awq convert` writes it", format.name,
-         fmt::join(c->bits, ", "), spec.bits);
+  require_bits(format, spec.bits, "quantize");
   if (!c->zero_zero)
     fail("quantize", "--format {}: a zero point may become 0, which it does not hold; take gptq", format.name);
   const bool group = c->groups.empty() || std::ranges::find(c->groups, spec.group_size) != c->groups.end();

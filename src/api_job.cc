@@ -94,7 +94,7 @@ JobSetup::JobSetup(const fs::path& model, QuantizeOptions o)
     : options(std::move(o)),
       source(Checkpoint::open(model)),
       search(search_of(options, *source)),
-      method(search ? make_replay(search) : find_method(options.method).make()),
+      method(search ? make_replay(search) : make_method(options.method, options.variant)),
       device(options.device) {
   complete_calibration(options, *source, "quantize");
   if (options.answers < 0) options.answers = own_text() ? kAnswers : 0;
@@ -104,7 +104,7 @@ JobSetup::JobSetup(const fs::path& model, QuantizeOptions o)
   const FormatChoice choice = choose_format("quantize", options.format, options.target, "autoawq");
   choice.check_group("quantize", "--group-size", group.size);
   format = choice.format;
-  quant = spec_to_quantize(*format, {.bits = 4, .group_size = group.size, .scale_dtype = DType::f16});
+  quant = spec_to_quantize(*format, {.bits = options.bits, .group_size = group.size, .scale_dtype = DType::f16});
   group_size_reason = group.reason;
   if (options.quantize_head && format->name != "autoawq")
     fail("quantize", "--quantize-head {}: only autoawq has it, not {}; leave it out", options.quantize_head,
@@ -206,6 +206,8 @@ Fingerprint fingerprint_of(const JobSetup& job) {
   f.emplace_back("the tokenizer or another side file", hash_of_side_files(*job.source));
   f.emplace_back("--method", o.method);
   f.emplace_back("--format", job.format->name);
+  f.emplace_back("--variant", o.variant);
+  f.emplace_back("--bits", std::to_string(o.bits));
   f.emplace_back("--group-size", std::to_string(job.quant.group_size));
   f.emplace_back("--quantize-head", std::to_string(o.quantize_head));
   f.emplace_back("--keep", std::to_string(o.keep));

@@ -180,6 +180,7 @@ Json report_json(const QuantizeReport& r, const QuantizeOptions& o, const ModelS
   j["awq_version"] = version();
   j["model"] = {{"architecture", m.arch}, {"blocks", m.blocks.size()}, {"hidden_size", m.dim}, {"vocabulary", m.vocab}};
   j["method"] = o.method;
+  if (o.variant != "ours") j["variant"] = o.variant;
   j["group_size"] = r.group_size;
   j["bits_per_weight"] = r.bits_per_weight;
   if (!r.group_size_reason.empty()) j["group_size_reason"] = r.group_size_reason;

@@ -30,14 +30,6 @@ std::vector<int32_t> windows_of(const CalibrationSet& set, int windows, int wind
   return tokens;
 }
 
-std::vector<int32_t> windows_of(const std::filesystem::path& file, const Checkpoint& source, int windows, int window) {
-  EvaluateOptions e{.window = window, .json_lines = {}, .against = {}};
-  if (file.extension() == ".jsonl") e.json_lines = file.string();
-  std::vector<int32_t> tokens = tokens_of_text(source, read_text(file), e);
-  tokens.resize(std::min(tokens.size() / size_t(window), size_t(windows)) * size_t(window));
-  return tokens;
-}
-
 /// What is measured with.
 struct Measurement {
   Device& device;
@@ -161,7 +153,7 @@ SensitivityReport sensitivity(const std::filesystem::path& path, const Sensitivi
                               const OnProgress& progress) {
   const auto start = std::chrono::steady_clock::now();
   QuantizeOptions o = options.quantize;
-  const std::unique_ptr<Method> method = find_method(o.method).make();
+  const std::unique_ptr<Method> method = make_method(o.method, o.variant);
   const std::unique_ptr<Checkpoint> source = Checkpoint::open(path);
   Device device(o.device);
   complete_calibration(o, *source, "sensitivity");

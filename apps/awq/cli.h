@@ -70,6 +70,7 @@ void add_verify(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_calib(CLI::App& app);
 void add_sensitivity(CLI::App& app);
+void add_study(CLI::App& app);
 void add_tokenize(CLI::App& app);
 void add_render(CLI::App& app);
 

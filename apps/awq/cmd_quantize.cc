@@ -79,6 +79,8 @@ void print_json(const QuantizeReport& r, const QuantizeFlags& o) {
                                             {"rejected", rejected(r)},
                                             {"gate", gate_json(r)},
                                             {"method", o.quantize.method},
+                                            {"variant", o.quantize.variant},
+                                            {"bits", o.quantize.bits},
                                             {"group_size", r.group_size},
                                             {"bits_per_weight", r.bits_per_weight},
                                             {"head_bits", o.quantize.quantize_head},
@@ -102,8 +104,8 @@ void print_json(const QuantizeReport& r, const QuantizeFlags& o) {
 }
 
 void print_text(const QuantizeReport& r, const QuantizeFlags& o) {
-  fmt::print("{}: {} -> {}, 4 bits in groups of {}{}, {}\n", r.output.string(), human_bytes(r.bytes_in),
-             human_bytes(r.bytes_out), r.group_size,
+  fmt::print("{}: {} -> {}, {} bits in groups of {}{}, {}\n", r.output.string(), human_bytes(r.bytes_in),
+             human_bytes(r.bytes_out), o.quantize.bits, r.group_size,
              o.quantize.quantize_head ? fmt::format(", the head in {} bits", o.quantize.quantize_head) : "",
              minutes(r.seconds));
   if (!r.group_size_reason.empty()) fmt::print("  groups of {} because {}\n", r.group_size, r.group_size_reason);
@@ -154,6 +156,12 @@ void add_quantize_options(CLI::App& app, QuantizeOptions& o) {
   for (const MethodInfo& m : quantize_methods())
     names += fmt::format("{}{}: {}", names.empty() ? "" : "; ", m.name, m.summary);
   app.add_option("--method", o.method, names)->capture_default_str();
+  app.add_option("--variant", o.variant,
+                 "Of awq, to compare with: llm-awq, autoawq or llm-compressor search as those programs do; \"ours\" is "
+                 "closer to the original")
+      ->capture_default_str();
+  app.add_option("--bits", o.bits, "Of a code: 2, 3, 4 or 8 that the format holds; an AutoAWQ folder holds 4")
+      ->capture_default_str();
   auto* format =
       app.add_option("--format", o.format, "autoawq (default), compressed-tensors, gptq, mlx, gguf-q4_0 or gguf-q4_1")
           ->type_name("NAME");

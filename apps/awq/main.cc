@@ -33,6 +33,7 @@ int run(int argc, char** argv) {
   add_bench(app);
   add_calib(app);
   add_sensitivity(app);
+  add_study(app);
   add_tokenize(app);
   add_render(app);
   if (std::string verbs; argc > 1 && argv[1][0] != '-' && !is_verb(app, argv[1], verbs)) {

@@ -27,7 +27,8 @@ struct Cancelled : Error {
 
 struct Progress {
   std::string_view stage;   // "load", "generate calibration text", "calibrate", "search", "write", "evaluate",
-                            // "measure the machine", "check", "prefill", "decode", "sensitivity", "fetch", "convert"
+                            // "measure the machine", "check", "prefill", "decode", "sensitivity", "study", "fetch",
+                            // "convert"
   int done = 0, total = 0;  // blocks, tokens, windows or steps
   int64_t resident = 0;     // quantize: bytes that the process has in memory
   double last_error = -1;   // quantize: mean relative output error of the last finished block; < 0: none yet
@@ -63,7 +64,9 @@ struct CalibrationSource {
 
 struct QuantizeOptions {
   std::string method = "awq";      // see quantize_methods()
+  std::string variant = "ours";    // of "awq": "llm-awq", "autoawq" or "llm-compressor" search as those programs do
   std::string format{}, target{};  // one of them, as of ConvertOptions, or neither: "autoawq"
+  int bits = 4;                    // 2, 3, 4 or 8 that the format holds
   int group_size = 0;              // 0: 128, or the largest of 64 and 32 that divides every width of the model
   /// 4 or 8: the head too, rounded to nearest, as a matrix of its own where it is tied to the embedding, which stays
   /// float. 0: it stays float, which every other program needs.
@@ -226,6 +229,41 @@ struct SensitivityReport {
 /// search, and for each layer the blocks from its own to the last and the head on those tokens.
 SensitivityReport sensitivity(const std::filesystem::path& model, const SensitivityOptions& options = {},
                               const OnProgress& progress = {});
+
+/// Ways to change a model's matrices against each other, without writing any: they are computed, de-quantized, and run
+/// in floats, so that the number of bits is free. Each study is a table.
+struct StudyOptions {
+  QuantizeOptions quantize{};          // calibration, seed, device; what is made is said below
+  int bits = 0;                        // 2, 3, 4 or 8; 0: the study's own
+  int group_size = 0;                  // as QuantizeOptions; -1: whole rows
+  bool symmetric = false;              // every zero point is the middle
+  std::string scales = "f16";          // or "bf16": what a group's scale is rounded to
+  std::vector<std::string> methods{};  // of "groups", "bits" and "methods"; empty: the study's own
+  std::filesystem::path text{};        // held out, .txt or .jsonl; empty: text that the model writes itself
+  int windows = 4, window = 512;
+};
+struct StudyRow {
+  std::string name;
+  int bits = 0, group_size = 0;  // of weights, -1: whole rows; 0 where there are none
+  Estimate kl, top1;             // as in EvaluateReport
+  double perplexity = 0, perplexity_error = 0;
+  Estimate difference;  // of KL to the second row's, the first that is not the float model, window by window
+};
+struct StudyReport {
+  std::vector<StudyRow> rows;  // the float model first
+  std::vector<std::string> warnings;
+  CalibrationReport calibration;
+  std::string text;  // "self" or the file's name
+  int windows = 0, window = 0;
+  double seconds = 0;
+};
+struct StudyInfo {
+  std::string_view name, summary;
+};
+std::vector<StudyInfo> studies();
+std::vector<std::string_view> study_methods();  // what options.methods may name
+StudyReport study(const std::filesystem::path& model, std::string_view name, const StudyOptions& options = {},
+                  const OnProgress& progress = {});
 
 /// Quantizes `model` into the new folder `out` (AutoAWQ GEMM, with awq-report.json and awq-report.html). The folder
 /// appears complete or not at all; where a gate is missed, as "<out>.rejected". The same model, options and seed give

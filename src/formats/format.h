@@ -96,6 +96,8 @@ struct Format {
   /// What it has in place of a matrix in floats, be it one of the blocks or the embedding or head; null: the same.
   Weight (*round)(const Tensor& matrix, bool outer, const std::string& name) = nullptr;
 };
+/// Throws Error, in the name of `operation`, unless codes are of 2, 3, 4 or 8 bits and the format holds them.
+void require_bits(const Format& format, int bits, std::string_view operation);
 const Format& find_format(std::string_view name);  // one that can be written; throws Error, listing them
 std::span<const Format> formats();                 // see formats.cc
 

@@ -1,7 +1,8 @@
+#include <algorithm>
 #include <array>
 
 #include "base/check.h"
-#include "formats/format.h"
+#include "formats/packed_sink.h"
 #include "io/file.h"
 
 namespace awq {
@@ -28,6 +29,21 @@ std::unique_ptr<Checkpoint> Checkpoint::open(const fs::path& path) {
   if (fs::is_directory(path, ignored))
     fail("open", "{}: there is no config.json; a model folder has one beside its *.safetensors", path.string());
   fail("open", "{}: no known format; give a folder with config.json and *.safetensors, or a .gguf file", path.string());
+}
+
+namespace {
+
+bool holds(const Format& f, int bits) { return f.holds && std::ranges::count(f.holds->bits, bits); }
+
+}  // namespace
+
+void require_bits(const Format& format, int bits, std::string_view operation) {
+  if (bits != 2 && bits != 3 && bits != 4 && bits != 8) fail(operation, "--bits {}: expected 2, 3, 4 or 8", bits);
+  if (holds(format, bits)) return;
+  fail(operation,
+       "--bits {}: the format {} holds {}. `awq study methods --bits {}` measures what any of 2, 3, 4 and 8 bits cost, "
+       "without a file",
+       bits, format.name, format.holds ? fmt::format("{}", fmt::join(format.holds->bits, ", ")) : "floats alone", bits);
 }
 
 const Format& find_format(std::string_view name) {

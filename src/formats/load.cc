@@ -154,17 +154,21 @@ Block load_block(Backend& dev, const Checkpoint& model, int block, const std::fu
   return b;
 }
 
+Model load_outer(Backend& dev, const Checkpoint& model) {
+  return {.spec = model.spec(),
+          .embed = load_embedding(model),
+          .blocks = {},
+          .final_norm = load_final_norm(model),
+          .head = load_head(dev, model)};
+}
+
 Model load_model(Backend& dev, const Checkpoint& model, const std::function<void(int, int)>& on_parameter) {
-  Model m;
-  m.spec = model.spec();
+  Model m = load_outer(dev, model);
   int done = 0, total = 1;
   for (const BlockSpec& b : m.spec.blocks) total += int(b.params().size());
   const auto loaded = [&] {
     if (on_parameter) on_parameter(++done, total);
   };
-  m.embed = load_embedding(model);
-  m.final_norm = load_final_norm(model);
-  m.head = load_head(dev, model);
   loaded();
   for (int i = 0; i < int(m.spec.blocks.size()); ++i) m.blocks.push_back(load_block(dev, model, i, loaded));
   return m;

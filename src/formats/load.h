@@ -27,6 +27,8 @@ Block load_block(Backend& dev, const Checkpoint& model, int block, const std::fu
 /// called after each with how many are done; it may throw.
 Model load_model(Backend& dev, const Checkpoint& model,
                  const std::function<void(int done, int total)>& on_parameter = {});
+/// The same without blocks, whose place is empty: embedding, final norm and head.
+Model load_outer(Backend& dev, const Checkpoint& model);
 /// What the matrices of `load_model` will take on the device, head included, in bytes: from shapes and types alone.
 int64_t loaded_bytes(const Backend& dev, const Checkpoint& model);
 /// "4 bits, groups of 128, 3 layers in floats": how the blocks' matrices are stored; empty for a float model.

@@ -34,6 +34,10 @@ StoredTensor first_part(const Source& source, const Shape& shape, bool bias) {
   return {source.name, shape, 0, source.transposed, bias, {}};
 }
 
+Tensor other_way_round(const Tensor& t) {
+  return gather_transposed({0, t.shape()[1], t.shape()[1]}, 0, t.shape()[1], t);
+}
+
 bool same_bytes(const Tensor& a, const Tensor& b) {
   if (!a || !b) return !a && !b;
   return a.bytes() == b.bytes() && std::equal(a.data(), a.data() + a.bytes(), b.data());
@@ -132,7 +136,7 @@ Weight merged(const StoredTensor& s, const std::vector<Weight>& parts) {
 }
 
 Tensor as_stored(const StoredTensor& s, const Tensor& weight) {
-  if (s.transposed) return transposed(weight);
+  if (s.transposed) return other_way_round(weight);
   return weight.shape() == s.shape ? weight : weight.reshaped(s.shape);
 }
 

@@ -41,11 +41,8 @@ Range range_of(std::span<const float> group) {
 float rounded_scale(float exact, DType type) { return std::max(rounded_to(exact, type), smallest_scale(type)); }
 
 Grid grid_of(Range range, const QuantSpec& spec) {
-  if (spec.symmetric) {
-    const int middle = 1 << (spec.bits - 1);
-    const float widest = std::max(-range.low / float(middle), range.high / float(middle - 1));
-    return {rounded_scale(widest, spec.scale_dtype), middle};
-  }
+  if (spec.symmetric)
+    return {rounded_scale(2 * range.largest() / float(spec.levels()), spec.scale_dtype), spec.middle()};
   const float exact = (range.high - range.low) / float(spec.levels());
   const float scale = rounded_scale(exact, spec.scale_dtype);
   const float zero = std::min(round_even(std::min(-range.low / scale, 256.f)), float(spec.levels()));
@@ -61,10 +58,12 @@ void round_to(std::span<const float> w, Grid g, int levels, float* out) {
 }
 
 QMatrix QMatrix::empty(Shape shape, const QuantSpec& spec) {
-  const int64_t cols = shape[1], g = spec.group_size;
+  const int64_t cols = shape[1];
+  const QuantSpec own = spec.of_width(cols);
+  const int g = own.group_size;
   if (g < 1 || cols % g) fail("quantize", "a group of {} columns does not divide a matrix of {} columns", g, cols);
   const Shape grids = {shape[0], cols / g};
-  return {spec, Tensor::empty(shape, DType::u8), Tensor::empty(grids, DType::f32),
+  return {own, Tensor::empty(shape, DType::u8), Tensor::empty(grids, DType::f32),
           spec.offsets ? Tensor() : Tensor::empty(grids, DType::u8),
           spec.offsets ? Tensor::empty(grids, DType::f32) : Tensor()};
 }
@@ -112,7 +111,7 @@ std::optional<QMatrix> with_zeros(const QMatrix& q) {
 
 QMatrix quantize(const Tensor& w, const QuantSpec& spec, std::span<const Range> ranges) {
   QMatrix q = QMatrix::empty(w.shape(), spec);
-  const int64_t g = spec.group_size;
+  const int64_t g = q.spec.group_size;
   const auto in = w.as<float>();
   for (int64_t i = 0; i < q.rows() * q.groups(); ++i) {
     const auto group = in.subspan(size_t(i * g), size_t(g));

@@ -9,13 +9,21 @@ namespace awq {
 
 /// How a weight matrix is stored. Value type; two equal specs mean bit-compatible matrices.
 struct QuantSpec {
+  static constexpr int kWholeRow = -1;
   int bits = 4;
-  int group_size = 128;  // columns (input channels) that share a scale
+  int group_size = 128;  // columns (input channels) that share a scale; kWholeRow: all, whatever the matrix has
   DType scale_dtype = DType::f16;
   bool offsets = false;    // instead of zero points
   bool symmetric = false;  // every zero point is the middle, 2^(bits - 1), and files need not hold them
   bool operator==(const QuantSpec&) const = default;
   int levels() const { return (1 << bits) - 1; }
+  int middle() const { return 1 << (bits - 1); }
+  /// With the group size that a matrix of so many columns has.
+  QuantSpec of_width(int64_t cols) const {
+    QuantSpec own = *this;
+    if (group_size == kWholeRow) own.group_size = int(cols);
+    return own;
+  }
 };
 
 /// A quantized [rows, cols] matrix in the one layout every other layout is converted to and from: codes row-major and
@@ -69,7 +77,8 @@ Range range_of(std::span<const float> group);
 /// The nearest scale that the type holds, at least its smallest.
 float rounded_scale(float exact, DType type);
 /// Scale rounded to spec.scale_dtype first, then the zero point and all codes from the rounded scale. A range too wide
-/// for the scale's type gives an infinite scale.
+/// for the scale's type gives an infinite scale. Symmetric: levels spread over +-the larger end, half a step beyond the
+/// highest of them, as compressed-tensors has it; so all 2^bits are used.
 Grid grid_of(Range range, const QuantSpec& spec);
 /// codes[i] = clamp(round(w[i] / scale) + zero), half to even.
 void encode(std::span<const float> w, Grid g, int levels, uint8_t* codes);

@@ -7,6 +7,7 @@
 
 #include "quantizer/awq.h"
 #include "quantizer/gptq.h"
+#include "quantizer/module_loss.h"
 #include "quantizer/tile_form.h"
 
 namespace awq {
@@ -26,18 +27,6 @@ int64_t total_rows(const std::vector<Rows>& weights) {
   return rows;
 }
 
-// Over the rows that count; all where `counted` is empty.
-double squared_distance(const Tensor& a, const Tensor& b, std::span<const uint8_t> counted) {
-  const auto cols = size_t(a.shape()[1]);
-  double sum = 0;
-  for (size_t i = 0; i < a.as<float>().size(); ++i) {
-    if (!counted.empty() && !counted[i / cols]) continue;
-    const double d = double(a.as<float>()[i]) - double(b.as<float>()[i]);
-    sum += d * d;
-  }
-  return sum;
-}
-
 using Scales = std::vector<std::vector<float>>;  // of each candidate
 
 class Solver {
@@ -49,7 +38,6 @@ class Solver {
         block_(block),
         calibration_(calibration),
         spec_(context.spec),
-        dev_(context.dev),
         host_(context.host),
         context_(context) {}
 
@@ -71,6 +59,7 @@ class Solver {
 
   const SiteStatistics& site(const ScaleGroup& g) const { return calibration_.sites.at(g.consumers.front()); }
   const Gram& gram(const ScaleGroup& g) const { return site(g).gram; }
+  int group_size(int64_t cols) const { return spec_.of_width(cols).group_size; }
   std::vector<Rows> consumers(const ScaleGroup& g) const {
     std::vector<Rows> t;
     for (Param p : g.consumers) t.push_back(rows_of(w_, p));
@@ -102,7 +91,7 @@ class Solver {
 
   void search(const ScaleGroup& g) {
     const Timed timed(context_.costs.search);
-    std::vector<float> m = site(g).mean_abs(), wm = weight_mean(host_, consumers(g), spec_.group_size);
+    std::vector<float> m = site(g).mean_abs(), wm = weight_mean(host_, consumers(g), group_size(gram(g).channels()));
     if (g.tied_heads > 1) {
       m = tied(m, g.tied_heads, g.head_dim);
       wm = tied(wm, g.tied_heads, g.head_dim);
@@ -184,51 +173,15 @@ class Solver {
   // Infinity for the rest of the grid, which is out.
   std::vector<double> judged_by_module(const ScaleGroup& g, const Scales& scales,
                                        const std::vector<size_t>& chosen) const {
+    const ModuleLoss loss(g, w_, block_, calibration_, context_, ModuleLoss::Products::fastest);
     std::vector<double> losses(scales.size(), INFINITY);
-    const Block original = judging_block(g);
-    const Tensor reference = module_output(g, original);
-    std::span<const uint8_t> counted;  // rows of gate's sample all count
-    if (g.consumers.front().role == Role::q) counted = calibration_.sample_counted;
-    for (size_t i : chosen)
-      losses[i] = squared_distance(reference, module_output(g, replaced(original, g, scales[i])), counted);
+    for (size_t i : chosen) losses[i] = loss.of([&](Param p) { return tried(g, p, scales[i]); });
     return losses;
   }
 
-  // Where tiles multiply bfloat16 several times as fast: rounding to 2^-9 of a weight adds some 1e-4 of what rounding
-  // to 4 bits does to the loss, and the same to all candidates.
-  Pieces judged(const Rows& w) const {
-    Pieces pieces = pieces_of(w);
-    if (!has_tiles(host_)) return pieces;
-    pieces.type = DType::bf16;
-    pieces.read = [read = pieces.read](int64_t i) {
-      Piece band = read(i);
-      band.weight = std::get<Tensor>(band.weight).to(DType::bf16);
-      return band;
-    };
-    return pieces;
-  }
-
-  /// The block with what the module reads beside the consumers rounded as candidates are.
-  Block judging_block(const ScaleGroup& g) const {
-    Block b = block_;
-    if (!has_tiles(host_)) return b;
-    for (const auto& [reader, role] : {std::pair(Role::q, Role::o), std::pair(Role::up, Role::down)})
-      if (reads(g, reader)) b.linear[{role}] = linear({role}, rows_of(w_, {role}));
-    return b;
-  }
-
-  std::shared_ptr<Linear> linear(Param p, const Rows& w) const {
-    const auto bias = w_.bias.find(p);
-    return dev_.linear(judged(w), bias == w_.bias.end() ? nullptr : &bias->second);
-  }
-
-  Block replaced(Block b, const ScaleGroup& g, std::span<const float> s) const {
-    for (Param p : g.consumers) {
-      const Rows w = rows_of(w_, p);
-      const QMatrix q = refinement_ ? refined_trial(w, gram(g), s) : QMatrix();
-      b.linear[p] = linear(p, refinement_ ? unscaled(q, s) : effective(w, s, spec_));
-    }
-    return b;
+  Rows tried(const ScaleGroup& g, Param p, std::span<const float> s) const {
+    const Rows w = rows_of(w_, p);
+    return refinement_ ? unscaled(refined_trial(w, gram(g), s), s) : effective(w, s, spec_);
   }
 
   QMatrix refined_trial(const Rows& w, const Gram& gram, std::span<const float> s) const {
@@ -241,38 +194,13 @@ class Solver {
     return q;
   }
 
-  Tensor module_output(const ScaleGroup& g, const Block& b) const {
-    const Tensor& x = site(g).sample;
-    begin(context_.costs.search, module_operations(w_.spec, g.consumers.front().role, x.shape()[0]));
-    Tensor y = dev_.empty({x.shape()[0], w_.spec.dim});
-    if (reads(g, Role::up)) mlp_forward(dev_, b, x, y);
-    if (!reads(g, Role::q)) return y;
-    Tensor mixed = attention_output(b, x);
-    if (reads(g, Role::up)) dev_.add(y, 1, mixed);  // a parallel block adds both
-    return mixed;
-  }
-
-  static bool reads(const ScaleGroup& g, Role role) { return std::ranges::count(g.consumers, Param{role}) != 0; }
-
-  Tensor attention_output(const Block& b, const Tensor& x) const {
-    Tensor y = dev_.empty({x.shape()[0], w_.spec.dim});
-    std::vector<std::unique_ptr<KvCache>> caches;
-    std::vector<Sequence> batch;
-    for (int i = 0; i < calibration_.sample_sequences; ++i) {
-      caches.push_back(dev_.kv_cache({&b.spec, 1}));
-      batch.push_back({caches.back().get(), 0, calibration_.sequence_tokens});
-    }
-    attention_forward(dev_, b, batch, 0, x, y);
-    return y;
-  }
-
   void round_consumers(const ScaleGroup& g, std::span<const float> s) {
     const std::optional<Compensation> compensation = compensation_of(g, s);
     for (Param p : g.consumers) {
       const Timed timed(context_.costs.clip);
       const Rows w = rows_of(w_, p);
       begin(context_.costs.clip, 2 * form_operations(w) + double(RangeSteps().tried()) * 2 * double(w.rows) *
-                                                              double(w.cols) * double(spec_.group_size));
+                                                              double(w.cols) * double(group_size(w.cols)));
       round(p, w, gram(g), s, compensation);
     }
   }
@@ -315,23 +243,11 @@ class Solver {
     solution_.matrices[p] = std::move(q);
   }
 
-  double share_cut(const Rows& w, std::span<const Range> ranges) const {
-    const auto g = size_t(spec_.group_size);
-    std::vector<float> row(size_t(w.cols));
-    size_t cut = 0, i = 0;
-    for (int64_t r = 0; r < w.rows; ++r) {
-      w.read(r, 1, row.data());
-      for (size_t c = 0; c < row.size(); c += g, ++i) cut += ranges[i] != range_of(std::span(row).subspan(c, g));
-    }
-    return double(cut) / double(ranges.size());
-  }
-
   const std::optional<Refinement>& refinement_;
   BlockWeights& w_;
   const Block& block_;
   const BlockCalibration& calibration_;
   const QuantSpec& spec_;
-  Backend& dev_;
   const Host& host_;
   const SolveContext& context_;
   std::map<Param, Before> before_;

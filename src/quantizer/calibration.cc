@@ -7,13 +7,16 @@
 namespace awq {
 namespace {
 
-void add_abs(const Host& host, const Tensor& x, std::vector<double>& sum) {
+void add_abs(const Host& host, const Tensor& x, std::vector<double>& sum, std::vector<float>& largest) {
   const int64_t rows = x.shape()[0], cols = x.shape()[1];
   const float* in = x.as<float>().data();
   host.pool.run((cols + 63) / 64, 1, [&](int64_t begin, int64_t end) {
     for (int64_t r = 0; r < rows; ++r)
-      for (int64_t c = begin * 64; c < std::min(end * 64, cols); ++c)
-        sum[size_t(c)] += std::abs(double(in[r * cols + c]));
+      for (int64_t c = begin * 64; c < std::min(end * 64, cols); ++c) {
+        const float v = std::abs(in[r * cols + c]);
+        sum[size_t(c)] += double(v);
+        largest[size_t(c)] = std::max(largest[size_t(c)], v);
+      }
   });
 }
 
@@ -100,12 +103,13 @@ class Observer {
     if (!s.gram) {
       s.gram = Gram(all.shape()[1]);
       s.sum_abs.assign(size_t(all.shape()[1]), 0);
+      s.max_abs.assign(s.sum_abs.size(), 0);
     }
     if (site.role == Role::q) s.sample = appended(s.sample, all, within(sequences_, begin, end));
     if (site.role == Role::gate) s.sample = appended(s.sample, all, within(sample_rows_, begin, end));
     const Tensor x = int64_t(here.size()) == end - begin ? all : appended({}, all, here);
     s.tokens += x.shape()[0];
-    add_abs(host_, x, s.sum_abs);
+    add_abs(host_, x, s.sum_abs, s.max_abs);
     require_finite(s.sum_abs, index_, site);
     if (!here.empty()) s.gram.add(host_, x);
   }

@@ -14,6 +14,7 @@ namespace awq {
 struct SiteStatistics {
   int64_t tokens = 0;
   std::vector<double> sum_abs;  // [channels]
+  std::vector<float> max_abs;   // [channels]
   Gram gram;
   Tensor sample;  // f32 [rows, channels]: some of the inputs, for losses that are not a quadratic form
   std::vector<float> mean_abs() const;

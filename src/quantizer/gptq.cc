@@ -14,7 +14,7 @@ namespace {
 using kernels::kPanel;
 
 constexpr int64_t kTile = Gram::kTile;
-constexpr int64_t kBand = 48;  // rows of a matrix at once
+constexpr int64_t kRoundedRows = 48;  // rows of a matrix at once
 
 void gemm(const kernels::KernelSet& k, const float* a, int64_t a_row, const float* b, float* c, int64_t m, int64_t n,
           int64_t depth) {
@@ -93,9 +93,9 @@ Compensation::Compensation(const Host& host, const Gram& gram, std::span<const f
 
 void Compensation::round(const Host& host, const Rows& w, QMatrix& q) const {
   const int64_t n = w.cols, group = q.spec.group_size;
-  host.pool.each((w.rows + kBand - 1) / kBand, [&](int64_t band) {
-    const int64_t first = band * kBand, m = std::min(kBand, w.rows - first);
-    std::vector<float> in(size_t(m * n)), errors(in.size()), sums(size_t(kBand * kTile));
+  host.pool.each((w.rows + kRoundedRows - 1) / kRoundedRows, [&](int64_t band) {
+    const int64_t first = band * kRoundedRows, m = std::min(kRoundedRows, w.rows - first);
+    std::vector<float> in(size_t(m * n)), errors(in.size()), sums(size_t(kRoundedRows * kTile));
     w.read(first, m, in.data());
     for (int64_t t = 0; t < factor_.tiles(); ++t) {
       const float *tile = factor_.tile(t), *block = tile + t * kTile * kTile;

@@ -77,5 +77,7 @@ struct MethodEntry {
 };
 std::span<const MethodEntry> methods();
 const MethodEntry& find_method(std::string_view name);  // throws Error, listing what exists
+/// `variant`: of "awq", see variants.h; "ours" for every other. Throws Error.
+std::unique_ptr<Method> make_method(std::string_view name, std::string_view variant);
 
 }  // namespace awq

@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "quantizer/awq.h"
+#include "quantizer/variants.h"
 
 namespace awq {
 
@@ -27,6 +28,13 @@ const MethodEntry& find_method(std::string_view name) {
     known += (known.empty() ? "" : ", ") + std::string(m.name);
   }
   fail("quantize", "the method \"{}\" is not known; this version has: {}", name, known);
+}
+
+std::unique_ptr<Method> make_method(std::string_view name, std::string_view variant) {
+  const MethodEntry& entry = find_method(name);
+  if (name == "awq") return make_awq_variant(variant);
+  if (variant != "ours") fail("quantize", "--variant {}: variants are of the method awq, not of {}", variant, name);
+  return entry.make();
 }
 
 }  // namespace awq

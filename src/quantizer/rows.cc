@@ -4,7 +4,7 @@ namespace awq {
 namespace {
 
 void round_scaled(std::span<float> row, std::span<const float> s, const QuantSpec& spec) {
-  const auto g = size_t(spec.group_size);
+  const auto g = size_t(spec.of_width(int64_t(row.size())).group_size);
   for (size_t c = 0; c < row.size(); c += g) {
     const auto group = row.subspan(c, g);
     for (size_t i = 0; i < g; ++i) group[i] *= s[c + i];
@@ -46,7 +46,7 @@ Rows scaled(const Rows& w, std::span<const float> s) {
 }
 
 Rows unscaled(const QMatrix& q, std::span<const float> s) {
-  return {q.rows(), q.cols(), [&q, s](int64_t first, int64_t count, float* to) {
+  return {q.rows(), q.cols(), [q, s](int64_t first, int64_t count, float* to) {
             dequantize(q, first, count, to);
             for (int64_t i = 0; i < count * q.cols(); ++i) to[i] /= s[size_t(i % q.cols())];
           }};

@@ -11,7 +11,7 @@ namespace {
 
 using kernels::kPanel;
 
-constexpr int64_t kBand = 48;  // rows of a matrix a job: eight register tiles of gemm
+constexpr int64_t kFormRows = 48;  // rows of a matrix a job: eight register tiles of gemm
 
 using Vector = std::span<const float>;
 
@@ -35,9 +35,9 @@ class QuadraticForm {
 
   /// `errors(first row, rows, out)` fills rows of e; partial sums are added in row order, so threads do not matter.
   double total(int64_t rows, const std::function<void(int64_t, int64_t, float*)>& errors) const {
-    std::vector<double> part(size_t((rows + kBand - 1) / kBand));
+    std::vector<double> part(size_t((rows + kFormRows - 1) / kFormRows));
     host_.pool.each(int64_t(part.size()), [&](int64_t i) {
-      const int64_t first = i * kBand, m = std::min(kBand, rows - first);
+      const int64_t first = i * kFormRows, m = std::min(kFormRows, rows - first);
       std::vector<float> e(size_t(m * gram_.channels()));
       errors(first, m, e.data());
       part[size_t(i)] = of(e.data(), m);
@@ -48,7 +48,7 @@ class QuadraticForm {
  private:
   double of(const float* e, int64_t m) const {
     const int64_t n = gram_.channels();
-    float product[kBand * Gram::kTile];
+    float product[kFormRows * Gram::kTile];
     double sum = 0;
     for (int64_t t = 0; t < gram_.tiles(); ++t) {
       const int64_t first = t * Gram::kTile, width = gram_.width(t);
@@ -191,9 +191,9 @@ std::vector<double> gram_ranking(const Host& host, std::span<const Rows> weights
 }
 
 double weight_error(const Host& host, const Rows& w, const QMatrix& rounded) {
-  std::vector<double> error(size_t((w.rows + kBand - 1) / kBand)), energy(error.size());
+  std::vector<double> error(size_t((w.rows + kFormRows - 1) / kFormRows)), energy(error.size());
   host.pool.each(int64_t(error.size()), [&](int64_t i) {
-    const int64_t first = i * kBand, m = std::min(kBand, w.rows - first);
+    const int64_t first = i * kFormRows, m = std::min(kFormRows, w.rows - first);
     std::vector<float> a(size_t(m * w.cols)), b(a.size());
     w.read(first, m, a.data());
     dequantize(rounded, first, m, b.data());
@@ -214,6 +214,11 @@ double gram_loss(const Host& host, const Rows& w, const Rows& rounded, const Gra
   return QuadraticForm(host, gram).total(w.rows, [&](int64_t first, int64_t m, float* e) {
     errors_of(w, rounded, divisors, first, m, e);
   });
+}
+
+double relative_loss(const Host& host, const Rows& w, const Rows& rounded, const Gram& gram, Vector divisors) {
+  const double energy = gram_loss(host, zero_rows(w.rows, w.cols), w, gram, divisors);
+  return energy > 0 ? gram_loss(host, w, rounded, gram, divisors) / energy : 0;
 }
 
 namespace {
@@ -249,12 +254,12 @@ class GroupRanges {
  public:
   /// `w` [rows] at steps of `cols`, `block` [g][g].
   GroupRanges(const kernels::KernelSet& k, const float* w, int64_t rows, int64_t cols, const float* block,
-              const QuantSpec& spec)
-      : k_(k), w_(w), cols_(cols), block_(block), spec_(spec) {
+              int64_t group, const RoundGroup& round)
+      : k_(k), w_(w), cols_(cols), block_(block), group_(group), round_(round) {
     for (int64_t r = 0; r < rows; ++r) whole_.push_back(range_of(weights(r)));
     best_ = whole_;
     loss_.assign(whole_.size(), INFINITY);
-    errors_.resize(whole_.size() * size_t(spec.group_size));
+    errors_.resize(whole_.size() * size_t(group));
     product_.resize(errors_.size());
   }
 
@@ -270,21 +275,21 @@ class GroupRanges {
 
  private:
   static float shrunk(int step) { return 1.f - 0.05f * float(step); }
-  Vector weights(int64_t row) const { return {w_ + row * cols_, size_t(spec_.group_size)}; }
+  Vector weights(int64_t row) const { return {w_ + row * cols_, size_t(group_)}; }
 
   template <class F>
   void try_all(const F& range_for) {
-    const auto g = size_t(spec_.group_size);
+    const auto g = size_t(group_);
     std::vector<Range> tried;
     for (size_t r = 0; r < whole_.size(); ++r) {
       tried.push_back(range_for(r));
       const auto in = weights(int64_t(r));
-      round_to(in, grid_of(tried[r], spec_), spec_.levels(), &errors_[r * g]);
+      round_(in, tried[r], &errors_[r * g]);
       for (size_t i = 0; i < g; ++i) errors_[r * g + i] -= in[i];
     }
     multiply();
     for (size_t r = 0; r < whole_.size(); ++r) {
-      const double loss = dot(&errors_[r * g], &product_[r * g], spec_.group_size);
+      const double loss = dot(&errors_[r * g], &product_[r * g], group_);
       if (!(loss < loss_[r])) continue;
       loss_[r] = loss;
       best_[r] = tried[r];
@@ -292,7 +297,7 @@ class GroupRanges {
   }
 
   void multiply() {
-    const int64_t g = spec_.group_size;
+    const int64_t g = group_;
     k_.gemm_f32({.a = errors_.data(),
                  .a_row = g,
                  .b = block_,
@@ -310,7 +315,8 @@ class GroupRanges {
   const float* w_;
   int64_t cols_;
   const float* block_;
-  const QuantSpec& spec_;
+  int64_t group_;
+  const RoundGroup& round_;
   std::vector<Range> whole_, best_;
   std::vector<double> loss_;
   std::vector<float> errors_, product_;
@@ -320,20 +326,39 @@ class GroupRanges {
 
 std::vector<Range> best_ranges(const Host& host, const Rows& w, const Gram& gram, const QuantSpec& spec,
                                Vector divisors, RangeSteps steps) {
-  const int64_t g = spec.group_size, groups = w.cols / g;
+  const auto round = [&spec](Vector group, Range r, float* out) {
+    round_to(group, grid_of(r, spec), spec.levels(), out);
+  };
+  return best_ranges(host, w, gram, spec.of_width(w.cols).group_size, round, divisors, steps);
+}
+
+std::vector<Range> best_ranges(const Host& host, const Rows& w, const Gram& gram, int group_size,
+                               const RoundGroup& round, Vector divisors, RangeSteps steps) {
+  const int64_t g = group_size, groups = w.cols / g;
   const DiagonalBlocks blocks(gram, divisors, g);
   std::vector<Range> ranges(size_t(w.rows * groups));
-  host.pool.each((w.rows + kBand - 1) / kBand, [&](int64_t job) {
-    const int64_t first = job * kBand, m = std::min(kBand, w.rows - first);
+  host.pool.each((w.rows + kFormRows - 1) / kFormRows, [&](int64_t job) {
+    const int64_t first = job * kFormRows, m = std::min(kFormRows, w.rows - first);
     std::vector<float> band(size_t(m * w.cols));
     w.read(first, m, band.data());
     for (int64_t k = 0; k < groups; ++k) {
       const std::vector<Range> best =
-          GroupRanges(host.kernels, band.data() + k * g, m, w.cols, blocks.of(k), spec).search(steps);
+          GroupRanges(host.kernels, band.data() + k * g, m, w.cols, blocks.of(k), g, round).search(steps);
       for (int64_t r = 0; r < m; ++r) ranges[size_t((first + r) * groups + k)] = best[size_t(r)];
     }
   });
   return ranges;
+}
+
+double share_cut(const Rows& w, std::span<const Range> ranges) {
+  std::vector<float> row(size_t(w.cols));
+  const size_t g = size_t(w.rows) * row.size() / ranges.size();
+  size_t cut = 0, i = 0;
+  for (int64_t r = 0; r < w.rows; ++r) {
+    w.read(r, 1, row.data());
+    for (size_t c = 0; c < row.size(); c += g, ++i) cut += ranges[i] != range_of(Vector(row).subspan(c, g));
+  }
+  return double(cut) / double(ranges.size());
 }
 
 }  // namespace awq

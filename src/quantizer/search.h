@@ -35,6 +35,9 @@ std::vector<double> gram_ranking(const Host& host, std::span<const Rows> weights
                                  std::span<const std::vector<float>> scales, const QuantSpec& spec);
 /// Sum over rows of w C w^T: what the losses are relative to.
 double gram_energy(const Host& host, const Rows& w, const Gram& gram);
+/// That loss of `rounded` relative to the energy of w's own output; 0 where that has none.
+double relative_loss(const Host& host, const Rows& w, const Rows& rounded, const Gram& gram,
+                     std::span<const float> divisors = {});
 /// The same loss for weights as they were stored. `divisors` of the channels, where given: w and `rounded` are of a
 /// layer whose inputs are divided by them, while `gram` is of the inputs before.
 double gram_loss(const Host& host, const Rows& w, const Rows& rounded, const Gram& gram,
@@ -58,5 +61,11 @@ struct RangeSteps {
 /// cannot fall is not cut.
 std::vector<Range> best_ranges(const Host& host, const Rows& w, const Gram& gram, const QuantSpec& spec,
                                std::span<const float> divisors = {}, RangeSteps steps = {});
+/// Share of groups whose range is not that of their weights.
+double share_cut(const Rows& w, std::span<const Range> ranges);
+/// out[i] = a weight of a group as it is rounded with that range.
+using RoundGroup = std::function<void(std::span<const float> w, Range range, float* out)>;
+std::vector<Range> best_ranges(const Host& host, const Rows& w, const Gram& gram, int group_size,
+                               const RoundGroup& round, std::span<const float> divisors, RangeSteps steps);
 
 }  // namespace awq

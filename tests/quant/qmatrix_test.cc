@@ -69,6 +69,28 @@ TEST(Quantize, ErrorIsAtMostOneStepEverywhereAndHalfAStepAwayFromTheEnds) {
   }
 }
 
+// The highest level is half a step below the range's end, and rounding the scale moves that end by at most
+// levels / 2 * 2^-m of a step, m the scale's bits.
+TEST(Quantize, SymmetricCodesAreAtMostHalfAStepAwayInGroupsOrWholeRows) {
+  for (const DType type : {DType::f16, DType::bf16})
+    for (const int group : {32, 64, 128, QuantSpec::kWholeRow})
+      for (const int bits : {2, 3, 4, 8}) {
+        const Tensor w = random_matrix(5, 256, 0.5f, 0.2f, 3);
+        const QMatrix q = quantize(w, {.bits = bits, .group_size = group, .scale_dtype = type, .symmetric = true});
+        ASSERT_EQ(q.groups(), group < 0 ? 1 : 256 / group);
+        for (uint8_t z : q.zeros.as<uint8_t>()) ASSERT_EQ(z, 1 << (bits - 1));
+        const float allowed = 0.5001f + float(q.spec.levels()) / 2 * (type == DType::f16 ? 0x1p-11f : 0x1p-8f);
+        const Tensor d = dequantize(q);
+        for (size_t i = 0; i < size_t(w.shape().elements()); ++i) {
+          const float s = q.scales.as<float>()[i / size_t(q.spec.group_size)];
+          ASSERT_LE(std::abs(w.as<float>()[i] - d.as<float>()[i]), allowed * s) << bits << ' ' << group;
+          ASSERT_EQ(s, Tensor::of<float>({&s, 1}, {1}).to(type).to(DType::f32).as<float>()[0]);
+        }
+        const auto codes = q.codes.as<uint8_t>();
+        EXPECT_GT(std::ranges::count(codes, 0) + std::ranges::count(codes, q.spec.levels()), 4);  // one a row at least
+      }
+}
+
 TEST(Quantize, ZeroIsExactAndOneSidedGroupsKeepTheirLargestValue) {
   std::vector<float> w(128, 0.f);
   for (int i = 0; i < 64; ++i)

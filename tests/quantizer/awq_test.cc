@@ -4,27 +4,10 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "kernels/registry.h"
-#include "quantizer/method.h"
+#include "quantizer/block_fixture.h"
 
 namespace awq {
 namespace {
-
-Tensor random_tensor(Shape shape, std::mt19937& rng) {
-  std::normal_distribution<float> normal;
-  Tensor t = Tensor::empty(shape, DType::f32);
-  for (float& v : t.as<float>()) v = normal(rng);
-  return t;
-}
-
-BlockWeights random_weights(const BlockSpec& spec, std::mt19937& rng) {
-  BlockWeights w{.spec = spec, .at = {}, .bias = {}};
-  for (Param p : spec.params()) {
-    const auto [rows, cols] = spec.shape(p);
-    w.at[p] = random_tensor(cols ? Shape{rows, cols} : Shape{rows}, rng);
-  }
-  return w;
-}
 
 // o and down have 2,048 rows here, twice as many as the ranking looks at.
 TEST(Awq, ALayerThatAloneReadsItsInputIsJudgedOnAllOfItsRows) {
@@ -67,51 +50,38 @@ TEST(Awq, ALayerThatAloneReadsItsInputIsJudgedOnAllOfItsRows) {
     }
 }
 
-// What a model's blocks look like to a method, without a model.
-struct SmallBlock {
-  SmallBlock() {
-    const ModelSpec model = find_architecture("LlamaForCausalLM").parse(nlohmann::json::parse(R"({
-      "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "hidden_size": 128, "intermediate_size": 192,
-      "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "rms_norm_eps": 1e-5,
-      "rope_theta": 10000.0, "vocab_size": 32, "max_position_embeddings": 64})"));
-    std::mt19937 rng(9);
-    w = random_weights(model.blocks[0], rng);
-    hidden = random_tensor({512, 128}, rng);
-    for (size_t i = 0; i < hidden.as<float>().size(); ++i) hidden.as<float>()[i] *= i % 128 % 11 == 0 ? 8.f : 1.f;
-  }
-  Solution solve(const Method& method, const QuantSpec& spec) {
-    BlockWeights mine = w;
-    for (auto& [p, weight] : mine.at)
-      if (is_norm(p.role)) weight = std::get<Tensor>(weight).clone();  // which folding divides
-    const Block block = upload(*dev, mine);
-    const HiddenStates states{512, 32, [&](int64_t begin, int64_t end) { return hidden.rows(begin, end).clone(); }, {}};
-    BlockCosts costs;
-    const BlockCalibration seen = calibrate(*dev, host, block, 0, states, {}, costs);
-    return method.solve(mine, block, seen, {spec, *dev, host, costs, {}});
-  }
-
-  ThreadPool pool{2};
-  Host host{pool, kernels::select()};
-  std::unique_ptr<Backend> dev = cpu_backend(pool, host.kernels);
-  BlockWeights w;
-  Tensor hidden;
-};
-
 double mean_error(const Solution& s) {
   double sum = 0;
   for (const LayerResult& l : s.layers) sum += l.error;
   return sum / double(s.layers.size());
 }
 
+void expect_no_layer_worse(SmallBlock& block, const char* name, const QuantSpec& spec) {
+  const Solution s = block.solve(*find_method(name).make(), spec);
+  EXPECT_EQ(s.layers.size(), 7u);
+  for (const LayerResult& l : s.layers) {
+    EXPECT_LE(l.error, l.rounding_error) << name << ' ' << spec.bits << ' ' << name_of(l.param.role);
+    const QMatrix& q = s.matrices.at(l.param);
+    EXPECT_EQ(q.spec.group_size, spec.group_size < 0 ? q.cols() : spec.group_size);
+    EXPECT_LE(*std::ranges::max_element(q.codes.as<uint8_t>()), spec.levels());
+    if (spec.symmetric) {
+      EXPECT_EQ(size_t(std::ranges::count(q.zeros.as<uint8_t>(), spec.middle())), q.zeros.bytes());
+    }
+  }
+}
+
 TEST(Methods, NoLayerIsWorseThanRoundedAtAnyNumberOfBits) {
   SmallBlock block;
-  for (const char* name : {"awq+", "gptq"})
-    for (int bits : {2, 3, 4, 8}) {
-      const Solution s = block.solve(*find_method(name).make(), {.bits = bits, .group_size = 32});
-      EXPECT_EQ(s.layers.size(), 7u);
-      for (const LayerResult& l : s.layers)
-        EXPECT_LE(l.error, l.rounding_error) << name << ' ' << bits << ' ' << name_of(l.param.role);
-    }
+  for (const char* name : {"awq", "awq+", "gptq"})
+    for (int bits : {2, 3, 4, 8}) expect_no_layer_worse(block, name, {.bits = bits, .group_size = 32});
+}
+
+TEST(Methods, NoLayerIsWorseThanRoundedInAnyGroupsAndWithSymmetricCodes) {
+  SmallBlock block;
+  for (const char* name : {"awq", "awq+", "gptq"}) {
+    for (int group : {64, QuantSpec::kWholeRow}) expect_no_layer_worse(block, name, {.bits = 4, .group_size = group});
+    expect_no_layer_worse(block, name, {.bits = 3, .group_size = 32, .scale_dtype = DType::bf16, .symmetric = true});
+  }
 }
 
 TEST(Methods, RefinedCodesAreCloserThanThoseOfAwq) {

@@ -1,0 +1,88 @@
+#include "quantizer/module_loss.h"
+
+#include <algorithm>
+
+#include "quantizer/tile_form.h"
+
+namespace awq {
+namespace {
+
+// Over the rows that count; all where `counted` is empty.
+double squared_distance(const Tensor& a, const Tensor& b, std::span<const uint8_t> counted) {
+  const auto cols = size_t(a.shape()[1]);
+  double sum = 0;
+  for (size_t i = 0; i < a.as<float>().size(); ++i) {
+    if (!counted.empty() && !counted[i / cols]) continue;
+    const double d = double(a.as<float>()[i]) - double(b.as<float>()[i]);
+    sum += d * d;
+  }
+  return sum;
+}
+
+Pieces in_bf16(Pieces w) {
+  w.type = DType::bf16;
+  w.read = [read = w.read](int64_t i) {
+    Piece band = read(i);
+    band.weight = std::get<Tensor>(band.weight).to(DType::bf16);
+    return band;
+  };
+  return w;
+}
+
+}  // namespace
+
+ModuleLoss::ModuleLoss(const ScaleGroup& g, const BlockWeights& w, const Block& block,
+                       const BlockCalibration& calibration, const SolveContext& context, Products products)
+    : group_(g),
+      w_(w),
+      tiles_(products == Products::fastest && has_tiles(context.host)),
+      block_(block),
+      calibration_(calibration),
+      context_(context) {
+  if (tiles_)
+    for (const auto& [reader, role] : {std::pair(Role::q, Role::o), std::pair(Role::up, Role::down)})
+      if (reads(reader)) block_.linear[{role}] = linear({role}, rows_of(w_, {role}));
+  reference_ = output(block_);
+}
+
+double ModuleLoss::of(const std::function<Rows(Param)>& changed) const {
+  Block b = block_;
+  for (Param p : group_.consumers) b.linear[p] = linear(p, changed(p));
+  std::span<const uint8_t> counted;  // rows of gate's sample all count
+  if (group_.consumers.front().role == Role::q) counted = calibration_.sample_counted;
+  return squared_distance(reference_, output(b), counted);
+}
+
+std::shared_ptr<const Linear> ModuleLoss::linear(Param p, const Rows& w) const {
+  const auto bias = w_.bias.find(p);
+  const Pieces pieces = pieces_of(w);
+  return context_.dev.linear(tiles_ ? in_bf16(pieces) : pieces, bias == w_.bias.end() ? nullptr : &bias->second);
+}
+
+bool ModuleLoss::reads(Role role) const { return std::ranges::count(group_.consumers, Param{role}) != 0; }
+
+Tensor ModuleLoss::output(const Block& b) const {
+  const Tensor& x = calibration_.sites.at(group_.consumers.front()).sample;
+  context_.costs.search.operations += module_operations(w_.spec, group_.consumers.front().role, x.shape()[0]);
+  if (context_.progress) context_.progress();
+  Tensor y = context_.dev.empty({x.shape()[0], w_.spec.dim});
+  if (reads(Role::up)) mlp_forward(context_.dev, b, x, y);
+  if (!reads(Role::q)) return y;
+  Tensor mixed = attention(b, x);
+  if (reads(Role::up)) context_.dev.add(y, 1, mixed);  // a parallel block adds both
+  return mixed;
+}
+
+Tensor ModuleLoss::attention(const Block& b, const Tensor& x) const {
+  Tensor y = context_.dev.empty({x.shape()[0], w_.spec.dim});
+  std::vector<std::unique_ptr<KvCache>> caches;
+  std::vector<Sequence> batch;
+  for (int i = 0; i < calibration_.sample_sequences; ++i) {
+    caches.push_back(context_.dev.kv_cache({&b.spec, 1}));
+    batch.push_back({caches.back().get(), 0, calibration_.sequence_tokens});
+  }
+  attention_forward(context_.dev, b, batch, 0, x, y);
+  return y;
+}
+
+}  // namespace awq
