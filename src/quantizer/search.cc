@@ -9,7 +9,7 @@ namespace {
 
 using kernels::kPanel;
 
-constexpr int64_t kBand = 48;  // rows of a matrix a job: eight register tiles of gemm
+constexpr int64_t kJobRows = 48;  // rows of a matrix a job: eight register tiles of gemm
 
 using Vector = std::span<const float>;
 
@@ -33,9 +33,9 @@ class QuadraticForm {
 
   /// `errors(first row, rows, out)` fills rows of e; partial sums are added in row order, so threads do not matter.
   double total(int64_t rows, const std::function<void(int64_t, int64_t, float*)>& errors) const {
-    std::vector<double> part(size_t((rows + kBand - 1) / kBand));
+    std::vector<double> part(size_t((rows + kJobRows - 1) / kJobRows));
     host_.pool.each(int64_t(part.size()), [&](int64_t i) {
-      const int64_t first = i * kBand, m = std::min(kBand, rows - first);
+      const int64_t first = i * kJobRows, m = std::min(kJobRows, rows - first);
       std::vector<float> e(size_t(m * gram_.channels()));
       errors(first, m, e.data());
       part[size_t(i)] = of(e.data(), m);
@@ -46,7 +46,7 @@ class QuadraticForm {
  private:
   double of(const float* e, int64_t m) const {
     const int64_t n = gram_.channels();
-    float product[kBand * Gram::kTile];
+    float product[kJobRows * Gram::kTile];
     double sum = 0;
     for (int64_t t = 0; t < gram_.tiles(); ++t) {
       const int64_t first = t * Gram::kTile, width = gram_.width(t);
@@ -174,9 +174,9 @@ std::vector<double> gram_losses(const Host& host, std::span<const Rows> weights,
 }
 
 double weight_error(const Host& host, const Rows& w, const QMatrix& rounded) {
-  std::vector<double> error(size_t((w.rows + kBand - 1) / kBand)), energy(error.size());
+  std::vector<double> error(size_t((w.rows + kJobRows - 1) / kJobRows)), energy(error.size());
   host.pool.each(int64_t(error.size()), [&](int64_t i) {
-    const int64_t first = i * kBand, m = std::min(kBand, w.rows - first);
+    const int64_t first = i * kJobRows, m = std::min(kJobRows, w.rows - first);
     std::vector<float> a(size_t(m * w.cols)), b(a.size());
     w.read(first, m, a.data());
     dequantize(rounded, first, m, b.data());
@@ -306,8 +306,8 @@ std::vector<Range> best_ranges(const Host& host, const Rows& w, const Gram& gram
   const int64_t g = spec.group_size, groups = w.cols / g;
   const DiagonalBlocks blocks(gram, divisors, g);
   std::vector<Range> ranges(size_t(w.rows * groups));
-  host.pool.each((w.rows + kBand - 1) / kBand, [&](int64_t job) {
-    const int64_t first = job * kBand, m = std::min(kBand, w.rows - first);
+  host.pool.each((w.rows + kJobRows - 1) / kJobRows, [&](int64_t job) {
+    const int64_t first = job * kJobRows, m = std::min(kJobRows, w.rows - first);
     std::vector<float> band(size_t(m * w.cols));
     w.read(first, m, band.data());
     for (int64_t k = 0; k < groups; ++k) {
