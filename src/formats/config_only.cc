@@ -10,7 +10,9 @@ namespace {
 namespace fs = std::filesystem;
 
 DType type_named(const nlohmann::json& config) {
-  const std::string name = config.value("torch_dtype", config.value("dtype", "bfloat16"));
+  std::string name = "bfloat16";
+  for (const char* key : {"dtype", "torch_dtype"})
+    if (const auto it = config.find(key); it != config.end() && it->is_string()) name = *it;
   for (const auto& [text, type] :
        {std::pair("bfloat16", DType::bf16), {"float16", DType::f16}, {"float32", DType::f32}})
     if (name == text) return type;

@@ -33,7 +33,7 @@ StoredTensor first_part(const Source& source, const Shape& shape, bool bias) {
   return {source.name, shape, 0, source.transposed, bias, {}};
 }
 
-Tensor transposed(const Tensor& t) { return gather_transposed({0, t.shape()[1], t.shape()[1]}, 0, t.shape()[1], t); }
+Tensor turned(const Tensor& t) { return gather_transposed({0, t.shape()[1], t.shape()[1]}, 0, t.shape()[1], t); }
 
 bool same_bytes(const Tensor& a, const Tensor& b) {
   if (!a || !b) return !a && !b;
@@ -133,7 +133,7 @@ Weight merged(const StoredTensor& s, const std::vector<Weight>& parts) {
 }
 
 Tensor as_stored(const StoredTensor& s, const Tensor& weight) {
-  if (s.transposed) return transposed(weight);
+  if (s.transposed) return turned(weight);
   return weight.shape() == s.shape ? weight : weight.reshaped(s.shape);
 }
 
