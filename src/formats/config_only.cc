@@ -12,7 +12,7 @@ namespace fs = std::filesystem;
 DType type_named(const nlohmann::json& config) {
   std::string name = "bfloat16";
   for (const char* key : {"dtype", "torch_dtype"})
-    if (const auto it = config.find(key); it != config.end() && it->is_string()) name = *it;
+    if (const auto it = config.find(key); it != config.end() && it->is_string()) name = it->get<std::string>();
   for (const auto& [text, type] :
        {std::pair("bfloat16", DType::bf16), {"float16", DType::f16}, {"float32", DType::f32}})
     if (name == text) return type;
