@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "base/sha256.h"
 #include "formats/context.h"
+#include "formats/params.h"
 #include "io/file.h"
 #include "quantizer/prompts.h"
 
@@ -18,15 +19,18 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// In 16 bits: norms and routers.
 double float_weights(const BlockSpec& b) {
   double n = 0;
-  for (Param p : b.params()) n += double(b.shape(p).first) * double(std::max<int64_t>(1, b.shape(p).second));
+  for (Param p : b.params())
+    if (!is_rounded(p.role)) n += double(b.shape(p).first) * double(std::max<int64_t>(1, b.shape(p).second));
   return n;
 }
 
 double matrix_weights(const BlockSpec& b) {
   double n = 0;
-  for (Param p : b.params()) n += double(b.shape(p).first) * double(b.shape(p).second);  // a norm has 0 columns
+  for (Param p : b.params())
+    if (is_rounded(p.role)) n += double(b.shape(p).first) * double(b.shape(p).second);
   return n;
 }
 
@@ -90,9 +94,9 @@ std::string amount(double bytes) {
 
 }  // namespace
 
-JobSetup::JobSetup(const fs::path& model, QuantizeOptions o)
+JobSetup::JobSetup(std::unique_ptr<Checkpoint> model, QuantizeOptions o)
     : options(std::move(o)),
-      source(Checkpoint::open(model)),
+      source(std::move(model)),
       search(search_of(options, *source)),
       method(search ? make_replay(search) : make_method(options.method, options.variant)),
       device(options.device) {
@@ -180,7 +184,8 @@ uint64_t JobSetup::output_bytes() const {
                                                                       : spec().tied_embeddings ? 0
                                                                                                : 16;
   double bits = table * (16 + head_bits);
-  for (const BlockSpec& b : spec().blocks) bits += float_weights(b) * awq::bits_per_weight(quant);
+  for (const BlockSpec& b : spec().blocks)
+    bits += matrix_weights(b) * awq::bits_per_weight(quant) + float_weights(b) * 16;
   return uint64_t(bits / 8);
 }
 

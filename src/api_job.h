@@ -10,7 +10,8 @@ namespace awq {
 
 struct JobSetup {
   /// Throws Error for options that do not fit each other or the model.
-  JobSetup(const std::filesystem::path& model, QuantizeOptions o);
+  JobSetup(const std::filesystem::path& model, QuantizeOptions o) : JobSetup(Checkpoint::open(model), std::move(o)) {}
+  JobSetup(std::unique_ptr<Checkpoint> model, QuantizeOptions o);
   const ModelSpec& spec() const { return source->spec(); }
   bool calibrated() const { return method->needs_calibration(); }
   bool keeps() const { return options.keep || options.budget != 0; }

@@ -6,7 +6,9 @@
 #include "base/memory.h"
 #include "engine/sampler.h"
 #include "engine/self_calibration.h"
+#include "formats/config_only.h"
 #include "formats/load.h"
+#include "formats/params.h"
 
 namespace awq {
 namespace {
@@ -45,6 +47,12 @@ class NoSink final : public CheckpointSink {
   void sync() override {}
 };
 
+/// They need a tokenizer.
+QuantizeOptions without_answers(QuantizeOptions o) {
+  if (o.answers < 0) o.answers = 0;
+  return o;
+}
+
 std::vector<std::vector<int32_t>> random_tokens(int sequences, int length, int vocab) {
   std::mt19937 rng(1);
   std::vector<std::vector<int32_t>> tokens(static_cast<size_t>(sequences), std::vector<int32_t>(size_t(length)));
@@ -56,13 +64,18 @@ std::vector<std::vector<int32_t>> random_tokens(int sequences, int length, int v
 class Planner {
  public:
   Planner(const fs::path& model, const QuantizeOptions& options, const OnProgress& progress)
-      : setup_(model, options), progress_(progress) {}
+      : has_weights_(!is_config_only(model)),
+        setup_(has_weights_ ? JobSetup(model, options) : JobSetup(open_config_only(model), without_answers(options))),
+        progress_(progress) {}
 
   PlanReport run(const fs::path& out) {
     PlanReport r;
     r.blocks = int(setup_.spec().blocks.size());
+    r.parameters = parameter_count(setup_.spec());
+    r.timed = has_weights_;
     memory(r);
     disks(out, r);
+    if (!has_weights_) return r;
     tell("time a block");
     r.block_seconds = block_seconds();
     if (setup_.own_text()) {
@@ -193,6 +206,7 @@ class Planner {
     });
   }
 
+  bool has_weights_;
   JobSetup setup_;
   const OnProgress& progress_;
 };

@@ -62,22 +62,29 @@ double saturated(const LayerReport& l) {
 }
 
 Json to_json(const LayerReport& l) {
-  return {{"name", l.name},
-          {"relative_error", l.error},
-          {"relative_error_of_rounding", l.rounding_error},
-          {"groups_clipped", l.clipped},
-          {"tokens", l.tokens},
-          {"saturated", saturated(l)},
-          {"codes", l.codes}};
+  Json j = {{"name", l.name},
+            {"relative_error", l.error},
+            {"relative_error_of_rounding", l.rounding_error},
+            {"groups_clipped", l.clipped},
+            {"tokens", l.tokens},
+            {"saturated", saturated(l)},
+            {"codes", l.codes}};
+  if (l.routed) j["routed_tokens"] = *l.routed;
+  if (l.forced) j["forced_tokens"] = l.forced;
+  return j;
 }
 
 LayerReport layer_report(const nlohmann::json& j) {
-  return {.name = j.at("name"),
-          .error = j.at("relative_error"),
-          .rounding_error = j.at("relative_error_of_rounding"),
-          .clipped = j.at("groups_clipped"),
-          .tokens = j.at("tokens"),
-          .codes = j.at("codes")};
+  LayerReport l{.name = j.at("name"),
+                .error = j.at("relative_error"),
+                .rounding_error = j.at("relative_error_of_rounding"),
+                .clipped = j.at("groups_clipped"),
+                .tokens = j.at("tokens"),
+                .codes = j.at("codes"),
+                .routed = {}};
+  if (j.contains("routed_tokens")) l.routed = j.at("routed_tokens").get<int64_t>();
+  l.forced = j.value("forced_tokens", int64_t(0));
+  return l;
 }
 
 void add_stages(const nlohmann::json& j, std::vector<StageReport>& to) {
@@ -106,13 +113,14 @@ void add_block(const ModelSpec& m, const BlockResult& b, QuantizeReport& report)
     r.dead_channels = g.dead;
     r.mean_abs = rounded(g.mean_abs);
     for (const ChannelResult& c : g.salient) r.salient.push_back({c.channel, rounded(c.mean_abs), rounded(c.scale)});
-    for (Param p : g.group.consumers) r.consumers.push_back(base_name(m, b.block, p));
+    for (const auto& readers : {g.group.consumers, g.group.float_readers})
+      for (Param p : readers) r.consumers.push_back(base_name(m, b.block, p));
     report.groups.push_back(std::move(r));
   }
   for (const LayerResult& l : b.solution.layers)
     if (!l.kept)
-      report.layers.push_back(
-          {base_name(m, b.block, l.param), l.error, l.rounding_error, l.clipped, b.tokens, l.codes});
+      report.layers.push_back({base_name(m, b.block, l.param), l.error, l.rounding_error, l.clipped, l.tokens, l.codes,
+                               l.routed, l.forced});
   report.worst_fold_error = std::max(report.worst_fold_error, b.fold_error);
 }
 

@@ -148,6 +148,28 @@ def factors(last):
     return [1 + last * i / 7 for i in range(8)]
 
 
+MIXTRAL = [("mlp.", "block_sparse_moe."), (".gate_proj.", ".w1."), (".up_proj.", ".w3."), (".down_proj.", ".w2.")]
+
+
+def with_experts(architecture, model_type, **changes):
+    """More experts than a token passes, of which some get few of the text's tokens."""
+    return like_llama(architecture, model_type, **{"num_experts": 6, "num_experts_per_tok": 2, "norm_topk_prob": False,
+                                                   "output_router_logits": False, "router_aux_loss_coef": 0.001, **changes})
+
+
+def qwen_moe(architecture, model_type, **changes):
+    return with_experts(architecture, model_type, **{"moe_intermediate_size": 32, "decoder_sparse_step": 1,
+                                                     "mlp_only_layers": [], "use_sliding_window": False,
+                                                     "sliding_window": None, "max_window_layers": 2, **changes})
+
+
+def mixtral():
+    published = with_experts("MixtralForCausalLM", "mixtral", num_local_experts=5, intermediate_size=32,
+                             sliding_window=None)
+    published.pop("num_experts"), published.pop("norm_topk_prob")
+    return As(published, published, MIXTRAL)
+
+
 ORIGINAL = {"original_max_position_embeddings": 4096}
 MODELS = {
     "long-linear": long_context({"rope_type": "linear", "factor": 4.0}, **LLAMA_AS),
@@ -193,6 +215,11 @@ MODELS = {
                                  partial_rotary_factor=0.5),
     "glm": like_llama("GlmForCausalLM", "glm", head_dim=16, attention_bias=True, partial_rotary_factor=0.5),
     "glm4": like_llama("Glm4ForCausalLM", "glm4", head_dim=16, attention_bias=False, partial_rotary_factor=0.5),
+    "mixtral": mixtral(),
+    "qwen2-moe": qwen_moe("Qwen2MoeForCausalLM", "qwen2_moe", shared_expert_intermediate_size=64, intermediate_size=64),
+    "qwen3-moe": qwen_moe("Qwen3MoeForCausalLM", "qwen3_moe", head_dim=16, attention_bias=False, norm_topk_prob=True,
+                          num_hidden_layers=3, mlp_only_layers=[1], num_experts=5, num_experts_per_tok=3),
+    "olmoe": with_experts("OlmoeForCausalLM", "olmoe", attention_bias=False, clip_qkv=None, intermediate_size=32),
     "chatglm": chatglm(),
     "exaone": exaone(),
     "minicpm": minicpm(),

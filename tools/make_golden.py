@@ -130,7 +130,7 @@ def random_weight(name, shape, config, rng):
         return 0.4 * noise
     if any(part in name for part in ("lm_head", "embed_out")):
         return 3 / math.sqrt(shape[1]) * noise
-    inputs = shape[0] if config["model_type"] == "gpt2" else shape[1]
+    inputs = shape[0] if config["model_type"] == "gpt2" else shape[-1]
     return 1.2 / math.sqrt(inputs) * noise
 
 
@@ -154,9 +154,25 @@ def fused(parts, kv_heads):
     return torch.cat(parts)
 
 
+def unstacked(weights):
+    """Experts one by one, where transformers has all of them in one tensor and gate and up in another."""
+    single = {}
+    for name, w in weights.items():
+        base, _, kind = name.rpartition(".")
+        if kind == "gate_up_proj" and w.dim() == 3:
+            gates, ups = w.chunk(2, dim=1)
+            for e in range(len(w)):
+                single[f"{base}.{e}.gate_proj.weight"], single[f"{base}.{e}.up_proj.weight"] = gates[e], ups[e]
+        elif kind == "down_proj" and w.dim() == 3:
+            single.update((f"{base}.{e}.down_proj.weight", part) for e, part in enumerate(w))
+        else:
+            single[name] = w
+    return single
+
+
 def published(model, weights):
     """The reference's weights under the names and in the layout of `model`, a golden_models.As."""
-    named = {}
+    named, weights = {}, unstacked(weights)
     for kind in ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", ""):  # parts in the order of their rows
         for name in weights:
             if kind in name and name not in sum(named.values(), []):
@@ -178,7 +194,7 @@ def alibi_arguments(model, tokens):
 
 
 def load(config, dtype, attention="eager"):
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, experts_implementation="eager", dtype=dtype)
     return model.eval()
 
 

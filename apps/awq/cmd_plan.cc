@@ -15,28 +15,29 @@ void print_json(const PlanReport& r) {
   nlohmann::ordered_json memory;
   for (const auto& [stage, bytes] : r.memory)
     if (bytes) memory[stage] = bytes;
-  fmt::print("{}\n", nlohmann::ordered_json{{"fits", r.misfits.empty()},
-                                            {"peak_memory", r.peak_memory},
-                                            {"allowed_memory", r.allowed_memory},
-                                            {"memory", memory},
-                                            {"output_bytes", r.output_bytes},
-                                            {"scratch_bytes", r.scratch_bytes},
-                                            {"free_output", r.free_output},
-                                            {"free_scratch", r.free_scratch},
-                                            {"blocks", r.blocks},
-                                            {"block_seconds", r.block_seconds},
-                                            {"text_seconds", r.text_seconds},
-                                            {"seconds", r.seconds}}
-                         .dump(1));
+  nlohmann::ordered_json j{{"fits", r.misfits.empty()},
+                           {"parameters", r.parameters},
+                           {"peak_memory", r.peak_memory},
+                           {"allowed_memory", r.allowed_memory},
+                           {"memory", memory},
+                           {"output_bytes", r.output_bytes},
+                           {"scratch_bytes", r.scratch_bytes},
+                           {"free_output", r.free_output},
+                           {"free_scratch", r.free_scratch},
+                           {"blocks", r.blocks}};
+  if (r.timed) j.update({{"block_seconds", r.block_seconds}, {"text_seconds", r.text_seconds}, {"seconds", r.seconds}});
+  fmt::print("{}\n", j.dump(1));
 }
 
 void print_text(const PlanReport& r) {
+  fmt::print("model    {} parameters\n", r.parameters);
   fmt::print("memory   {} at most, of {}\n", human_bytes(uint64_t(r.peak_memory)),
              human_bytes(uint64_t(r.allowed_memory)));
   for (const auto& [stage, bytes] : r.memory)
     if (bytes) fmt::print("  {:8} {}\n", stage, human_bytes(uint64_t(bytes)));
   fmt::print("output   {}, of {} free\n", human_bytes(r.output_bytes), human_bytes(r.free_output));
   fmt::print("scratch  {}, of {} free\n", human_bytes(r.scratch_bytes), human_bytes(r.free_scratch));
+  if (!r.timed) return fmt::print("time     not known: there is a config.json, but there are no weights\n");
   fmt::print("time     {}: {} blocks of {:.1f} s{}\n", minutes(r.seconds), r.blocks, r.block_seconds,
              r.text_seconds > 0
                  ? fmt::format(", {} for the model to write its calibration text", minutes(r.text_seconds))
@@ -68,7 +69,9 @@ void add_plan(CLI::App& app) {
   add_quantize_options(*c, o->quantize);
   c->add_flag("--json", o->json, "Print the result as JSON");
   c->footer(
-      "One block is computed, the rest follows from the file's headers. Exit status 1: it does not fit.\n"
+      "One block is computed, the rest follows from the file's headers. A folder with nothing but config.json is "
+      "planned\n"
+      "too, without times. Exit status 1: it does not fit.\n"
       "Example:\n  awq plan Llama-2-7b --max-ram 4G --calib chats.jsonl");
   c->callback([o] { run(*o); });
 }

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "calibration_flags.h"
@@ -120,6 +121,8 @@ void print_text(const QuantizeReport& r, const QuantizeFlags& o) {
   else
     fmt::print("  mean relative output error of a layer {:.5f}; plain rounding {:.5f}\n", mean(r, &LayerReport::error),
                mean(r, &LayerReport::rounding_error));
+  if (const auto few = std::ranges::count_if(r.layers, [](const LayerReport& l) { return l.forced > 0; }))
+    fmt::print("  {} experts were sent too few tokens and calibrated with others too\n", few);
   fmt::print("  at most {} in memory{}\n", human_bytes(uint64_t(r.peak_memory)),
              r.resumed_blocks ? fmt::format("; {} of {} blocks were done before", r.resumed_blocks, r.blocks) : "");
   if (!r.left_out.empty()) fmt::print("  not copied: {}\n", fmt::join(r.left_out, ", "));

@@ -121,8 +121,10 @@ struct LayerReport {
   double error = 0;                 // relative output error: sum |y' - y|^2 / sum |y|^2 over the calibration tokens
   double rounding_error = 0;        // the same for plain rounding
   double clipped = 0;               // share of groups whose range was cut
-  int64_t tokens = 0;               // calibration tokens seen
+  int64_t tokens = 0;               // calibration tokens that it was judged on
   std::array<int64_t, 16> codes{};  // weights that have each code
+  std::optional<int64_t> routed;    // tokens that the router sent to its expert, where it is one's
+  int64_t forced = 0;               // of `tokens`, that it would have sent elsewhere: too few came by themselves
 };
 /// A channel of a group's input before it is scaled.
 struct ChannelReport {
@@ -274,19 +276,22 @@ QuantizeReport quantize(const std::filesystem::path& model, const std::filesyste
                         const QuantizeOptions& options = {}, const OnProgress& progress = {});
 
 struct PlanReport {
+  int64_t parameters = 0;      // of the model, biases included
   int64_t peak_memory = 0;     // bytes that the process will have at most
   int64_t allowed_memory = 0;  // max_ram, or what the machine has available
   /// Bytes in each stage of a job, the process itself included: "read", "text", "keep", "outer", "load", "forward",
   /// "search", "clip", "check", "judge"; 0 where there is none.
   std::vector<std::pair<std::string, int64_t>> memory;
   uint64_t output_bytes = 0, scratch_bytes = 0, free_output = 0, free_scratch = 0;  // free: on the disks they go to
+  bool timed = true;         // false where there is a config.json and no weights: the times are 0
   double text_seconds = 0;   // the model writes its calibration text
   double block_seconds = 0;  // each
   double seconds = 0;        // all
   int blocks = 0;
   std::vector<std::string> misfits;  // what does not fit, and what would; empty: it can run
 };
-/// What quantize(model, out, options) would take, from the headers and one block that is really computed.
+/// What quantize(model, out, options) would take, from the headers and one block that is really computed; of a folder
+/// without weights, from its config.json alone, without times.
 PlanReport plan(const std::filesystem::path& model, const std::filesystem::path& out,
                 const QuantizeOptions& options = {}, const OnProgress& progress = {});
 

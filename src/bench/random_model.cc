@@ -40,13 +40,16 @@ class RandomModel final : public Checkpoint {
     if (block < 0 && !is_norm(p.role)) return floats(key(block, p), shape_of(spec_, block, p), DType::bf16);
     if (is_norm(p.role)) return gains(block, p);
     const auto [rows, cols] = spec_.blocks.at(size_t(block)).shape(p);
+    if (is_router(p.role)) return floats(key(block, p), {rows, cols}, DType::bf16);
     if (const auto* type = std::get_if<DType>(&matrices_)) return floats(key(block, p), {rows, cols}, *type);
     return matrix(key(block, p), {rows, cols}, std::get<QuantSpec>(matrices_));
   }
   Tensor bias(int block, Param p) const override { return Tensor::zeros({shape_of(spec_, block, p)[0]}, DType::f32); }
 
  private:
-  uint64_t key(int block, Param p) const { return mixed(mixed(seed_) + uint64_t(block + 1) * 256 + uint64_t(p.role)); }
+  uint64_t key(int block, Param p) const {
+    return mixed(mixed(seed_) + uint64_t(block + 1) * 256 + uint64_t(p.role) + (uint64_t(p.expert) << 32));
+  }
 
   // A norm's factor is 1: what is stored is 1 less where the family adds it.
   Tensor gains(int block, Param p) const {

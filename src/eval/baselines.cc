@@ -65,13 +65,13 @@ class ChangedInput final : public Linear {
  public:
   ChangedInput(std::unique_ptr<Linear> f, EachRow change, ThreadPool& pool)
       : f_(std::move(f)), change_(std::move(change)), pool_(pool) {}
-  void operator()(const Tensor& x, Tensor& y) const override {
+  void multiply(const Tensor& x, Tensor& y, int64_t batch) const override {
     Tensor mine = x.clone();
     const int64_t cols = x.shape()[1];
     pool_.run(x.shape()[0], 1, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) change_({mine.as<float>().data() + t * cols, size_t(cols)});
     });
-    (*f_)(mine, y);
+    f_->multiply(mine, y, batch);
   }
   int64_t rows() const override { return f_->rows(); }
   int64_t bytes() const override { return f_->bytes(); }

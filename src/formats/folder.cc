@@ -65,19 +65,6 @@ SafetensorsFolder open_files(const fs::path& folder) {
        path);
 }
 
-ModelSpec parse_spec(const Json& config, const fs::path& folder) {
-  const auto it = config.find("architectures");
-  if (it == config.end() || !it->is_array() || it->empty() || !it->front().is_string())
-    fail("open", "{}/config.json: \"architectures\" should be a list with a name, but is {}", folder.string(),
-         it == config.end() ? "missing" : shown(*it));
-  const Architecture& arch = find_architecture(it->front().get<std::string>());
-  try {
-    return arch.parse(config);
-  } catch (const Json::exception& e) {
-    fail("open", "{}/config.json: a value is missing or of the wrong kind: {}", folder.string(), e.what());
-  }
-}
-
 std::string names_of(std::initializer_list<DType> types) {
   std::string names;
   for (DType t : types) names += (names.empty() ? "" : " or ") + std::string(name_of(t));
@@ -93,6 +80,19 @@ uint64_t header_room(const ModelSpec& spec) {
 }
 
 }  // namespace
+
+ModelSpec parse_spec(const Json& config, const fs::path& folder) {
+  const auto it = config.find("architectures");
+  if (it == config.end() || !it->is_array() || it->empty() || !it->front().is_string())
+    fail("open", "{}/config.json: \"architectures\" should be a list with a name, but is {}", folder.string(),
+         it == config.end() ? "missing" : shown(*it));
+  const Architecture& arch = find_architecture(it->front().get<std::string>());
+  try {
+    return arch.parse(config);
+  } catch (const Json::exception& e) {
+    fail("open", "{}/config.json: a value is missing or of the wrong kind: {}", folder.string(), e.what());
+  }
+}
 
 Json read_config(const fs::path& folder) {
   const std::string file = (folder / "config.json").string();

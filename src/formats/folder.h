@@ -70,6 +70,8 @@ class TensorCheck {
   std::set<std::string, std::less<>> required_;
 };
 
+/// Of the architecture that the config names. Throws Error, naming the folder's file.
+ModelSpec parse_spec(const nlohmann::json& config, const std::filesystem::path& folder);
 nlohmann::json read_config(const std::filesystem::path& folder);  // an object; throws Error otherwise
 
 /// Writes such a folder. A format derives from it and says how a weight becomes tensors.

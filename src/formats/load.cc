@@ -178,7 +178,7 @@ std::string quantization_of(const Checkpoint& model) {
   std::string quantized;
   int in_floats = 0;
   for (const auto& [block, p] : params_of(model.spec())) {
-    if (block < 0 || is_norm(p.role)) continue;
+    if (block < 0 || !is_rounded(p.role)) continue;
     const Pieces w = model.pieces(block, p);
     const auto* q = std::get_if<QuantSpec>(&w.type);
     if (q && quantized.empty()) quantized = text_of(*q);

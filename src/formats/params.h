@@ -15,6 +15,8 @@ Shape shape_of(const ModelSpec& spec, int block, Param param);
 /// The parameter whose values the head has: the embedding where it is tied to it.
 Param head_param(const ModelSpec& spec);
 bool has_bias(const ModelSpec& spec, int block, Param param);
+/// Whether it is one of the blocks' matrices that are quantized: no norm, and no router.
+bool is_rounded(Role role);
 /// Whether it is a table of rows that are looked up, of which no product is formed.
 bool is_table(Role role);
 int64_t parameter_count(const ModelSpec& spec);  // biases included

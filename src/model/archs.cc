@@ -8,7 +8,7 @@ namespace awq {
 extern const Architecture kLlama, kMistral, kMinistral, kQwen2, kQwen3, kGemma, kGemma2, kGemma3, kPhi3, kOlmo, kOlmo2,
     kOlmo3, kStableLm, kGranite, kSmolLm3, kCohere, kCohere2, kStarCoder2, kNemotron, kGlm, kGlm4, kChatGlm,
     kChatGlmCausal, kExaone, kMiniCpm, kInternLm2, kInternLm3, kBaichuan, kQwen1, kPhi, kGpt2, kBigCode, kGptJ, kNeoX,
-    kFalcon, kRefinedWeb, kOpt, kBloom, kMpt, kMptOfTransformers;
+    kFalcon, kRefinedWeb, kOpt, kBloom, kMpt, kMptOfTransformers, kMixtral, kQwen2Moe, kQwen3Moe, kOlmoE;
 
 std::span<const Architecture> architectures() {
   static const std::array table = {
@@ -16,7 +16,8 @@ std::span<const Architecture> architectures() {
       kPhi3,    kOlmo,       kOlmo2,     kOlmo3,      kStableLm, kGranite, kSmolLm3,       kCohere,
       kCohere2, kStarCoder2, kNemotron,  kGlm,        kGlm4,     kChatGlm, kChatGlmCausal, kExaone,
       kMiniCpm, kInternLm2,  kInternLm3, kBaichuan,   kQwen1,    kPhi,     kGpt2,          kBigCode,
-      kGptJ,    kNeoX,       kFalcon,    kRefinedWeb, kOpt,      kBloom,   kMpt,           kMptOfTransformers};
+      kGptJ,    kNeoX,       kFalcon,    kRefinedWeb, kOpt,      kBloom,   kMpt,           kMptOfTransformers,
+      kMixtral, kQwen2Moe,   kQwen3Moe,  kOlmoE};
   return table;
 }
 

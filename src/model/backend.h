@@ -12,8 +12,10 @@ namespace awq {
 class Linear {
  public:
   virtual ~Linear() = default;
-  /// x f32 [tokens, in] -> y f32 [tokens, out]
-  virtual void operator()(const Tensor& x, Tensor& y) const = 0;
+  /// x f32 [tokens, in] -> y f32 [tokens, out]. The arithmetic is chosen as for `batch` tokens, of which these may be
+  /// some: what a token becomes must not depend on how many others went the same way.
+  virtual void multiply(const Tensor& x, Tensor& y, int64_t batch) const = 0;
+  void operator()(const Tensor& x, Tensor& y) const { multiply(x, y, x.shape()[0]); }
   virtual int64_t rows() const = 0;
   virtual int64_t bytes() const = 0;  // read for one token
   /// The type that its products with so many tokens are computed in: f32, or that of codes (i16, i8), or bf16 with sums
@@ -61,8 +63,8 @@ class Backend {
   virtual std::unique_ptr<Linear> linear(const Pieces& w, const Tensor* bias) = 0;
   std::unique_ptr<Linear> linear(const Weight& w, const Tensor* bias) { return linear(pieces_of(w), bias); }
   virtual int64_t linear_bytes(const Pieces& w) const = 0;  // of the result; reads none of them
-  /// y[i] = f[i](x): layers of this backend that share an input, so that it is prepared once.
-  virtual void apply(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y) = 0;
+  /// y[i] = f[i](x): layers of this backend that share an input, so that it is prepared once; `batch` as above.
+  virtual void apply(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y, int64_t batch) = 0;
   /// `dtype` is what keys and values are stored in: f32, f16, bf16, or i8 with one scale a head and position.
   /// Arithmetic is f32.
   virtual std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks, DType dtype = DType::f32) = 0;
@@ -82,7 +84,10 @@ class Backend {
   /// y = act(x), times `up` where it is not null; y may be x.
   virtual void activate(Activation act, const Tensor& x, const Tensor* up, Tensor& y) = 0;
   virtual void add(const Tensor& x, float scale, Tensor& y) = 0;  // y += scale * x
+  /// y[rows[i]] += weights[i] * x[i]; no row occurs twice
+  virtual void add_rows(const Tensor& x, std::span<const int32_t> rows, std::span<const float> weights, Tensor& y) = 0;
   virtual void scale(Tensor& x, float by) = 0;
+  virtual void zero(Tensor& x) = 0;
   virtual void clip(Tensor& x, float bound) = 0;    // to +-bound
   virtual void soft_cap(Tensor& x, float cap) = 0;  // x = cap * tanh(x / cap)
 };

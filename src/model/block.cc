@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
+
+#include "model/experts.h"
 
 namespace awq {
 namespace {
@@ -20,18 +23,19 @@ void norm(Backend& dev, const Block& b, Role role, const Tensor& x, Tensor& y) {
   norm(dev, b, role, x, y, x.shape()[1]);
 }
 
-/// Outputs of the layers of `roles`, which share the input x.
+/// Outputs of `layers`, which share the input x, of some tokens of a batch.
 template <size_t N>
-std::array<Tensor, N> apply(Backend& dev, const Block& block, const Role (&roles)[N], const Tensor& x) {
+std::array<Tensor, N> apply(Backend& dev, const Block& block, const Param (&layers)[N], const Tensor& x,
+                            int64_t batch) {
   std::array<const Linear*, N> f;
   std::array<Tensor, N> y;
-  for (size_t i = 0; i < N; ++i) f[i] = &block[roles[i]], y[i] = dev.empty({x.shape()[0], f[i]->rows()});
-  dev.apply(f, x, y);
+  for (size_t i = 0; i < N; ++i) f[i] = &block[layers[i]], y[i] = dev.empty({x.shape()[0], f[i]->rows()});
+  dev.apply(f, x, y, batch);
   return y;
 }
 
-void tapped(const Tap& tap, Role site, const Tensor& x) {
-  if (tap) tap({site}, x);
+void tapped(const Tap& tap, Site site, const Tensor& x, std::span<const int32_t> rows = {}) {
+  if (tap) tap(site, x, rows);
 }
 
 void rotate(Backend& dev, const Block& block, Batch batch, Tensor& x) {
@@ -65,33 +69,68 @@ void add_residual(Backend& dev, const Block& block, Role post_norm, Tensor& y, T
 void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, Tensor& y,
                        const Tap& tap) {
   const AttentionSpec& a = block.spec.attention;
-  tapped(tap, q, x);
-  auto [queries, keys, values] = apply(dev, block, {q, k, v}, x);
+  tapped(tap, {q}, x);
+  auto [queries, keys, values] = apply(dev, block, {{q}, {k}, {v}}, x, x.shape()[0]);
   if (a.clip != 0)
     for (Tensor* t : {&queries, &keys, &values}) dev.clip(*t, a.clip);
   prepare(dev, block, q_norm, batch, queries);
   prepare(dev, block, k_norm, batch, keys);
   Tensor mixed = dev.empty(queries.shape());
   dev.attention(queries, keys, values, batch, kv_block, a, mixed);
-  tapped(tap, o, mixed);
+  tapped(tap, {o}, mixed);
   block[o](mixed, y);
 }
 
-void mlp_forward(Backend& dev, const Block& block, const Tensor& x, Tensor& y, const Tap& tap) {
+void expert_forward(Backend& dev, const Block& block, int expert, const Tensor& x, Tensor& y, int64_t batch,
+                    const Tap& tap, std::span<const int32_t> rows) {
   const MlpSpec& m = block.spec.mlp;
-  if (block.spec.parallel != Parallel::one_norm) tapped(tap, m.gated ? gate : up, x);  // else q's input, seen already
   Tensor h;
   if (m.gated) {
-    auto [g, u] = apply(dev, block, {gate, up}, x);
+    auto [g, u] = apply(dev, block, {{gate, expert}, {up, expert}}, x, batch);
     dev.activate(m.act, g, &u, g);
     h = g;
   } else {
-    h = dev.empty({x.shape()[0], m.hidden});
-    block[up](x, h);
+    h = apply(dev, block, {{up, expert}}, x, batch)[0];
     dev.activate(m.act, h, nullptr, h);
   }
-  tapped(tap, down, h);
-  block[down](h, y);
+  tapped(tap, {down, expert}, h, rows);
+  block[{down, expert}].multiply(h, y, batch);
+}
+
+namespace {
+
+/// y += what the routed tokens of x become. Outputs are added expert by expert, so a token's sum does not depend on the
+/// others.
+void add_expert(Backend& dev, const Block& block, int expert, const Route& route, const Tensor& x, Tensor& y,
+                const Tap& tap) {
+  const auto tokens = int64_t(route.rows.size());
+  if (!tokens) return;
+  Tensor some = dev.empty({tokens, x.shape()[1]}), out = dev.empty(some.shape());
+  dev.embed(x, route.rows, 1, some);
+  expert_forward(dev, block, expert, some, out, x.shape()[0], tap, route.rows);
+  dev.add_rows(out, route.rows, route.weights, y);
+}
+
+void experts_forward(Backend& dev, const Block& block, const Tensor& x, Tensor& y, const Tap& tap) {
+  const ExpertsSpec& e = *block.spec.experts;
+  const int64_t tokens = x.shape()[0];
+  const std::vector<Route> routes = routes_of(e, apply(dev, block, {{router}}, x, tokens)[0]);
+  dev.zero(y);
+  for (int i = 0; i < e.count; ++i) add_expert(dev, block, i, routes[size_t(i)], x, y, tap);
+  if (!e.shared_hidden) return;
+  const Tensor gates = e.shared_gate ? apply(dev, block, {{shared_router}}, x, tokens)[0] : Tensor();
+  add_expert(dev, block, kSharedExpert, shared_route(gates, tokens), x, y, tap);
+}
+
+}  // namespace
+
+void mlp_forward(Backend& dev, const Block& block, const Tensor& x, Tensor& y, const Tap& tap) {
+  if (block.spec.parallel != Parallel::one_norm)  // else q's input, seen already
+    tapped(tap, {block.spec.mlp.gated ? gate : up}, x);
+  if (block.spec.experts)
+    experts_forward(dev, block, x, y, tap);
+  else
+    expert_forward(dev, block, 0, x, y, x.shape()[0], tap);
 }
 
 void block_forward(Backend& dev, const Block& block, Batch batch, int kv_block, Tensor& x, const Tap& tap) {
@@ -110,7 +149,19 @@ void block_forward(Backend& dev, const Block& block, Batch batch, int kv_block, 
 namespace {
 
 std::vector<Param> mlp_inputs(const BlockSpec& spec) {
-  return spec.mlp.gated ? std::vector<Param>{{gate}, {up}} : std::vector<Param>{{up}};
+  std::vector<Param> inputs;
+  for (int e : spec.mlps()) {
+    if (spec.mlp.gated) inputs.push_back({gate, e});
+    inputs.push_back({up, e});
+  }
+  return inputs;
+}
+
+std::vector<Param> routers(const BlockSpec& spec) {
+  std::vector<Param> all;
+  for (Param p : spec.params())
+    if (is_router(p.role)) all.push_back(p);
+  return all;
 }
 
 // What precedes can absorb scales if it ends in gains.
@@ -121,11 +172,11 @@ std::optional<Param> norm_before(const BlockSpec& spec, Role role) {
 
 // up reaches down through a product, or through an activation: relu(c u) = c relu(u) for c > 0, and relu^2 squares c;
 // no other lets a factor through.
-ScaleGroup into_down(const MlpSpec& mlp) {
+ScaleGroup into_down(const MlpSpec& mlp, int expert) {
   const bool relu2 = !mlp.gated && mlp.act == Activation::relu2;
   if (mlp.gated || mlp.act == Activation::relu || relu2)
-    return {.producer = Param{up}, .consumers = {{down}}, .squared = relu2};
-  return {.producer = std::nullopt, .consumers = {{down}}};
+    return {.producer = Param{up, expert}, .consumers = {{down, expert}}, .squared = relu2};
+  return {.producer = std::nullopt, .consumers = {{down, expert}}};
 }
 
 // v reaches o through a weighted mean over positions, so a channel of v may be scaled if every query head that reads
@@ -137,15 +188,22 @@ ScaleGroup into_o(const AttentionSpec& a) {
 
 }  // namespace
 
-// attn_norm feeds exactly q, k, v, and the MLP too where there is one norm for both; mlp_norm feeds exactly the MLP. A
+// attn_norm feeds exactly q, k, v, and the MLP too where there is one norm for both; mlp_norm feeds exactly the MLP: of
+// experts all of them and what routes to them. A
 // norm after the module and the norms of heads see unscaled values: o and down absorb nothing.
 std::vector<ScaleGroup> scale_groups(const BlockSpec& spec) {
   ScaleGroup into_attention{.producer = norm_before(spec, attn_norm), .consumers = {{q}, {k}, {v}}};
-  ScaleGroup into_mlp{.producer = norm_before(spec, mlp_norm), .consumers = mlp_inputs(spec)};
-  if (spec.parallel != Parallel::one_norm)
-    return {into_attention, into_o(spec.attention), into_mlp, into_down(spec.mlp)};
-  into_attention.consumers.insert(into_attention.consumers.end(), into_mlp.consumers.begin(), into_mlp.consumers.end());
-  return {into_attention, into_o(spec.attention), into_down(spec.mlp)};
+  ScaleGroup into_mlp{
+      .producer = norm_before(spec, mlp_norm), .consumers = mlp_inputs(spec), .float_readers = routers(spec)};
+  std::vector<ScaleGroup> groups = {into_attention, into_o(spec.attention)};
+  if (spec.parallel != Parallel::one_norm) {
+    groups.push_back(into_mlp);
+  } else {
+    std::ranges::copy(into_mlp.consumers, std::back_inserter(groups[0].consumers));
+    groups[0].float_readers = into_mlp.float_readers;
+  }
+  for (int e : spec.mlps()) groups.push_back(into_down(spec.mlp, e));
+  return groups;
 }
 
 namespace {
@@ -196,7 +254,8 @@ Pieces BlockWeights::pieces(Param p, bool wide) const {
 }
 
 void fold(BlockWeights& w, const ScaleGroup& group, std::span<const float> s) {
-  for (Param c : group.consumers) multiply(w.factors[c].columns, s);
+  for (const auto& readers : {group.consumers, group.float_readers})
+    for (Param p : readers) multiply(w.factors[p].columns, s);
   const std::vector<float> rows = producer_scales(group, s);
   const Param p = group.producer.value();
   if (is_norm(p.role)) {
@@ -225,8 +284,11 @@ Block upload(Backend& dev, const BlockWeights& w, bool wide) {
 
 int64_t Model::bytes_per_token() const {
   int64_t n = head->bytes();
-  for (const Block& b : blocks)
-    for (const auto& [param, linear] : b.linear) n += linear->bytes();
+  for (const Block& b : blocks) {
+    int64_t routed = 0;
+    for (const auto& [param, linear] : b.linear) (b.spec.is_routed(param) ? routed : n) += linear->bytes();
+    if (b.spec.experts) n += routed / b.spec.experts->count * b.spec.experts->active;
+  }
   return n;
 }
 

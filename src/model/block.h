@@ -38,18 +38,23 @@ struct Block {
   std::map<Param, NormWeights> norm;
   std::map<Param, std::shared_ptr<const Linear>> linear;
   std::vector<float> rope;  // frequencies
+  const Linear& operator[](Param p) const { return *linear.at(p); }
   const Linear& operator[](Role role) const { return *linear.at({role}); }
 };
 /// `wide`: all matrices in f32, so that two blocks' outputs differ by f32 rounding alone.
 Block upload(Backend& dev, const BlockWeights& w, bool wide = false);
 
-/// Sees the input of each linear layer, once for those that share it. x [tokens, channels]
-using Tap = std::function<void(Site site, const Tensor& x)>;
+/// Sees the input of each linear layer, once for those that share it. x [tokens, channels]; `rows`: which tokens of the
+/// batch its rows are, where they are not all of them.
+using Tap = std::function<void(Site site, const Tensor& x, std::span<const int32_t> rows)>;
 
 /// y = attention of normalised input x, without norm and residual: the module that q, k and v feed.
 void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, Tensor& y,
                        const Tap& tap = {});
-/// y = MLP of normalised input x: the module that gate and up feed.
+/// y = one MLP of normalised input x, whose rows are some tokens of a batch.
+void expert_forward(Backend& dev, const Block& block, int expert, const Tensor& x, Tensor& y, int64_t batch,
+                    const Tap& tap = {}, std::span<const int32_t> rows = {});
+/// y = MLP, or mixture of MLPs, of normalised input x: the module that gate and up feed.
 void mlp_forward(Backend& dev, const Block& block, const Tensor& x, Tensor& y, const Tap& tap = {});
 /// x += attention(norm(x)); x += mlp(norm(x)); or as `placement` and `parallel` say. The single definition of what a
 /// block computes: calibration, evaluation and generation all come through here. `kv_block` is the block's place in the

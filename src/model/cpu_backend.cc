@@ -43,7 +43,9 @@ class CpuBackend final : public Backend {
     return cpu_linear(w, bias, {pool_, kernels_, activations_});
   }
   int64_t linear_bytes(const Pieces& w) const override { return packed_bytes(w); }
-  void apply(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y) override { cpu_linears(f, x, y); }
+  void apply(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y, int64_t batch) override {
+    cpu_linears(f, x, y, batch);
+  }
   std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks, DType dtype) override {
     return std::make_unique<CpuKvCache>(blocks, dtype);
   }
@@ -103,8 +105,19 @@ class CpuBackend final : public Backend {
       kernels_.add(x.as<float>().data() + b, scale, y.as<float>().data() + b, e - b);
     });
   }
+  void add_rows(const Tensor& x, std::span<const int32_t> to, std::span<const float> weights, Tensor& y) override {
+    const int64_t width = x.shape()[1];
+    rows(x.shape()[0], width, [&](int64_t b, int64_t e) {
+      for (int64_t i = b; i < e; ++i)
+        kernels_.add(x.as<float>().data() + i * width, weights[size_t(i)], y.as<float>().data() + to[size_t(i)] * width,
+                     width);
+    });
+  }
   void scale(Tensor& x, float by) override {
     each(x, [by](float v) { return v * by; });
+  }
+  void zero(Tensor& x) override {
+    each(x, [](float) { return 0.f; });
   }
   void clip(Tensor& x, float bound) override {
     each(x, [bound](float v) { return v < -bound ? -bound : v > bound ? bound : v; });  // NaN stays

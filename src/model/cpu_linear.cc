@@ -62,9 +62,9 @@ class FloatLinear final : public Linear {
               : panels_.dtype() == DType::bf16 ? k.gemm_bf16
                                                : k.gemm_f16) {}
 
-  void operator()(const Tensor& x, Tensor& y) const override {
+  void multiply(const Tensor& x, Tensor& y, int64_t batch) const override {
     const int64_t tokens = x.shape()[0], panels = panels_of(rows_);
-    if (panels_.dtype() == DType::bf16 && tokens >= kTileTokens && k_.tiles_bf16 && cols_ % 32 == 0)
+    if (panels_.dtype() == DType::bf16 && batch >= kTileTokens && k_.tiles_bf16 && cols_ % 32 == 0)
       return on_tiles(x, y);
     // Few panels and many tokens (a narrow matrix in prefill) are split by tokens instead.
     if (panels < 4 * pool_.size() && tokens >= 16 * pool_.size())
@@ -167,9 +167,9 @@ class IntLinear final : public Linear {
   IntLinear(const Pieces& w, const Tensor* bias, const CpuContext& cpu)
       : w_(pack_int(w, cpu.pool)), bias_(bias ? bias->clone() : Tensor()), cpu_(cpu) {}
 
-  void operator()(const Tensor& x, Tensor& y) const override {
+  void multiply(const Tensor& x, Tensor& y, int64_t batch) const override {
     const IntLinear* self = this;
-    multiply({&self, 1}, x, {&y, 1});
+    together({&self, 1}, x, {&y, 1}, batch);
   }
   int64_t rows() const override { return w_.rows; }
   int64_t bytes() const override { return int64_t(w_.stream.bytes() + (w_.rest ? w_.rest.bytes() : 0)); }
@@ -184,14 +184,14 @@ class IntLinear final : public Linear {
   }
 
   /// y[i] = f[i](x) for layers that read alike: activations are prepared once, all rows are one parallel region.
-  static void multiply(std::span<const IntLinear* const> f, const Tensor& in, std::span<Tensor> y) {
+  static void together(std::span<const IntLinear* const> f, const Tensor& in, std::span<Tensor> y, int64_t batch) {
     const IntLinear& first = *f[0];
     const kernels::KernelSet& k = first.cpu_.kernels;
     const int32_t group = first.w_.group;
     const Tensor x = reordered(in, first.w_.order);
     const bool any_rest = std::ranges::any_of(f, [](const IntLinear* l) { return bool(l->w_.rest); });
     const Tensor sums = any_rest ? group_sums(x, group, first.cpu_.pool) : Tensor();
-    if (first.on_tiles(x.shape()[0]))
+    if (first.on_tiles(batch))
       run(f, TileActivations{x, k, false}, sums, y);
     else if (first.cpu_.activations == Activations::bf16)
       run(f, IntActivations<int16_t>{x.to(DType::bf16).to(DType::f32), k, group}, sums, y);
@@ -266,13 +266,13 @@ std::unique_ptr<Linear> cpu_linear(const Pieces& w, const Tensor* bias, const Cp
   return std::make_unique<FloatLinear>(w, bias, cpu.pool, cpu.kernels);
 }
 
-void cpu_linears(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y) {
+void cpu_linears(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y, int64_t batch) {
   std::vector<const IntLinear*> alike;
   for (const Linear* l : f)
     if (const auto* i = dynamic_cast<const IntLinear*>(l); i && (alike.empty() || i->reads_like(*alike[0])))
       alike.push_back(i);
-  if (alike.size() == f.size()) return IntLinear::multiply(alike, x, y);
-  for (size_t i = 0; i < f.size(); ++i) (*f[i])(x, y[i]);
+  if (alike.size() == f.size()) return IntLinear::together(alike, x, y, batch);
+  for (size_t i = 0; i < f.size(); ++i) f[i]->multiply(x, y[i], batch);
 }
 
 }  // namespace awq

@@ -14,7 +14,7 @@ struct CpuContext {
 
 /// Matrices packed in the panels of kernels.h: f32, f16 or bf16 as given, or 4- or 8-bit codes.
 std::unique_ptr<Linear> cpu_linear(const Pieces& w, const Tensor* bias, const CpuContext& cpu);
-/// y[i] = f[i](x), of layers that cpu_linear made.
-void cpu_linears(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y);
+/// Backend::apply of layers that cpu_linear made.
+void cpu_linears(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y, int64_t batch);
 
 }  // namespace awq

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 
 #include "base/check.h"
 
@@ -11,9 +12,9 @@ namespace awq {
 namespace {
 
 constexpr std::string_view kRoleNames[] = {
-    "embed",      "positions", "embed_norm",     "attn_norm", "q",    "k",  "v",    "o",
-    "q_norm",     "k_norm",    "attn_post_norm", "mlp_norm",  "gate", "up", "down", "mlp_post_norm",
-    "final_norm", "head"};
+    "embed", "positions", "embed_norm",    "attn_norm",      "q",          "k",    "v",
+    "o",     "q_norm",    "k_norm",        "attn_post_norm", "mlp_norm",   "gate", "up",
+    "down",  "router",    "shared_router", "mlp_post_norm",  "final_norm", "head"};
 
 constexpr std::string_view kScalingNames[] = {"no", "linear", "dynamic", "llama3", "yarn", "longrope"};
 
@@ -72,6 +73,8 @@ bool is_norm(Role role) {
          role == k_norm || role == final_norm || role == embed_norm;
 }
 
+bool is_router(Role role) { return role == Role::router || role == Role::shared_router; }
+
 std::vector<float> RopeSpec::frequencies(int length) const {
   const double base = scaling == RopeScaling::dynamic && dims > 2 ? dynamic_theta(*this, length) : double(theta);
   std::vector<float> f(size_t(dims / 2));
@@ -121,6 +124,13 @@ std::vector<float> AttentionSpec::alibi_slopes() const {
   return slopes;
 }
 
+std::vector<int> BlockSpec::mlps() const {
+  std::vector<int> all(size_t(experts ? experts->count : 1));
+  std::iota(all.begin(), all.end(), 0);
+  if (experts && experts->shared_hidden) all.push_back(kSharedExpert);
+  return all;
+}
+
 std::vector<Param> BlockSpec::params() const {
   using enum Role;
   std::vector<Param> p;
@@ -130,8 +140,12 @@ std::vector<Param> BlockSpec::params() const {
   if (attention.head_norm != HeadNorm::none) p.insert(p.end(), {{q_norm}, {k_norm}});
   if (after && norm.gain) p.push_back({attn_post_norm});
   if (before && norm.gain && parallel != Parallel::one_norm) p.push_back({mlp_norm});
-  if (mlp.gated) p.push_back({gate});
-  p.insert(p.end(), {{up}, {down}});
+  if (experts) p.push_back({router});
+  if (experts && experts->shared_gate) p.push_back({shared_router});
+  for (int e : mlps()) {
+    if (mlp.gated) p.push_back({gate, e});
+    p.insert(p.end(), {{up, e}, {down, e}});
+  }
   if (after && norm.gain) p.push_back({mlp_post_norm});
   return p;
 }
@@ -173,9 +187,13 @@ std::pair<int64_t, int64_t> BlockSpec::shape(Param p) const {
       return {dim, attention.q_rows()};
     case gate:
     case up:
-      return {mlp.hidden, dim};
+      return {mlp_hidden(p.expert), dim};
     case down:
-      return {dim, mlp.hidden};
+      return {dim, mlp_hidden(p.expert)};
+    case router:
+      return {experts.value().count, dim};
+    case shared_router:
+      return {1, dim};
     case q_norm:
       return {attention.head_norm == HeadNorm::head ? attention.head_dim : attention.q_rows(), 0};
     case k_norm:

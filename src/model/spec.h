@@ -1,5 +1,6 @@
 #pragma once
 // What a model is: plain values that describe every supported architecture. Nothing here touches weights.
+#include <algorithm>
 #include <compare>
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
@@ -28,14 +29,19 @@ enum class Role : uint8_t {
   gate,
   up,
   down,
+  router,
+  shared_router,
   mlp_post_norm,
   final_norm,
   head
 };
 std::string_view name_of(Role role);  // "q", "attn_norm"
 bool is_norm(Role role);
+/// Whether it chooses or weighs experts: a matrix that stays in floats.
+bool is_router(Role role);
 
-/// A role plus, in mixture-of-experts blocks, which expert.
+constexpr int kSharedExpert = -1;
+/// A role plus, in mixture-of-experts blocks, which expert. A dense MLP is expert 0.
 struct Param {
   Role role;
   int expert = 0;
@@ -43,13 +49,15 @@ struct Param {
 };
 
 /// A place where activations can be observed: the input of a linear layer, named by the first layer that reads it.
-/// q stands for the input of q, k and v; gate for that of gate and up, or up where there is no gate.
+/// q stands for the input of q, k and v; gate for that of gate and up, or up where there is no gate. Among experts,
+/// gate of expert 0 stands for the input of the whole MLP, and each has its own down.
 using Site = Param;
 
 // A block is norm, mixer, residual, norm, MLP, residual. Each axis on which families differ is a field of the struct
 // that owns it: the kind of norm in NormSpec, its placement in BlockSpec, everything about heads, masks and query
-// scaling in AttentionSpec, positions in RopeSpec, the MLP in MlpSpec; experts will be an optional struct beside `mlp`
-// and another mixer one beside `attention`. A value that `block_forward` does not implement is refused by `parse`.
+// scaling in AttentionSpec, positions in RopeSpec, the MLP in MlpSpec, how many of it there are and which of them a
+// token passes in ExpertsSpec; another mixer will be an optional struct beside `attention`. A value that
+// `block_forward` does not implement is refused by `parse`.
 
 /// gelu_tanh is the approximation by tanh, relu2 the square of relu.
 enum class Activation : uint8_t { silu, gelu_tanh, gelu, relu, relu2 };
@@ -125,6 +133,16 @@ struct MlpSpec {
   bool operator==(const MlpSpec&) const = default;
 };
 
+/// A mixture of MLPs of one shape. A token passes the `active` experts with the largest of its softmax over all, whose
+/// outputs are weighted by these, and the shared one, if there is one.
+struct ExpertsSpec {
+  int count = 0, active = 0;
+  bool normalized = true;    // the weights of a token's experts are divided by their sum
+  int shared_hidden = 0;     // of the MLP that every token passes; 0: there is none
+  bool shared_gate = false;  // its output is multiplied by sigmoid(shared_router x)
+  bool operator==(const ExpertsSpec&) const = default;
+};
+
 /// One decoder block. Every supported architecture is a value of this struct; adding a field means teaching
 /// `block_forward` and `scale_groups` about it, both in block.cc.
 struct BlockSpec {
@@ -134,11 +152,20 @@ struct BlockSpec {
   Parallel parallel = Parallel::no;
   float residual_scale = 1.f;  // multiplies what is added to x
   AttentionSpec attention;
-  MlpSpec mlp;
+  MlpSpec mlp;                         // of each expert, where there are any
+  std::optional<ExpertsSpec> experts;  // none: one MLP for all tokens
   bool operator==(const BlockSpec&) const = default;
 
   /// Every parameter the block has, in the order they are written to files.
   std::vector<Param> params() const;
+  /// The MLPs' numbers, the shared one's last.
+  std::vector<int> mlps() const;
+  /// Whether a token passes it only if the router says so.
+  bool is_routed(Param p) const {
+    return experts && p.expert >= 0 && (p.role == Role::gate || p.role == Role::up || p.role == Role::down);
+  }
+  int mlp_hidden(int expert) const { return expert == kSharedExpert ? experts.value().shared_hidden : mlp.hidden; }
+  int widest_mlp() const { return std::max(mlp.hidden, experts ? experts->shared_hidden : 0); }
   bool has_bias(Param p) const;
   NormSpec norm_of(Role role) const;
   /// Rows and columns of a matrix; {channels, 0} for a norm.
@@ -169,12 +196,13 @@ struct ModelSpec {
 struct ScaleGroup {
   std::optional<Param> producer;  // none: nothing before these layers can absorb scales, they are rounded as they are
   std::vector<Param> consumers;
-  int tied_heads = 1;    // query heads that must share scales: heads / kv_heads where v feeds o
-  int head_dim = 0;      // with tied_heads > 1
-  bool squared = false;  // what the producer puts out is squared on its way: it is divided by sqrt(s)
+  std::vector<Param> float_readers{};  // read the same input and are multiplied alike, but are not rounded: routers
+  int tied_heads = 1;                  // query heads that must share scales: heads / kv_heads where v feeds o
+  int head_dim = 0;                    // with tied_heads > 1
+  bool squared = false;                // what the producer puts out is squared on its way: it is divided by sqrt(s)
 };
-/// Derived from the topology, next to block_forward; every matrix of the block is a consumer of one group. A norm is a
-/// producer only if every reader of its output is a consumer.
+/// Derived from the topology, next to block_forward; every matrix of the block is a consumer or a float reader of one
+/// group. A norm is a producer only if every reader of its output is in the group.
 std::vector<ScaleGroup> scale_groups(const BlockSpec& spec);
 
 /// Rows of a stored tensor that are a parameter's: in every `period` of them, `count` from `begin`. Fused projections

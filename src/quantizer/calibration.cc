@@ -94,24 +94,26 @@ class Observer {
         sequences_(sampled(hidden.tokens, hidden.length, o.sample_sequences, o.counted)),
         sample_rows_(sampled(hidden.tokens, 1, o.sample_rows, o.counted)) {}
 
-  /// The inputs of tokens [begin, ...) at a site.
-  void see(Site site, const Tensor& all, int64_t begin) {
-    const int64_t end = begin + all.shape()[0];
-    const std::vector<int64_t> here = within(rows_, begin, end);
-    const Timed timed(costs_.gram, Gram::operations(int64_t(here.size()), all.shape()[1]));
+  /// The inputs of tokens [begin, ...) at a site, or of those of them that `rows` names.
+  void see(Site site, const Tensor& all, std::span<const int32_t> rows, int64_t begin) {
+    const int64_t n = all.shape()[0];
+    const std::vector<int64_t> here = rows.empty() ? within(rows_, begin, begin + n) : counting(rows, begin);
     SiteStatistics& s = sites_[site];
-    if (!s.gram) {
-      s.gram = Gram(all.shape()[1]);
-      s.sum_abs.assign(size_t(all.shape()[1]), 0);
-      s.max_abs.assign(s.sum_abs.size(), 0);
+    if (site.role == Role::q) s.sample = appended(s.sample, all, within(sequences_, begin, begin + n));
+    if (site.role == Role::gate) s.sample = appended(s.sample, all, within(sample_rows_, begin, begin + n));
+    add(site, int64_t(here.size()) == n ? all : appended({}, all, here));
+  }
+  /// Of experts that too few tokens went to.
+  void force(Backend& dev, const Block& block, int64_t enough) {
+    const Tensor sample = sites_.at({Role::gate}).sample;
+    const int64_t n = sample.shape()[0];
+    for (int e : block.spec.mlps()) {
+      SiteStatistics& s = sites_[{Role::down, e}];
+      if (s.tokens >= std::min(enough, n)) continue;
+      Tensor y = dev.empty(sample.shape());
+      expert_forward(dev, block, e, sample, y, n, [&](Site site, const Tensor& x, auto) { add(site, x); });
+      s.forced = n;
     }
-    if (site.role == Role::q) s.sample = appended(s.sample, all, within(sequences_, begin, end));
-    if (site.role == Role::gate) s.sample = appended(s.sample, all, within(sample_rows_, begin, end));
-    const Tensor x = int64_t(here.size()) == end - begin ? all : appended({}, all, here);
-    s.tokens += x.shape()[0];
-    add_abs(host_, x, s.sum_abs, s.max_abs);
-    require_finite(s.sum_abs, index_, site);
-    if (!here.empty()) s.gram.add(host_, x);
   }
   BlockCalibration finish() {
     return {.sites = std::move(sites_),
@@ -121,6 +123,26 @@ class Observer {
   }
 
  private:
+  std::vector<int64_t> counting(std::span<const int32_t> rows, int64_t begin) const {
+    std::vector<int64_t> some;
+    for (size_t i = 0; i < rows.size(); ++i)
+      if (counted_.empty() || counted_[size_t(begin + rows[i])]) some.push_back(int64_t(i));
+    return some;
+  }
+  void add(Site site, const Tensor& x) {
+    const Timed timed(costs_.gram, Gram::operations(x.shape()[0], x.shape()[1]));
+    SiteStatistics& s = sites_[site];
+    if (!s.gram) {
+      s.gram = Gram(x.shape()[1]);
+      s.sum_abs.assign(size_t(x.shape()[1]), 0);
+      s.max_abs.assign(s.sum_abs.size(), 0);
+    }
+    s.tokens += x.shape()[0];
+    add_abs(host_, x, s.sum_abs, s.max_abs);
+    require_finite(s.sum_abs, index_, site);
+    if (x.shape()[0]) s.gram.add(host_, x);
+  }
+
   const Host& host_;
   int index_, length_;
   BlockCosts& costs_;
@@ -162,10 +184,11 @@ BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, i
     {
       const Timed timed(costs.forward, block_operations(block.spec, end - begin), &costs.gram);
       run_sequences(dev, block, hidden.length, x,
-                    [&](Site site, const Tensor& seen) { observer.see(site, seen, begin); });
+                    [&](Site site, const Tensor& seen, auto rows) { observer.see(site, seen, rows, begin); });
     }
     if (hidden.write) hidden.write(begin, x);
   }
+  if (block.spec.experts) observer.force(dev, block, options.expert_tokens);
   return observer.finish();
 }
 

@@ -12,9 +12,9 @@ namespace awq {
 
 /// What the calibration tokens looked like at the input of one or more linear layers.
 struct SiteStatistics {
-  int64_t tokens = 0;
-  std::vector<double> sum_abs;  // [channels]
-  std::vector<float> max_abs;   // [channels]
+  int64_t tokens = 0, forced = 0;  // of them, that the router would have sent elsewhere
+  std::vector<double> sum_abs;     // [channels]
+  std::vector<float> max_abs;      // [channels]
   Gram gram;
   Tensor sample;  // f32 [rows, channels]: some of the inputs, for losses that are not a quadratic form
   std::vector<float> mean_abs() const;
@@ -30,6 +30,8 @@ struct BlockCalibration {
 struct CalibrationOptions {
   int sample_sequences = 2;  // whole sequences whose attention output judges q, k, v
   int sample_rows = 512;     // tokens, evenly spread, whose MLP output judges gate and up
+  /// An expert that fewer tokens went to also gets those of the sample of rows, whatever the router says of them.
+  int64_t expert_tokens = 256;
   /// [sequences * length], 0 for tokens that are seen by attention alone and by no statistic; empty: all count. At
   /// least one must.
   std::span<const uint8_t> counted{};

@@ -9,9 +9,11 @@ double block_operations(const BlockSpec& spec, int64_t tokens) {
 double module_operations(const BlockSpec& spec, Role role, int64_t tokens) {
   const bool attention = role == Role::q;
   double weights = 0;
-  for (Param p : spec.params())
-    if (!is_norm(p.role) && (p.role <= Role::o) == attention)
-      weights += double(spec.shape(p).first) * double(spec.shape(p).second);
+  for (Param p : spec.params()) {
+    if (is_norm(p.role) || (p.role <= Role::o) != attention) continue;
+    const double share = spec.is_routed(p) ? double(spec.experts->active) / spec.experts->count : 1;
+    weights += share * double(spec.shape(p).first) * double(spec.shape(p).second);
+  }
   return 2 * weights * double(tokens);
 }
 

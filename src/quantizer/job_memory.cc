@@ -45,21 +45,23 @@ class BlockMemory {
     device_ =
         sum(b, [&](Param p, int64_t, int64_t) { return job.dev.linear_bytes(job.source.float_pieces(block, p)); });
     weights_ = sum(b, [](Param, int64_t rows, int64_t cols) { return rows * cols; });
-    widest_ = std::max({int64_t(b.dim), int64_t(b.mlp.hidden), int64_t(b.attention.q_rows())});
+    widest_ = std::max({int64_t(b.dim), int64_t(b.widest_mlp()), int64_t(b.attention.q_rows())});
   }
   int64_t load() const {
     return stored_ + device() + rounded_bytes(weights_, job_.spec) * 3 / 2;
   }  // packed: half a byte
   int64_t forward() const {
     if (!job_.calibrated) return 0;
-    const int64_t tokens = tokens_at_once(job_.length);
+    int64_t tokens = tokens_at_once(job_.length);
+    if (b_.experts) tokens = std::max(tokens, std::min<int64_t>(job_.calibration.sample_rows, this->tokens()));
     return resident() +
            std::max(activations(tokens), tokens * widest_ * kFloat + activations(tokens) - tokens * b_.dim * kFloat);
   }
   int64_t search() const {
     if (!job_.calibrated || !job_.folds) return 0;
     const int64_t rows = std::min<int64_t>(job_.calibration.sample_rows, tokens());
-    const int64_t mlp = 2 * matrix(Role::gate) * kFloat + activations(rows) + 2 * rows * b_.dim * kFloat;
+    const int64_t mlp =
+        b_.experts ? 0 : 2 * matrix(Role::gate) * kFloat + activations(rows) + 2 * rows * b_.dim * kFloat;
     const int64_t attention = (matrix(Role::q) + 2 * matrix(Role::k)) * kFloat + activations(sampled_tokens()) / 2;
     return resident() + std::max({mlp, attention, TileForm::bytes_for(widest_)});
   }
@@ -82,7 +84,9 @@ class BlockMemory {
   int64_t device() const { return job_.calibrated ? device_ : 0; }
   int64_t matrix(Role r) const { return int64_t(b_.shape({r}).first) * b_.shape({r}).second; }
   int64_t grams() const {
-    return 2 * Gram::bytes_for(b_.dim) + Gram::bytes_for(b_.attention.q_rows()) + Gram::bytes_for(b_.mlp.hidden);
+    int64_t bytes = 2 * Gram::bytes_for(b_.dim) + Gram::bytes_for(b_.attention.q_rows());
+    for (int e : b_.mlps()) bytes += Gram::bytes_for(b_.mlp_hidden(e));  // each down's own input
+    return bytes;
   }
   int64_t samples() const {
     return (sampled_tokens() + std::min<int64_t>(job_.calibration.sample_rows, tokens())) * b_.dim * kFloat;
@@ -90,11 +94,12 @@ class BlockMemory {
   /// Threads each hold some rows of the widest matrix.
   int64_t at_work() const { return int64_t(job_.dev.threads()) * 200 * widest_ * kFloat; }
   int64_t resident() const { return stored_ + device_ + grams() + samples() + at_work(); }
-  /// The block's input, its norm and its output; gate and up, or queries, keys, values and their cache.
+  /// The block's input, its norm and its output; gate and up, or queries, keys, values and their cache. All tokens may
+  /// go to one expert, which has them copied and its output apart.
   int64_t activations(int64_t n) const {
     const AttentionSpec& a = b_.attention;
-    const int64_t attention = 2 * a.q_rows() + 4 * a.kv_rows();
-    return n * (3 * b_.dim + std::max<int64_t>(2 * b_.mlp.hidden, attention)) * kFloat;
+    const int64_t attention = 2 * a.q_rows() + 4 * a.kv_rows(), copies = b_.experts ? 2 * b_.dim : 0;
+    return n * (3 * b_.dim + std::max<int64_t>(copies + 2 * b_.widest_mlp(), attention)) * kFloat;
   }
 
   const JobShape& job_;
@@ -139,7 +144,8 @@ int64_t judge_bytes(const JobShape& job) {
   int64_t quantized = 2 * outer_bytes(job), activations = 0, answers = 0, measured = 0;
   for (const BlockSpec& b : job.source.spec().blocks) {
     quantized += sum(b, [&](Param, int64_t rows, int64_t cols) { return rows * cols * 5 / 8; });
-    activations = std::max<int64_t>(activations, 3 * b.dim + 2 * b.mlp.hidden + 2 * b.attention.q_rows());
+    activations =
+        std::max<int64_t>(activations, (b.experts ? 5 : 3) * b.dim + 2 * b.widest_mlp() + 2 * b.attention.q_rows());
   }
   if (job.answers) answers = whole_model(job) + cache_bytes(job, job.answers, window, 2) + job.answers * vocab * kFloat;
   if (job.gated)

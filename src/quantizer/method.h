@@ -2,6 +2,7 @@
 #include <array>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -20,6 +21,9 @@ struct LayerResult {
   double clipped = 0;               // share of groups whose range was cut
   std::vector<Range> ranges;        // [rows * groups] of the scaled weights, in row order; empty where none was cut
   std::array<int64_t, 16> codes{};  // how many weights have each; set when the block is written
+  int64_t tokens = 0;               // calibration tokens that the layer was judged on; set after solve()
+  std::optional<int64_t> routed{};  // that the router sent to its expert, where it is one's
+  int64_t forced = 0;               // of `tokens`, that it would have sent elsewhere
 };
 
 /// An input channel of a group as the calibration tokens have it.

@@ -81,6 +81,18 @@ void describe_input(const SiteStatistics& site, GroupResult& g) {
   g.mean_abs = float(std::accumulate(m.begin(), m.end(), 0.0) / double(m.size()));
 }
 
+/// Says how many tokens a layer was judged on. A routed expert's own are those that its down saw.
+void describe_tokens(const BlockSpec& spec, const BlockCalibration& calibration, LayerResult& l) {
+  for (const ScaleGroup& g : scale_groups(spec))
+    if (std::ranges::count(g.consumers, l.param)) {
+      const SiteStatistics& own = calibration.sites.at(g.consumers.front());
+      l.tokens = own.tokens, l.forced = own.forced;
+    }
+  if (!spec.is_routed(l.param)) return;
+  const SiteStatistics& expert = calibration.sites.at({Role::down, l.param.expert});
+  l.routed = expert.tokens - expert.forced;
+}
+
 // Four rows of counters: equal codes in a row would wait for each other's sum.
 std::array<int64_t, 16> counts_of(const QMatrix& q) {
   std::array<std::array<int64_t, 16>, 4> counts{};
@@ -112,18 +124,21 @@ class BlockJob {
     if (f_.hidden) {
       block_ = uploaded();
       calibration = observed();
-      result_.tokens = calibration.sites.begin()->second.tokens;
     }
     report("search");
     const auto go_on = [&] { report("search"); };
     result_.solution = f_.method.solve(w_, block_, calibration, {f_.spec, f_.dev, f_.host, result_.costs, go_on});
-    if (f_.hidden)
+    if (f_.hidden) {
       for (GroupResult& g : result_.solution.groups) describe_input(calibration.sites.at(g.group.consumers.front()), g);
+      for (LayerResult& l : result_.solution.layers) describe_tokens(w_.spec, calibration, l);
+    }
     calibration = {};
     block_ = {};  // never in memory beside the folded one
     if (input) check_fold(input, output);
     for (LayerResult& l : result_.solution.layers)
       if (f_.kept.contains({index_, l.param})) keep(l);
+    for (Param p : w_.spec.params())
+      if (is_router(p.role)) w_.at[p] = half(p);
     for (const auto& [p, q] : result_.solution.matrices) w_.at.erase(p);  // the next block is loaded meanwhile
   }
 
@@ -180,9 +195,11 @@ class BlockJob {
   void keep(LayerResult& l) {
     l.kept = true;
     result_.solution.matrices.erase(l.param);
-    const Tensor half =
-        whole(in_f16(w_.pieces(l.param, true), parameter_name(f_.source.spec(), index_, l.param)), f_.host.pool);
-    w_.at[l.param] = half;
+    w_.at[l.param] = half(l.param);
+  }
+  /// A matrix that stays in floats, as it is after the fold.
+  Tensor half(Param p) const {
+    return whole(in_f16(w_.pieces(p, true), parameter_name(f_.source.spec(), index_, p)), f_.host.pool);
   }
 
   void put(Param p) {

@@ -14,7 +14,6 @@ struct BlockResult {
   int block = 0;
   Solution solution;
   double fold_error = 0;  // relative change of the float block's output by folding
-  int64_t tokens = 0;     // seen by each layer
   BlockCosts costs;
   double mean_error() const;  // of its quantized layers
 };

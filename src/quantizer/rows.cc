@@ -1,5 +1,7 @@
 #include "quantizer/rows.h"
 
+#include <algorithm>
+
 namespace awq {
 namespace {
 
@@ -35,6 +37,21 @@ Rows zero_rows(int64_t rows, int64_t cols) {
 Rows every(int64_t step, const Rows& w) {
   return {(w.rows + step - 1) / step, w.cols, [step, w](int64_t first, int64_t count, float* to) {
             for (int64_t r = first; r < first + count; ++r, to += w.cols) w.read(r * step, 1, to);
+          }};
+}
+
+Rows joined(std::vector<Rows> parts) {
+  int64_t rows = 0;
+  for (const Rows& w : parts) rows += w.rows;
+  const int64_t cols = parts.front().cols;
+  return {rows, cols, [parts = std::move(parts)](int64_t first, int64_t count, float* to) {
+            for (const Rows& w : parts) {
+              const int64_t begin = std::clamp<int64_t>(first, 0, w.rows),
+                            end = std::clamp(first + count, begin, w.rows);
+              if (begin < end) w.read(begin, end - begin, to);
+              to += (end - begin) * w.cols;
+              first -= w.rows;
+            }
           }};
 }
 

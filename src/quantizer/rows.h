@@ -19,6 +19,8 @@ Rows rows_of(const QMatrix& q);  // as an engine sees them
 Rows zero_rows(int64_t rows, int64_t cols);
 /// Rows 0, step, 2 * step ...
 Rows every(int64_t step, const Rows& w);
+/// One below the other; all have the same columns.
+Rows joined(std::vector<Rows> parts);
 /// w * s
 Rows scaled(const Rows& w, std::span<const float> s);
 /// What an engine would see of a scaled matrix after folding: q / s.

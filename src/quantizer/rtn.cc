@@ -1,4 +1,5 @@
 // Round to nearest: every group on the grid of its own range, no data.
+#include "formats/params.h"
 #include "quantizer/method.h"
 
 namespace awq {
@@ -13,7 +14,7 @@ class Rtn final : public Method {
     const Timed timed(c.costs.search);
     Solution s;
     for (Param p : w.spec.params()) {
-      if (is_norm(p.role)) continue;
+      if (!is_rounded(p.role)) continue;
       const Rows rows = rows_of(w, p);
       const QMatrix& q = s.matrices[p] = quantize(pieces_of(rows), c.spec, c.host.pool);
       const double error = weight_error(c.host, rows, q);

@@ -11,8 +11,8 @@ namespace {
 
 using kernels::kPanel;
 
-constexpr int64_t kFormRows = 128;  // of e, a job
-constexpr int64_t kPanels = 16;     // at once: their sums of 128 rows are 128 kB
+constexpr int64_t kTileFormRows = 128;  // of e, a job
+constexpr int64_t kPanels = 16;         // at once: their sums of 128 rows are 128 kB
 
 }  // namespace
 
@@ -29,9 +29,9 @@ TileForm::TileForm(const Host& host, const Gram& gram)
 }
 
 double TileForm::total(int64_t rows, const std::function<void(int64_t, int64_t, float*)>& errors) const {
-  std::vector<double> part(size_t((rows + kFormRows - 1) / kFormRows));
+  std::vector<double> part(size_t((rows + kTileFormRows - 1) / kTileFormRows));
   host_.pool.each(int64_t(part.size()), [&](int64_t i) {
-    const int64_t first = i * kFormRows, m = std::min(kFormRows, rows - first);
+    const int64_t first = i * kTileFormRows, m = std::min(kTileFormRows, rows - first);
     std::vector<float> e(size_t(m * channels_));
     errors(first, m, e.data());
     part[size_t(i)] = of(e.data(), m);

@@ -137,6 +137,12 @@ std::string charts(const Json& r, const char* id, const F& chart) {
   return s + "</div>\n";
 }
 
+/// That a layer was judged on: of an expert that the router sent too few, others among them.
+std::string judged_tokens(const Json& layer) {
+  const auto forced = layer.value("forced_tokens", int64_t(0));
+  return fmt::format("{}{}", layer.at("tokens").get<int64_t>(), forced ? fmt::format(", {} forced", forced) : "");
+}
+
 std::string errors(const Json& r) {
   if (list(r, "layers").empty()) return "";
   std::string s = heading("Error of each layer",
@@ -151,8 +157,7 @@ std::string errors(const Json& r) {
   HtmlTable t("Every layer", {"layer", "error", "by rounding", "groups clipped", "at codes 0 and 15", "tokens"});
   for (const Json& l : list(r, "layers"))
     t.row({l.at("name"), number(l.at("relative_error")), number(l.at("relative_error_of_rounding")),
-           percent(l.at("groups_clipped")), percent(l.at("saturated")),
-           fmt::format("{}", l.at("tokens").get<int64_t>())});
+           percent(l.at("groups_clipped")), percent(l.at("saturated")), judged_tokens(l)});
   return s + folded("Table of every layer", t.html());
 }
 

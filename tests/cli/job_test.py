@@ -25,15 +25,24 @@ AWQ = pathlib.Path(sys.argv[1]).resolve()
 KILLS = 50
 
 
-def make_model(folder, blocks, dim=64, hidden=96, heads=4, seed=1):
-    """A Llama of random bf16 weights: magnitudes of 2^-7 to 2^-3, either sign."""
+def mlp_shapes(dim, hidden, experts):
+    if not experts:
+        return {"mlp.gate_proj": (hidden, dim), "mlp.up_proj": (hidden, dim), "mlp.down_proj": (dim, hidden)}
+    shapes = {"block_sparse_moe.gate": (experts, dim)}
+    for e in range(experts):
+        shapes.update({f"block_sparse_moe.experts.{e}.{name}": (dim, hidden) if name == "w2" else (hidden, dim)
+                       for name in ("w1", "w2", "w3")})
+    return shapes
+
+
+def make_model(folder, blocks, dim=64, hidden=96, heads=4, seed=1, experts=0):
+    """A Llama, or Mixtral where there are experts, of random bf16 weights: magnitudes of 2^-7 to 2^-3, either sign."""
     rng = random.Random(seed)
     to_exponent = bytes((0x3c, 0xbc, 0x3d, 0xbd)[i % 4] for i in range(256))
     shapes = {"model.embed_tokens.weight": (96, dim), "lm_head.weight": (96, dim), "model.norm.weight": (dim,)}
     for i in range(blocks):
         for name, shape in {"self_attn.q_proj": (dim, dim), "self_attn.k_proj": (dim // 2, dim), "self_attn.v_proj": (dim // 2, dim),
-                            "self_attn.o_proj": (dim, dim), "mlp.gate_proj": (hidden, dim), "mlp.up_proj": (hidden, dim),
-                            "mlp.down_proj": (dim, hidden), "input_layernorm": (dim,), "post_attention_layernorm": (dim,)}.items():
+                            "self_attn.o_proj": (dim, dim), **mlp_shapes(dim, hidden, experts), "input_layernorm": (dim,), "post_attention_layernorm": (dim,)}.items():
             shapes[f"model.layers.{i}.{name}.weight"] = shape
     header, data, at = {}, [], 0
     for name, shape in shapes.items():
@@ -48,7 +57,8 @@ def make_model(folder, blocks, dim=64, hidden=96, heads=4, seed=1):
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"".join(data))
     (folder / "tokenizer.json").write_text(json.dumps(tiny.tokenizer()))
     (folder / "config.json").write_text(json.dumps({
-        "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "hidden_size": dim, "intermediate_size": hidden,
+        "architectures": ["MixtralForCausalLM" if experts else "LlamaForCausalLM"], "num_local_experts": experts,
+        "num_experts_per_tok": 2, "hidden_act": "silu", "hidden_size": dim, "intermediate_size": hidden,
         "num_hidden_layers": blocks, "num_attention_heads": heads, "num_key_value_heads": heads // 2, "head_dim": dim // heads,
         "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "vocab_size": 96, "max_position_embeddings": 256,
         "tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False}))
@@ -284,6 +294,21 @@ class Job(unittest.TestCase):
             with self.subTest(method):
                 self.memory_is_bounded_and_planned(model, ["--calib", self.text(), "--method", method])
                 shutil.rmtree(self.out, ignore_errors=True)
+
+    def test_memory_of_experts_is_bounded_and_planned(self):
+        self.memory_is_bounded_and_planned(make_model(self.work / "m", 2, 512, 1408, 8, experts=8), ["--calib", self.text()])
+
+    def test_plan_without_weights(self):
+        model = make_model(self.work / "m", 2, 512, 1408, 8, experts=8)
+        command = [AWQ, "plan", model, "--calib", self.text(), "--threads", "1", "--json"]
+        whole = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        (model / "model.safetensors").unlink()
+        bare = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        self.assertNotIn("seconds", bare)
+        for same in "parameters", "blocks", "output_bytes", "scratch_bytes":
+            self.assertEqual(whole[same], bare[same])
+        self.assertEqual(whole["parameters"], 2 * 96 * 512 + 512 + 2 * (3 * 512 ** 2 + 8 * 512 + 8 * 3 * 512 * 1408 + 2 * 512))
+        self.assertLess(abs(whole["memory"]["search"] - bare["memory"]["search"]), 2 ** 23)  # but for the process itself
 
     def memory_is_bounded_and_planned(self, model, more):
         result = self.run_json(*self.command(model, *more))

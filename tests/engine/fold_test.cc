@@ -58,11 +58,12 @@ TEST_P(FoldOfFamily, ChangesNoLogits) {
   const auto checkpoint = Checkpoint::open(golden::folder(GetParam()));
   // The folded weights' two roundings count as much as the products' own, and the errors of blocks add up like chance.
   const double tolerance = 2 * kTolerance * std::sqrt(double(checkpoint->spec().blocks.size()));
-  const size_t groups = scale_groups(checkpoint->spec().blocks[0]).size();
+  size_t groups = 0;
+  for (const BlockSpec& b : checkpoint->spec().blocks) groups = std::max(groups, scale_groups(b).size());
   for (size_t i = 0; i < groups; ++i) {
     const auto fold_group = [i](BlockWeights& w, std::mt19937& rng) {
-      const ScaleGroup g = scale_groups(w.spec)[i];
-      if (g.producer) fold_randomly(w, g, rng);
+      const std::vector<ScaleGroup> all = scale_groups(w.spec);
+      if (i < all.size() && all[i].producer) fold_randomly(w, all[i], rng);
     };
     EXPECT_LT(moved(GetParam(), fold_group), tolerance) << "group " << i;
   }
@@ -74,7 +75,9 @@ TEST_P(FoldOfFamily, EveryMatrixIsInOneGroup) {
     std::vector<Param> matrices, grouped;
     for (Param p : b.params())
       if (!is_norm(p.role)) matrices.push_back(p);
-    for (const ScaleGroup& g : scale_groups(b)) grouped.insert(grouped.end(), g.consumers.begin(), g.consumers.end());
+    for (const ScaleGroup& g : scale_groups(b))
+      for (const auto& readers : {g.consumers, g.float_readers})
+        grouped.insert(grouped.end(), readers.begin(), readers.end());
     std::ranges::sort(matrices), std::ranges::sort(grouped);
     EXPECT_EQ(matrices, grouped);
   }
@@ -98,8 +101,16 @@ Fold without(Role reader) {
   return group_changed(reader, [reader](ScaleGroup& g, const BlockSpec&) { std::erase(g.consumers, Param{reader}); });
 }
 
-Fold produced_by(Role producer, Role consumer) {
-  return group_changed(consumer, [producer](ScaleGroup& g, const BlockSpec&) { g.producer = Param{producer}; });
+/// Of what reads the norm before the experts.
+Fold experts_without(Param reader) {
+  return group_changed(Role::gate, [reader](ScaleGroup& g, const BlockSpec& b) {
+    if (b.experts && !std::erase(g.consumers, reader) && !std::erase(g.float_readers, reader))
+      fail("test", "{} of expert {} reads something else", name_of(reader.role), reader.expert);
+  });
+}
+
+Fold produced_by(Param producer, Role consumer) {
+  return group_changed(consumer, [producer](ScaleGroup& g, const BlockSpec&) { g.producer = producer; });
 }
 
 /// The right group with the spec that `f` leaves.
@@ -136,29 +147,39 @@ std::vector<Planted> planted() {
       {"falcon-7b", "the same", without(Role::up)},
       {"cohere", "of a gated MLP one input is forgotten", without(Role::gate)},
       {"llama", "k is forgotten", without(Role::k)},
-      {"internlm2", "down's scales go into the activated branch", produced_by(Role::gate, Role::down)},
-      {"qwen", "the same under other names", produced_by(Role::gate, Role::down)},
-      {"phi3", "the last rows of q, k, v are not those that o reads", produced_by(Role::k, Role::o)},
+      {"internlm2", "down's scales go into the activated branch", produced_by({Role::gate}, Role::down)},
+      {"qwen", "the same under other names", produced_by({Role::gate}, Role::down)},
+      {"phi3", "the last rows of q, k, v are not those that o reads", produced_by({Role::k}, Role::o)},
       {"llama3", "query heads that share a kv head are scaled differently",
        [](BlockWeights& w, std::mt19937& rng) {
          const ScaleGroup g = scale_groups(w.spec)[1];  // into o
          fold(w, g, random_scales(size_t(w.spec.shape({Role::o}).second), rng));
        }},
-      {"gpt2", "gelu lets a factor through", produced_by(Role::up, Role::down)},
-      {"starcoder2", "gelu lets a factor through", produced_by(Role::up, Role::down)},
+      {"gpt2", "gelu lets a factor through", produced_by({Role::up}, Role::down)},
+      {"starcoder2", "gelu lets a factor through", produced_by({Role::up}, Role::down)},
       {"nemotron", "relu^2 lets the factor itself through",
        group_changed(Role::down, [](ScaleGroup& g, const BlockSpec&) { g.squared = false; })},
       {"olmo", "a clipped v lets a factor through", under_spec(Role::o, [](BlockSpec& b) { b.attention.clip = 0; })},
       {"mpt", "a clipped v lets a factor through", under_spec(Role::o, [](BlockSpec& b) { b.attention.clip = 0; })},
-      {"olmo2", "a norm after attention absorbs the MLP's scales", produced_by(Role::attn_post_norm, Role::gate)},
+      {"olmo2", "a norm after attention absorbs the MLP's scales", produced_by({Role::attn_post_norm}, Role::gate)},
       {"gemma2", "the norm after attention is taken for the one before the MLP",
-       produced_by(Role::attn_post_norm, Role::gate)},
-      {"neox", "the two norms of a parallel block are exchanged", produced_by(Role::mlp_norm, Role::q)},
+       produced_by({Role::attn_post_norm}, Role::gate)},
+      {"neox", "the two norms of a parallel block are exchanged", produced_by({Role::mlp_norm}, Role::q)},
       {"gemma", "what is stored is gain - 1", under_spec(Role::q, [](BlockSpec& b) { b.norm.gain_offset = 0; })},
       {"nemotron", "what is stored is gain - 1", under_spec(Role::up, [](BlockSpec& b) { b.norm.gain_offset = 0; })},
       {"opt", "the norm's bias is forgotten", without_bias(Role::attn_norm)},
       {"opt", "the producer's bias is forgotten", without_bias(Role::up)},
       {"qwen2", "the bias of v is forgotten", without_bias(Role::v)},
+      {"mixtral", "the router is forgotten", experts_without({Role::router})},
+      {"qwen2-moe", "the router is forgotten", experts_without({Role::router})},
+      {"qwen3-moe", "the router is forgotten", experts_without({Role::router})},
+      {"olmoe", "the router is forgotten", experts_without({Role::router})},
+      {"qwen2-moe", "the shared expert's gate is forgotten", experts_without({Role::shared_router})},
+      {"qwen2-moe", "the shared expert is forgotten", experts_without({Role::up, kSharedExpert})},
+      {"mixtral", "one of the experts is forgotten", experts_without({Role::gate, 4})},
+      {"olmoe", "one of the experts is forgotten", experts_without({Role::up, 1})},
+      {"mixtral", "down's scales go into the activated branch", produced_by({Role::gate}, Role::down)},
+      {"mixtral", "down's scales go into another expert", produced_by({Role::up, 1}, Role::down)},
   };
 }
 

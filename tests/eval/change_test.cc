@@ -183,7 +183,7 @@ TEST_F(Changes, SmoothQuantIsItsDefinition) {
 TEST_F(Changes, LargestActivationsAreOverAllTokens) {
   Tensor x = small.hidden.clone();
   std::vector<float> largest(128);
-  run_sequences(*small.dev, block, 32, x, [&](Site site, const Tensor& in) {
+  run_sequences(*small.dev, block, 32, x, [&](Site site, const Tensor& in, auto) {
     if (site.role != Role::q) return;
     for (size_t i = 0; i < in.as<float>().size(); ++i)
       largest[i % 128] = std::max(largest[i % 128], std::abs(in.as<float>()[i]));

@@ -85,5 +85,51 @@ TEST_F(RealConfigs, HaveThePublishedNumberOfParameters) {
     EXPECT_EQ(parameter_count(spec_of_file(root_ / p.model / "config.json")), p.parameters) << p.model;
 }
 
+struct Mixture {
+  const char* config;
+  int64_t parameters;  // as the model's page on the hub counts its tensors
+};
+// What these models' config.json say of their shape.
+constexpr Mixture kMixtures[] = {
+    {R"({"architectures": ["MixtralForCausalLM"], "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 14336,
+         "max_position_embeddings": 32768, "num_attention_heads": 32, "num_experts_per_tok": 2,
+         "num_hidden_layers": 32, "num_key_value_heads": 8, "num_local_experts": 8, "rms_norm_eps": 1e-05,
+         "rope_theta": 1e6, "sliding_window": null, "tie_word_embeddings": false, "vocab_size": 32000})",
+     46'702'792'704},  // Mixtral-8x7B
+    {R"({"architectures": ["Qwen3MoeForCausalLM"], "attention_bias": false, "decoder_sparse_step": 1, "head_dim": 128,
+         "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 12288, "max_position_embeddings": 40960,
+         "max_window_layers": 94, "mlp_only_layers": [], "moe_intermediate_size": 1536, "norm_topk_prob": true,
+         "num_attention_heads": 64, "num_experts": 128, "num_experts_per_tok": 8, "num_hidden_layers": 94,
+         "num_key_value_heads": 4, "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 1e6,
+         "sliding_window": null, "tie_word_embeddings": false, "use_sliding_window": false, "vocab_size": 151936})",
+     235'093'634'560},  // Qwen3-235B-A22B
+    {R"({"architectures": ["Qwen2MoeForCausalLM"], "decoder_sparse_step": 1, "hidden_act": "silu", "hidden_size": 2048,
+         "intermediate_size": 5632, "max_position_embeddings": 8192, "max_window_layers": 21,
+         "moe_intermediate_size": 1408, "norm_topk_prob": false, "num_attention_heads": 16, "num_experts": 60,
+         "num_experts_per_tok": 4, "num_hidden_layers": 24, "num_key_value_heads": 16, "rms_norm_eps": 1e-06,
+         "rope_theta": 1e6, "shared_expert_intermediate_size": 5632, "sliding_window": 32768,
+         "tie_word_embeddings": false, "use_sliding_window": false, "vocab_size": 151936})",
+     14'315'784'192},  // Qwen1.5-MoE-A2.7B
+    {R"({"architectures": ["OlmoeForCausalLM"], "attention_bias": false, "clip_qkv": null, "hidden_act": "silu",
+         "hidden_size": 2048, "intermediate_size": 1024, "max_position_embeddings": 4096, "norm_topk_prob": false,
+         "num_attention_heads": 16, "num_experts": 64, "num_experts_per_tok": 8, "num_hidden_layers": 16,
+         "num_key_value_heads": 16, "rms_norm_eps": 1e-05, "rope_scaling": null, "rope_theta": 10000.0,
+         "tie_word_embeddings": false, "vocab_size": 50304})",
+     6'919'161'856}};  // OLMoE-1B-7B
+
+TEST(Mixtures, HaveThePublishedNumberOfParameters) {
+  for (const Mixture& m : kMixtures) {
+    const auto config = nlohmann::json::parse(m.config);
+    const ModelSpec spec = find_architecture(architecture_of(config)).parse(config);
+    EXPECT_EQ(parameter_count(spec), m.parameters) << spec.arch;
+  }
+}
+
+TEST(Mixtures, OfMoreActiveExpertsThanThereAreAreRefused) {
+  auto config = nlohmann::json::parse(kMixtures[0].config);
+  config["num_experts_per_tok"] = 9;
+  EXPECT_THROW(find_architecture("MixtralForCausalLM").parse(config), Error);
+}
+
 }  // namespace
 }  // namespace awq

@@ -60,7 +60,7 @@ TEST_F(LinearTest, TogetherAsAlone) {
         f.push_back(layers.back().get());
         y.push_back(dev->empty({tokens, f.back()->rows()}));
       }
-      dev->apply(f, x, y);
+      dev->apply(f, x, y, x.shape()[0]);
       for (size_t i = 0; i < weights.size(); ++i)
         EXPECT_TRUE(same_bits(y[i], product(*dev, weights[i], i == 0 ? &bias : nullptr, x))) << i << " " << tokens;
     }

@@ -51,7 +51,7 @@ class Masked : public testing::Test {
       batch.push_back({caches.back().get(), 0, kLength});
     }
     Tensor x = hidden_.clone();
-    block_forward(*dev_, upload(*dev_, w_), batch, 0, x, [&](Site s, const Tensor& t) { seen[s] = t.clone(); });
+    block_forward(*dev_, upload(*dev_, w_), batch, 0, x, [&](Site s, const Tensor& t, auto) { seen[s] = t.clone(); });
     return seen;
   }
 

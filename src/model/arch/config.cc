@@ -240,6 +240,13 @@ void apply_layer_types(const Config& c, ModelSpec& m) {
   }
 }
 
+ExpertsSpec experts_of(const Config& c, const char* count, const char* active) {
+  const ExpertsSpec e{.count = c.positive(count), .active = c.positive(active)};
+  if (e.count > 4096) bad(count, "at most 4096", e.count);
+  if (e.active > e.count) bad(active, fmt::format("at most {}, which is {}", count, e.count), e.active);
+  return e;
+}
+
 Source named(std::span<const TensorName> names, int block, Param p) {
   static constexpr TensorName kLlama[] = {{Role::embed, "model.embed_tokens"},
                                           {Role::final_norm, "model.norm"},
@@ -257,8 +264,21 @@ Source named(std::span<const TensorName> names, int block, Param p) {
                                           {Role::down, "model.layers.{}.mlp.down_proj"}};
   for (const std::span<const TensorName> table : {names, std::span<const TensorName>(kLlama)})
     for (const TensorName& n : table)
-      if (n.role == p.role) return fmt::format(fmt::runtime(n.name), block);
+      if (n.role == p.role) return fmt::format(fmt::runtime(n.name), block, p.expert);
   fail("model", "{} has no tensor in this family", name_of(p.role));
+}
+
+Source experts_source(const ModelSpec& spec, int block, Param p) {
+  static constexpr TensorName kExperts[] = {{Role::router, "model.layers.{}.mlp.gate"},
+                                            {Role::shared_router, "model.layers.{}.mlp.shared_expert_gate"},
+                                            {Role::gate, "model.layers.{}.mlp.experts.{}.gate_proj"},
+                                            {Role::up, "model.layers.{}.mlp.experts.{}.up_proj"},
+                                            {Role::down, "model.layers.{}.mlp.experts.{}.down_proj"}};
+  static constexpr TensorName kShared[] = {{Role::gate, "model.layers.{}.mlp.shared_expert.gate_proj"},
+                                           {Role::up, "model.layers.{}.mlp.shared_expert.up_proj"},
+                                           {Role::down, "model.layers.{}.mlp.shared_expert.down_proj"}};
+  if (block < 0 || !spec.blocks[size_t(block)].experts) return llama_source(spec, block, p);
+  return named(p.expert == kSharedExpert ? std::span<const TensorName>(kShared) : kExperts, block, p);
 }
 
 Source llama_source(const ModelSpec&, int block, Param p) { return named({}, block, p); }

@@ -53,7 +53,10 @@ ModelSpec model_without_rope(const Config& c, const BlockSpec& block, const Spel
 /// Blocks whose `layer_types` entry is "sliding_attention" get the window.
 void apply_layer_types(const Config& c, ModelSpec& m);
 
-/// A tensor's name by role; "{}" stands for the block's number.
+/// How many experts there are and how many of them a token passes.
+ExpertsSpec experts_of(const Config& c, const char* count = "num_experts", const char* active = "num_experts_per_tok");
+
+/// A tensor's name by role; "{}" stands for the block's number, a second one for the expert's.
 struct TensorName {
   Role role;
   std::string_view name;
@@ -61,6 +64,10 @@ struct TensorName {
 /// As the table says, or Llama's name for what is not in it.
 Source named(std::span<const TensorName> names, int block, Param p);
 Source llama_source(const ModelSpec& spec, int block, Param p);
+
+/// "mlp.gate", "mlp.shared_expert_gate", "mlp.experts.5.up_proj", "mlp.shared_expert.up_proj"; as Llama where there are
+/// none.
+Source experts_source(const ModelSpec& spec, int block, Param p);
 
 /// Rows of q, k and v in one tensor: all of q, then k, then v.
 RowPattern rows_in_order(const AttentionSpec& a, Role role);
