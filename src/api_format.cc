@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "formats/params.h"
+#include "formats/stored.h"
 
 namespace awq {
 namespace {
@@ -76,6 +77,19 @@ QuantSpec spec_to_quantize(const Format& format, QuantSpec spec) {
          spec.group_size, c->part ? c->part : c->groups.front());
   spec.symmetric = c->symmetric;
   return spec;
+}
+
+void require_units(const Format& format, const ModelSpec& spec) {
+  const Capacity& c = *format.holds;
+  const StoredTensors stored(spec);
+  for (const StoredTensor& t : stored.all()) {
+    const int block = t.parts.front().block;
+    if (block < 0 || is_norm(t.first().role) || is_router(t.first().role)) continue;
+    const int64_t cols = shape_of(spec, block, t.first())[1];
+    if (t.rows % c.rows || cols % c.cols)
+      fail("quantize", "--format {}: {} has {} rows and {} columns, but the format packs {} and {} together",
+           format.name, t.name, t.rows, cols, c.rows, c.cols);
+  }
 }
 
 std::unique_ptr<CheckpointSink> fitting_sink(const Format& format, const OutputPlace& place,

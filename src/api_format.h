@@ -28,6 +28,9 @@ FormatChoice choose_format(std::string_view operation, const std::string& format
 /// whatever is quantized to it.
 QuantSpec spec_to_quantize(const Format& format, QuantSpec spec);
 
+/// Throws Error unless the format packs the rows and columns of every matrix of the blocks in whole units.
+void require_units(const Format& format, const ModelSpec& spec);
+
 /// A sink of the format for the 4-bit matrices of a quantizer, whose zero * scale is rounded where the format has the
 /// product.
 std::unique_ptr<CheckpointSink> fitting_sink(const Format& format, const OutputPlace& place,

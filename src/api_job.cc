@@ -109,6 +109,7 @@ JobSetup::JobSetup(std::unique_ptr<Checkpoint> model, QuantizeOptions o)
   choice.check_group("quantize", "--group-size", group.size);
   format = choice.format;
   quant = spec_to_quantize(*format, {.bits = options.bits, .group_size = group.size, .scale_dtype = DType::f16});
+  require_units(*format, spec());
   group_size_reason = group.reason;
   if (options.quantize_head && format->name != "autoawq")
     fail("quantize", "--quantize-head {}: only autoawq has it, not {}; leave it out", options.quantize_head,

@@ -205,7 +205,7 @@ std::unique_ptr<CheckpointSink> create_autoawq(const OutputPlace& place, const J
   return std::make_unique<AutoAwqSink>(place, config, spec, quant, shard_bytes);
 }
 
-const Capacity kAutoAwqHolds{.bits = {4}};
+const Capacity kAutoAwqHolds{.bits = {4}, .rows = 8};
 extern const Format kAutoAwq;
 const Format kAutoAwq{"autoawq", is_autoawq, open_autoawq, new_autoawq, &kAutoAwqHolds};
 

@@ -304,8 +304,8 @@ constexpr Format variant(std::string_view name, const Capacity* holds) {
 }  // namespace
 
 const Capacity kGemvHolds{.bits = {4}};
-const Capacity kGemvFastHolds{.bits = {4}, .offsets = true};
-const Capacity kMarlinHolds{.bits = {4}, .symmetric = true};
+const Capacity kGemvFastHolds{.bits = {4}, .offsets = true, .rows = 8, .cols = 64};
+const Capacity kMarlinHolds{.bits = {4}, .symmetric = true, .rows = 64, .cols = 16};
 extern const Format kAutoAwqGemv, kAutoAwqGemvFast, kAutoAwqMarlin, kLlmAwq;
 const Format kAutoAwqGemv = variant<AwqVersion::gemv>("autoawq-gemv", &kGemvHolds);
 const Format kAutoAwqGemvFast = variant<AwqVersion::gemv_fast>("autoawq-gemv-fast", &kGemvFastHolds);

@@ -163,7 +163,7 @@ std::unique_ptr<Checkpoint> open_gptq(const fs::path& path) { return std::make_u
 
 }  // namespace
 
-const Capacity kGptqHolds{.bits = {2, 4, 8}, .order = true};
+const Capacity kGptqHolds{.bits = {2, 4, 8}, .order = true, .rows = 8};
 const Capacity kGptq1Holds{.bits = {2, 4, 8}, .zero_zero = false, .order = true};
 extern const Format kGptq, kGptq1;
 const Format kGptq{"gptq", is_gptq, open_gptq, new_gptq<2>, &kGptqHolds};

@@ -17,6 +17,7 @@ struct Capacity {
   int part = 0;                  // groups are parts of so many columns, with scales in F16; 0: as they are
   bool widens = false;           // codes of fewer bits are moved to the middle of 8
   bool outer = false;            // embedding and head too
+  int rows = 1, cols = 1;        // of a matrix, a multiple of these
 };
 
 /// Losses that a conversion may be allowed, each under the name that --allow takes.

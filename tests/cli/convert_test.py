@@ -223,7 +223,8 @@ class ConvertTest(unittest.TestCase):
     def test_quantize_refuses_before_any_work(self):
         for command in ["quantize", "plan"]:
             for options, reason in [(["gptq-v1"], "a zero point may become 0"), (["hf"], "it holds floats"), (["gguf-q8_0"], "the format gguf-q8_0 holds 8"),
-                                    (["gptq", "--quantize-head", "4"], "only autoawq has it")]:
+                                    (["gptq", "--quantize-head", "4"], "only autoawq has it"),
+                                    (["autoawq-marlin"], "has 32 rows and 64 columns, but the format packs 64 and 16 together")]:
                 out = self.work / "nothing"
                 done = awq(command, self.work / "float", "-o", out, "--method", "rtn", "--group-size", "32", "--format", *options)
                 self.assertEqual(done.returncode, 1)
