@@ -8,9 +8,12 @@
 #include "io/json.h"
 
 namespace awq {
+namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
+
+}  // namespace
 
 std::string quant_method(const fs::path& folder) {
   try {
