@@ -62,7 +62,8 @@ Tokens tokens_of(const Json& t, const Json& tokenizer_config, int rows) {
     add_token(v, text, id, text == unknown ? kUnknown : token.value("special", false) ? kControl : kUserDefined);
   };
   for (const Json& token : t.value("added_tokens", Json::array())) add(token, token.at("id"));
-  for (const auto& [id, token] : member_of(tokenizer_config, "added_tokens_decoder").items())
+  const Json more = member_of(tokenizer_config, "added_tokens_decoder");  // items() refers to it
+  for (const auto& [id, token] : more.items())
     if (!v.ids.contains(token.at("content").get<std::string>())) add(token, Json(std::stoull(id)));
   return v;
 }
