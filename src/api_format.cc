@@ -79,6 +79,12 @@ QuantSpec spec_to_quantize(const Format& format, QuantSpec spec) {
   return spec;
 }
 
+QuantSpec stored_spec(const Format& format, QuantSpec spec) {
+  spec.offsets = format.holds->offsets;
+  if (format.holds->part) spec.group_size = format.holds->part;
+  return spec;
+}
+
 void require_units(const Format& format, const ModelSpec& spec) {
   const Capacity& c = *format.holds;
   const StoredTensors stored(spec);
@@ -95,9 +101,9 @@ void require_units(const Format& format, const ModelSpec& spec) {
 std::unique_ptr<CheckpointSink> fitting_sink(const Format& format, const OutputPlace& place,
                                              const nlohmann::json& config, const ModelSpec& spec,
                                              const QuantSpec& quant) {
-  QuantSpec stored = quant;
-  stored.offsets = format.holds->offsets;
-  return std::make_unique<FittingSink>(format.create(place, config, spec, stored), *format.holds, spec);
+  QuantSpec in_file = quant;
+  in_file.offsets = format.holds->offsets;
+  return std::make_unique<FittingSink>(format.create(place, config, spec, in_file), *format.holds, spec);
 }
 
 }  // namespace awq

@@ -28,6 +28,9 @@ FormatChoice choose_format(std::string_view operation, const std::string& format
 /// whatever is quantized to it.
 QuantSpec spec_to_quantize(const Format& format, QuantSpec spec);
 
+/// How the format then stores that: in groups of its own, with offsets in place of zero points.
+QuantSpec stored_spec(const Format& format, QuantSpec spec);
+
 /// Throws Error unless the format packs the rows and columns of every matrix of the blocks in whole units.
 void require_units(const Format& format, const ModelSpec& spec);
 

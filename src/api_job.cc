@@ -185,8 +185,7 @@ uint64_t JobSetup::output_bytes() const {
                                                                       : spec().tied_embeddings ? 0
                                                                                                : 16;
   double bits = table * (16 + head_bits);
-  for (const BlockSpec& b : spec().blocks)
-    bits += matrix_weights(b) * awq::bits_per_weight(quant) + float_weights(b) * 16;
+  for (const BlockSpec& b : spec().blocks) bits += matrix_weights(b) * bits_of_blocks() + float_weights(b) * 16;
   return uint64_t(bits / 8);
 }
 
@@ -196,9 +195,11 @@ double JobSetup::quantized_weights() const {
   return weights;
 }
 
+double JobSetup::bits_of_blocks() const { return awq::bits_per_weight(stored_spec(*format, quant)); }
+
 double JobSetup::bits_per_weight() const {
   const double of_head = head ? double(spec().vocab) * spec().dim : 0, all = quantized_weights(),
-               bits = awq::bits_per_weight(quant);
+               bits = bits_of_blocks();
   return ((all - of_head) * bits + (head ? of_head * awq::bits_per_weight(*head) : 0)) / all;
 }
 

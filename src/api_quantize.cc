@@ -306,15 +306,15 @@ class Job {
     if (const auto chosen = folder_.read("kept.json")) {
       units = keep_units(spec, *chosen);
     } else {
-      units = choose_kept(setup_.device, *setup_.source, *setup_.method, setup_.quant, calibration_, setup_.options,
-                          progress_);
+      units = choose_kept(setup_.device, *setup_.source, *setup_.method, setup_.quant, setup_.bits_of_blocks(),
+                          calibration_, setup_.options, progress_);
       folder_.save("kept.json", to_json(spec, units));
     }
     double extra = 0;
     for (const KeepUnit& u : units)
       for (size_t i = 0; i < u.layers.size(); ++i) {
         const auto [block, p] = u.layers[i];
-        const double bits = double(shape_of(spec, block, p).elements()) * (16 - bits_per_weight(setup_.quant));
+        const double bits = double(shape_of(spec, block, p).elements()) * (16 - setup_.bits_of_blocks());
         kept_.insert({block, p});
         report_.kept.push_back({base_name(spec, block, p), u.kl[i], uint64_t(bits / 8)});
         extra += bits;

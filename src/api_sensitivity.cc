@@ -60,7 +60,10 @@ struct Measurement {
 
 }  // namespace
 
-double bits_per_weight(const QuantSpec& q) { return q.bits + (16.0 + q.bits) / q.group_size; }
+double bits_per_weight(const QuantSpec& q) {
+  const int of_zero = q.symmetric ? 0 : q.offsets ? 16 : q.bits;
+  return q.bits + (16.0 + of_zero) / q.group_size;
+}
 
 double KeepUnit::total() const { return std::accumulate(kl.begin(), kl.end(), 0.0); }
 
@@ -137,7 +140,7 @@ std::vector<KeepUnit> keep_units(const ModelSpec& spec, const nlohmann::json& j)
 }
 
 std::vector<KeepUnit> choose_kept(Device& device, const Checkpoint& source, const Method& method, const QuantSpec& spec,
-                                  const CalibrationSet& calibration, const QuantizeOptions& o,
+                                  double bits, const CalibrationSet& calibration, const QuantizeOptions& o,
                                   const OnProgress& progress) {
   const SensitivityOptions standard;
   const int window = std::min(standard.window, calibration.report.sequence_tokens);
@@ -145,8 +148,7 @@ std::vector<KeepUnit> choose_kept(Device& device, const Checkpoint& source, cons
   const std::vector<MatrixSensitivity> measured =
       Measurement{device, source, method, spec, calibration, windows, window, progress}.run();
   std::vector<KeepUnit> units = keep_units(source.spec(), measured);
-  return o.keep ? most_sensitive(std::move(units), o.keep)
-                : within_budget(std::move(units), o.budget, bits_per_weight(spec));
+  return o.keep ? most_sensitive(std::move(units), o.keep) : within_budget(std::move(units), o.budget, bits);
 }
 
 SensitivityReport sensitivity(const std::filesystem::path& path, const SensitivityOptions& options,

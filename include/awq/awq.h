@@ -117,14 +117,14 @@ struct StageReport {
 };
 
 struct LayerReport {
-  std::string name;                 // "model.layers.3.mlp.down_proj"
-  double error = 0;                 // relative output error: sum |y' - y|^2 / sum |y|^2 over the calibration tokens
-  double rounding_error = 0;        // the same for plain rounding
-  double clipped = 0;               // share of groups whose range was cut
-  int64_t tokens = 0;               // calibration tokens that it was judged on
-  std::array<int64_t, 16> codes{};  // weights that have each code
-  std::optional<int64_t> routed;    // tokens that the router sent to its expert, where it is one's
-  int64_t forced = 0;               // of `tokens`, that it would have sent elsewhere: too few came by themselves
+  std::string name;               // "model.layers.3.mlp.down_proj"
+  double error = 0;               // relative output error: sum |y' - y|^2 / sum |y|^2 over the calibration tokens
+  double rounding_error = 0;      // the same for plain rounding
+  double clipped = 0;             // share of groups whose range was cut
+  int64_t tokens = 0;             // calibration tokens that it was judged on
+  std::vector<int64_t> codes{};   // weights that have each of the 2^bits codes
+  std::optional<int64_t> routed;  // tokens that the router sent to its expert, where it is one's
+  int64_t forced = 0;             // of `tokens`, that it would have sent elsewhere: too few came by themselves
 };
 /// A channel of a group's input before it is scaled.
 struct ChannelReport {

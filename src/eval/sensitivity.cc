@@ -1,6 +1,7 @@
 #include "eval/sensitivity.h"
 
 #include "eval/divergence.h"
+#include "eval/embedded.h"
 
 namespace awq {
 namespace {
@@ -15,8 +16,9 @@ class Job {
 
   std::vector<MatrixSensitivity> run() {
     const int blocks = int(f_.model.blocks.size());
-    Tensor x = embedded(f_.windows, f_.window), calibration;
-    if (f_.method.needs_calibration()) calibration = embedded(joined(), int(f_.sequences.front().size()));
+    Tensor x = embedded(dev_, f_.model, f_.windows, f_.window), calibration;
+    if (f_.method.needs_calibration())
+      calibration = embedded(dev_, f_.model, joined(f_.sequences), int(f_.sequences.front().size()));
     const Tensor last = finished(x.clone(), 0);
     for (int64_t t = 0; t < last.shape()[0]; t += f_.window)
       original_.push_back(head_logits(dev_, f_.model, last.rows(t, t + f_.window - 1)));
@@ -30,18 +32,6 @@ class Job {
   }
 
  private:
-  std::vector<int32_t> joined() const {
-    std::vector<int32_t> tokens;
-    for (const auto& s : f_.sequences) tokens.insert(tokens.end(), s.begin(), s.end());
-    return tokens;
-  }
-  /// Of sequences that are `length` tokens each.
-  Tensor embedded(std::span<const int32_t> tokens, int length) const {
-    std::vector<Sequence> batch;
-    for (size_t i = 0; i < tokens.size(); i += size_t(length)) batch.push_back({nullptr, 0, length});
-    return embed_forward(dev_, f_.model.spec, f_.model.embed, tokens, batch);
-  }
-
   /// The last hidden states, normalised, from those before block `from`.
   Tensor finished(Tensor x, int from) const {
     for (size_t b = size_t(from); b < f_.model.blocks.size(); ++b)

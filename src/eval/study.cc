@@ -1,5 +1,7 @@
 #include "eval/study.h"
 
+#include "eval/embedded.h"
+
 namespace awq {
 namespace {
 
@@ -9,9 +11,9 @@ class StudyJob {
       : f_(f), dev_(*f.device.backend), host_{f.device.pool, f.device.kernels}, outer_(load_outer(dev_, f.source)) {}
 
   std::vector<std::vector<WindowScore>> run() {
-    states_.assign(f_.changes.size() + 1, embedded(f_.windows, f_.window));
+    states_.assign(f_.changes.size() + 1, embedded(dev_, outer_, f_.windows, f_.window));
     for (Tensor& x : states_) x = x.clone();
-    calibration_ = embedded(joined(), int(f_.sequences.front().size()));
+    calibration_ = embedded(dev_, outer_, joined(f_.sequences), int(f_.sequences.front().size()));
     for (int b = 0; b < int(outer_.spec.blocks.size()); ++b) block(b);
     for (Tensor& x : states_) final_norm_forward(dev_, outer_, x);
     std::vector<std::vector<WindowScore>> all;
@@ -20,17 +22,6 @@ class StudyJob {
   }
 
  private:
-  std::vector<int32_t> joined() const {
-    std::vector<int32_t> tokens;
-    for (const auto& s : f_.sequences) tokens.insert(tokens.end(), s.begin(), s.end());
-    return tokens;
-  }
-  /// Of sequences that are `length` tokens each.
-  Tensor embedded(std::span<const int32_t> tokens, int length) const {
-    const std::vector<Sequence> batch(tokens.size() / size_t(length), Sequence{nullptr, 0, length});
-    return embed_forward(dev_, outer_.spec, outer_.embed, tokens, batch);
-  }
-
   void block(int b) {
     const BlockWeights w = load_float_block(f_.source, b, host_.pool);
     const Block original = upload(dev_, w, true);

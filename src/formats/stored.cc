@@ -38,11 +38,6 @@ Tensor other_way_round(const Tensor& t) {
   return gather_transposed({0, t.shape()[1], t.shape()[1]}, 0, t.shape()[1], t);
 }
 
-bool same_bytes(const Tensor& a, const Tensor& b) {
-  if (!a || !b) return !a && !b;
-  return a.bytes() == b.bytes() && std::equal(a.data(), a.data() + a.bytes(), b.data());
-}
-
 void put_rows(const RowPattern& p, const Tensor& part, Tensor& to) {
   for_runs(p, 0, part.shape()[0], [&](int64_t stored, int64_t row, int64_t n) {
     const Tensor run = part.rows(row, row + n);

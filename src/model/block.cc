@@ -189,8 +189,8 @@ ScaleGroup into_o(const AttentionSpec& a) {
 }  // namespace
 
 // attn_norm feeds exactly q, k, v, and the MLP too where there is one norm for both; mlp_norm feeds exactly the MLP: of
-// experts all of them and what routes to them. A
-// norm after the module and the norms of heads see unscaled values: o and down absorb nothing.
+// experts all of them and what routes to them. A norm after the module and the norms of heads see unscaled values: o
+// and down absorb nothing.
 std::vector<ScaleGroup> scale_groups(const BlockSpec& spec) {
   ScaleGroup into_attention{.producer = norm_before(spec, attn_norm), .consumers = {{q}, {k}, {v}}};
   ScaleGroup into_mlp{

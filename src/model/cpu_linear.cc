@@ -157,11 +157,6 @@ Tensor group_sums(const Tensor& x, int64_t group, ThreadPool& pool) {
   return sums;
 }
 
-bool same(const Tensor& a, const Tensor& b) {
-  if (!a || !b) return !a && !b;
-  return a.bytes() == b.bytes() && std::equal(a.data(), a.data() + a.bytes(), b.data());
-}
-
 class IntLinear final : public Linear {
  public:
   IntLinear(const Pieces& w, const Tensor* bias, const CpuContext& cpu)
@@ -180,7 +175,7 @@ class IntLinear final : public Linear {
   /// Whether one set of integer activations serves both.
   bool reads_like(const IntLinear& other) const {
     return w_.cols == other.w_.cols && w_.group == other.w_.group && narrow() == other.narrow() &&
-           same(w_.order, other.w_.order);
+           same_bytes(w_.order, other.w_.order);
   }
 
   /// y[i] = f[i](x) for layers that read alike: activations are prepared once, all rows are one parallel region.

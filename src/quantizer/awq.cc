@@ -55,7 +55,7 @@ class Solver {
       if (g.producer) search(g);
     for (const ScaleGroup& g : groups) measure(g);
     for (const GroupResult& g : solution_.groups) fold(w_, g.group, g.scales);
-    for (const ScaleGroup& g : groups) round_consumers(g, scales_found(g));
+    for (const ScaleGroup& g : groups) round_consumers(g, solution_.scales(g, gram(g).channels()));
     return std::move(solution_);
   }
 
@@ -86,13 +86,6 @@ class Solver {
       begin(context_.costs.search, 2 * form_operations(w));
       before_[p] = {gram_energy(host_, w, gram(g)), gram_loss(host_, w, effective(w, ones, spec_), gram(g))};
     }
-  }
-
-  /// Ones where nothing can absorb scales.
-  std::vector<float> scales_found(const ScaleGroup& g) const {
-    for (const GroupResult& r : solution_.groups)
-      if (r.group.consumers == g.consumers) return r.scales;
-    return std::vector<float>(size_t(gram(g).channels()), 1.f);
   }
 
   static bool reads(const ScaleGroup& g, Role role) { return std::ranges::count(g.consumers, Param{role}) != 0; }

@@ -1,11 +1,10 @@
 #include "quantizer/job_memory.h"
 
-#include "quantizer/tile_form.h"
-
 #include <algorithm>
 
 #include "formats/load.h"
 #include "formats/params.h"
+#include "quantizer/tile_form.h"
 
 namespace awq {
 namespace {

@@ -20,7 +20,7 @@ struct LayerResult {
   bool kept = false;                // stored in 16 bits after all
   double clipped = 0;               // share of groups whose range was cut
   std::vector<Range> ranges;        // [rows * groups] of the scaled weights, in row order; empty where none was cut
-  std::array<int64_t, 16> codes{};  // how many weights have each; set when the block is written
+  std::vector<int64_t> codes{};     // how many weights have each of the 2^bits; set when the block is written
   int64_t tokens = 0;               // calibration tokens that the layer was judged on; set after solve()
   std::optional<int64_t> routed{};  // that the router sent to its expert, where it is one's
   int64_t forced = 0;               // of `tokens`, that it would have sent elsewhere
@@ -49,6 +49,8 @@ struct Solution {
   std::map<Param, QMatrix> matrices;
   std::vector<GroupResult> groups;
   std::vector<LayerResult> layers;
+  /// Of the `channels` of a group's input; ones where nothing was scaled.
+  std::vector<float> scales(const ScaleGroup& g, int64_t channels) const;
 };
 
 /// What a method may use, and where it says what it took.

@@ -9,6 +9,12 @@ namespace awq {
 std::unique_ptr<Method> make_gptq();
 std::unique_ptr<Method> make_rtn();
 
+std::vector<float> Solution::scales(const ScaleGroup& g, int64_t channels) const {
+  for (const GroupResult& r : groups)
+    if (r.group.consumers == g.consumers) return r.scales;
+  return std::vector<float>(size_t(channels), 1.f);
+}
+
 std::span<const MethodEntry> methods() {
   static constexpr std::array table = {
       MethodEntry{"awq", "activation-aware scales and clipping, searched on calibration text",

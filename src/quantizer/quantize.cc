@@ -94,12 +94,14 @@ void describe_tokens(const BlockSpec& spec, const BlockCalibration& calibration,
 }
 
 // Four rows of counters: equal codes in a row would wait for each other's sum.
-std::array<int64_t, 16> counts_of(const QMatrix& q) {
-  std::array<std::array<int64_t, 16>, 4> counts{};
+std::vector<int64_t> counts_of(const QMatrix& q) {
+  std::array<std::array<int64_t, 256>, 4> counts{};
   const auto codes = q.codes.as<uint8_t>();
-  for (size_t i = 0; i < codes.size(); ++i) ++counts[i % 4][codes[i] & 15];
-  for (size_t c = 0; c < 16; ++c) counts[0][c] += counts[1][c] + counts[2][c] + counts[3][c];
-  return counts[0];
+  for (size_t i = 0; i < codes.size(); ++i) ++counts[i % 4][codes[i]];
+  std::vector<int64_t> all;
+  for (size_t c = 0; c <= size_t(q.spec.levels()); ++c)
+    all.push_back(counts[0][c] + counts[1][c] + counts[2][c] + counts[3][c]);
+  return all;
 }
 
 /// One block up to its solution.

@@ -196,13 +196,6 @@ class Search {
                std::span<const float> s) { return module->of([&](Param p) { return tried(p, s, type); }); };
   }
 
-  /// Ones where nothing was scaled.
-  std::vector<float> found(const ScaleGroup& g) const {
-    for (const GroupResult& r : solution_.groups)
-      if (r.group.consumers == g.consumers) return r.scales;
-    return ones(g);
-  }
-
   /// The weights as they are folded so far, whose columns were multiplied and then rows divided, each product rounded
   /// to the type.
   Rows folded(Param p, Arithmetic type) const {
@@ -234,7 +227,7 @@ class Search {
     if (c_.progress) c_.progress();
     const Rows w = folded(p, searched_in(p));
     const QuantSpec spec = c_.spec.of_width(w.cols);
-    const std::vector<float> s = found(g);
+    const std::vector<float> s = solution_.scales(g, w.cols);
     LayerResult layer{.param = p, .rounding_error = rounding_.at(p), .ranges = {}};
     if (v_.clips && p.role != Role::q && p.role != Role::k) layer.ranges = clip(p, w, g, spec, s);
     if (!layer.ranges.empty()) layer.clipped = share_cut(w, layer.ranges);

@@ -154,7 +154,8 @@ std::string errors(const Json& r) {
                                                k.line("as quantized", "result", "relative_error")},
                                      .logarithmic = true};
                   });
-  HtmlTable t("Every layer", {"layer", "error", "by rounding", "groups clipped", "at codes 0 and 15", "tokens"});
+  HtmlTable t("Every layer",
+              {"layer", "error", "by rounding", "groups clipped", "at the first and last code", "tokens"});
   for (const Json& l : list(r, "layers"))
     t.row({l.at("name"), number(l.at("relative_error")), number(l.at("relative_error_of_rounding")),
            percent(l.at("groups_clipped")), percent(l.at("saturated")), judged_tokens(l)});
@@ -166,38 +167,61 @@ std::string ranges(const Json& r) {
   return heading("Clipping and saturation",
                  "The share of groups whose range was cut, and of weights on the first "
                  "or the last code. The table above has the numbers.") +
-         key("groups clipped", "weights at codes 0 and 15") + charts(r, "range", [](const Kind& k) {
+         key("groups clipped", "weights at the first and last code") + charts(r, "range", [](const Kind& k) {
            return LineChart{.title = "Clipping and saturation of " + k.name,
-                            .lines = {k.line("weights at codes 0 and 15", "reference", "saturated"),
+                            .lines = {k.line("weights at the first and last code", "reference", "saturated"),
                                       k.line("groups clipped", "result", "groups_clipped")},
                             .percent = true};
          });
 }
 
-std::array<int64_t, 16> total_codes(const Json& layers) {
-  std::array<int64_t, 16> total{};
-  for (const Json& l : layers)
-    for (size_t c = 0; c < total.size(); ++c) total[c] += l.at("codes").at(c).get<int64_t>();
+/// Weights by code, in at most 16 columns of equally many codes.
+std::vector<int64_t> columns_of(const Json& layer) {
+  const auto codes = layer.at("codes").get<std::vector<int64_t>>();
+  const size_t each = std::max<size_t>(1, codes.size() / 16);
+  std::vector<int64_t> columns((codes.size() + each - 1) / each);
+  for (size_t c = 0; c < codes.size(); ++c) columns[c / each] += codes[c];
+  return columns;
+}
+
+std::vector<int64_t> sums_of(const std::vector<std::vector<int64_t>>& layers) {
+  std::vector<int64_t> total(layers.front().size());
+  for (const auto& l : layers)
+    for (size_t c = 0; c < total.size(); ++c) total[c] += l.at(c);
   return total;
 }
 
+std::vector<std::string> names_of_columns(size_t columns, size_t codes) {
+  const size_t each = codes / columns;
+  std::vector<std::string> names;
+  for (size_t c = 0; c < columns; ++c)
+    names.push_back(each == 1 ? std::to_string(c) : fmt::format("{}-{}", c * each, (c + 1) * each - 1));
+  return names;
+}
+
 std::string codes(const Json& r) {
-  const std::array<int64_t, 16> total = total_codes(list(r, "layers"));
+  const Json& layers = list(r, "layers");
+  if (layers.empty()) return "";
+  std::vector<std::vector<int64_t>> columns;
+  for (const Json& l : layers) columns.push_back(columns_of(l));
+  const std::vector<int64_t> total = sums_of(columns);
   const auto all = double(std::accumulate(total.begin(), total.end(), int64_t(0)));
   if (all == 0) return "";
+  const size_t kinds = layers.front().at("codes").size();
+  const std::vector<std::string> names = names_of_columns(total.size(), kinds);
   BarChart chart{.title = "Weights by code", .bars = {}};
+  for (size_t c = 0; c < total.size(); ++c)
+    chart.bars.push_back({names[c], double(total[c]), percent(double(total[c]) / all)});
   std::vector<std::string> heads = {"layer"};
-  for (size_t c = 0; c < total.size(); ++c) {
-    chart.bars.push_back({std::to_string(c), double(total[c]), percent(double(total[c]) / all)});
-    heads.push_back(std::to_string(c));
-  }
+  heads.insert(heads.end(), names.begin(), names.end());
   HtmlTable t("Weights that have each code", heads);
-  for (const Json& l : list(r, "layers")) {
-    std::vector<std::string> cells = {l.at("name")};
-    for (const Json& n : l.at("codes")) cells.push_back(fmt::format("{}", n.get<int64_t>()));
+  for (size_t i = 0; i < columns.size(); ++i) {
+    std::vector<std::string> cells = {layers.at(i).at("name")};
+    for (const int64_t n : columns[i]) cells.push_back(fmt::format("{}", n));
     t.row(cells);
   }
-  return heading("Histogram of codes", "How many weights of all quantized layers have each of the 16 codes.") +
+  return heading("Histogram of codes",
+                 fmt::format("How many weights of all quantized layers have each of the {} codes.", kinds)) +
          "<div class=\"charts\">" + figure("all layers", columns_svg(chart, "codes")) + "</div>\n" +
          folded("Table of every layer", t.html());
 }

@@ -135,4 +135,9 @@ Tensor Tensor::to(DType dtype) const {
   return t;
 }
 
+bool same_bytes(const Tensor& a, const Tensor& b) {
+  if (!a || !b) return !a && !b;
+  return a.bytes() == b.bytes() && std::equal(a.data(), a.data() + a.bytes(), b.data());
+}
+
 }  // namespace awq

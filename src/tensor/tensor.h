@@ -115,4 +115,7 @@ class Tensor {
   std::shared_ptr<const void> owner_;
 };
 
+/// Whether both are empty or hold the same bytes; shapes and types do not matter.
+bool same_bytes(const Tensor& a, const Tensor& b);
+
 }  // namespace awq

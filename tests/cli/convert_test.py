@@ -231,6 +231,20 @@ class ConvertTest(unittest.TestCase):
                 self.assertIn(reason, done.stderr)
                 self.assertFalse(out.exists())
 
+    def test_plan_knows_what_a_format_takes(self):
+        """But norms' second half, biases, the last norm, the places of columns, shapes and scales of inputs, which plan leaves out."""
+        for name, bits in [("autoawq", 4), ("compressed-tensors", 8), ("gptq", 2), ("mlx", 4), ("mlx", 3), ("modelopt", 4), ("gguf-q4_0", 4), ("gguf-q4_1", 4), ("gguf-q8_0", 8)]:
+            out = self.work / f"planned-{name}-{bits}"
+            options = [self.work / "float", "-o", out, "--method", "rtn", "--group-size", "32", "--format", name, "--bits", str(bits)]
+            planned = json.loads(awq("plan", *options, "--json").stdout)["output_bytes"]
+            done = awq("quantize", *options)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            tensors = json.loads(awq("inspect", out, "--json").stdout)["tensors"]
+            small = ("norm.weight", "bias", "g_idx", "weight_shape", "pre_quant_scale")
+            bytes_of_matrices = sum(t["bytes"] for t in tensors if not t["name"].endswith(small))
+            norms = sum(2 * int(t["shape"][1:-1]) for t in tensors if t["name"].endswith("norm.weight") and (".layers." in t["name"] or t["name"].startswith("blk.")))
+            self.assertEqual(planned, bytes_of_matrices + norms, (name, bits))
+
     def test_verify_sees_one_code(self):
         there, _ = self.convert(self.source, "one", "--format", "compressed-tensors")
         self.assertIn("exact", awq("verify", there, "--against", self.source).stdout)

@@ -188,6 +188,20 @@ class Report(unittest.TestCase):
         self.assertEqual((missed["rejected"], missed["output"]), (True, str(self.rejected)))
         self.assertRegex(missed["gate"]["missed"][0], r"top-1 agreement 0\.\d+ is below --min-top1 1")
 
+    def test_codes_of_any_width_are_counted(self):
+        for name, bits, columns in [("gptq", 2, 4), ("compressed-tensors", 8, 16)]:
+            self.run_json(*self.command(tiny.make(GOLDEN, "llama", self.work / f"m{bits}"), "--method", "rtn", "--format", name, "--bits", bits))
+            report, page = self.read(self.out)
+            rows = {row[0]: list(map(int, row[1:])) for row in page.rows if len(row) == 1 + columns and row[1].isdigit()}
+            for l in report["layers"]:
+                self.assertEqual(len(l["codes"]), 2**bits)
+                self.assertGreater(l["codes"][-1], 0)
+                each = 2**bits // columns
+                self.assertEqual(rows[l["name"]], [sum(l["codes"][c:c + each]) for c in range(0, 2**bits, each)])
+                self.assertAlmostEqual(l["saturated"], (l["codes"][0] + l["codes"][-1]) / sum(l["codes"]), delta=5e-5)
+            self.assertIn(f"each of the {2**bits} codes", page.text)
+            shutil.rmtree(self.out)
+
     def kill_at(self, file, more_time, command):
         """Until a run was killed before it ended: on a loaded machine this test may see the file late."""
         for _ in range(20):
