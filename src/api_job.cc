@@ -151,6 +151,7 @@ JobShape JobSetup::shape() const {
   return {.source = *source,
           .dev = *device.backend,
           .spec = quant,
+          .running = running_type(device.kernels),
           .head = head,
           .calibrated = calibrated(),
           .folds = method->folds(),

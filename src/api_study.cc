@@ -104,7 +104,7 @@ void plan_alpha(Plan& p) {
 void plan_clip(Plan& p) {
   for (const Candidate c : {Candidate{}, Candidate{0.5f, false}})
     for (const auto& [name, steps] : {std::pair("not clipped", RangeSteps{1, 0}),
-                                      {"both ends, to 0.5", RangeSteps{11, 0}},
+                                      {"both ends, to 0.5", RangeSteps{11, 0, 11}},
                                       {"both, then each end", RangeSteps{}}})
       p.add(fmt::format("{}, {}", c.identity() ? "no scales" : "m^0.5", name), clipping(p.spec, c, steps));
 }

@@ -27,7 +27,7 @@ class ByMethod final : public Change {
       w.at[p] = dequantize(q);
       w.factors.erase(p);  // codes have them
     }
-    return upload(b.dev, w, true);
+    return upload(b.dev, w, DType::f32);
   }
 
  private:

@@ -24,7 +24,7 @@ class StudyJob {
  private:
   void block(int b) {
     const BlockWeights w = load_float_block(f_.source, b, host_.pool);
-    const Block original = upload(dev_, w, true);
+    const Block original = upload(dev_, w, DType::f32);
     BlockCosts costs;
     const BlockCalibration seen = calibrate(
         dev_, host_, original, b, in_memory(calibration_, int(f_.sequences.front().size())), f_.calibration, costs);

@@ -242,9 +242,9 @@ void BlockWeights::read_rows(Param p, int64_t first, int64_t count, float* to) c
   for (int64_t r = 0; r < count; ++r) scale_row(to + r * int64_t(cols), size_t(first + r), cols, f->second);
 }
 
-Pieces BlockWeights::pieces(Param p, bool wide) const {
+Pieces BlockWeights::pieces(Param p) const {
   const Tensor& w = tensor(p);
-  if (!factors.contains(p) && !(wide && w.dtype() != DType::f32)) return pieces_of(w);
+  if (!factors.contains(p)) return pieces_of(w);
   const int64_t cols = w.shape()[1];
   return in_bands(w.shape(), DType::f32, cols * int64_t(sizeof(float)), 1, [this, p, cols](int64_t begin, int64_t end) {
     Tensor band = Tensor::empty({end - begin, cols}, DType::f32);
@@ -269,7 +269,7 @@ void fold(BlockWeights& w, const ScaleGroup& group, std::span<const float> s) {
     for (size_t i = 0; i < rows.size(); ++i) b->second.as<float>()[i] /= rows[i];
 }
 
-Block upload(Backend& dev, const BlockWeights& w, bool wide) {
+Block upload(Backend& dev, const BlockWeights& w, std::optional<DType> type) {
   Block b{.spec = w.spec, .norm = {}, .linear = {}, .rope = w.spec.attention.rope.frequencies()};
   for (const auto& [param, weight] : w.at) {
     const auto bias = w.bias.find(param);
@@ -277,7 +277,8 @@ Block upload(Backend& dev, const BlockWeights& w, bool wide) {
     if (is_norm(param.role))  // a fold of `w` must not reach the device
       b.norm[param] = {std::get<Tensor>(weight).to(DType::f32).clone(), has ? bias->second.clone() : Tensor()};
     else
-      b.linear[param] = dev.linear(w.pieces(param, wide), has ? &bias->second : nullptr);
+      b.linear[param] =
+          dev.linear(type ? in_type(w.pieces(param), *type) : w.pieces(param), has ? &bias->second : nullptr);
   }
   return b;
 }

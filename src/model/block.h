@@ -23,8 +23,8 @@ struct BlockWeights {
   Tensor& tensor(Param p) { return std::get<Tensor>(at.at(p)); }
   /// Rows [first, first + count) of a matrix as f32, factors applied.
   void read_rows(Param p, int64_t first, int64_t count, float* to) const;
-  /// The whole matrix: f32 with factors applied, or as it is stored where it has none and is not wanted `wide`.
-  Pieces pieces(Param p, bool wide = false) const;
+  /// The whole matrix: f32 with factors applied, or as it is stored where it has none.
+  Pieces pieces(Param p) const;
 };
 
 /// A norm's parameters, f32 [channels]; a norm without gains has an empty tensor, as has one without a bias.
@@ -41,8 +41,9 @@ struct Block {
   const Linear& operator[](Param p) const { return *linear.at(p); }
   const Linear& operator[](Role role) const { return *linear.at({role}); }
 };
-/// `wide`: all matrices in f32, so that two blocks' outputs differ by f32 rounding alone.
-Block upload(Backend& dev, const BlockWeights& w, bool wide = false);
+/// `type`: of all matrices, say f32, so that two blocks' outputs differ by f32 rounding alone; none: as they are stored,
+/// or f32 where they have factors.
+Block upload(Backend& dev, const BlockWeights& w, std::optional<DType> type = {});
 
 /// Sees the input of each linear layer, once for those that share it. x [tokens, channels]; `rows`: which tokens of the
 /// batch its rows are, where they are not all of them.

@@ -55,6 +55,17 @@ Tensor whole(const Pieces& w, ThreadPool& pool, const std::function<void(const P
   return all;
 }
 
+Pieces in_type(Pieces w, DType type) {
+  if (std::get<DType>(w.type) == type) return w;
+  w.type = type;
+  w.read = [read = std::move(w.read), type](int64_t i) {
+    Piece piece = read(i);
+    piece.weight = std::get<Tensor>(piece.weight).to(type);
+    return piece;
+  };
+  return w;
+}
+
 namespace {
 
 /// What a piece has for columns [col, col + n), in units of `to`, whose rows are those of the matrix.

@@ -38,6 +38,8 @@ Pieces pieces_of(const Weight& w);
 /// A float matrix whose pieces are bands of rows, in memory of its own. `check` sees each band, from several threads,
 /// and may throw.
 Tensor whole(const Pieces& w, ThreadPool& pool, const std::function<void(const Piece&)>& check = {});
+/// A float matrix whose pieces are converted as they are read.
+Pieces in_type(Pieces w, DType type);
 /// A quantized matrix put together.
 QMatrix whole_codes(const Pieces& w, ThreadPool& pool);
 /// Round-to-nearest of a matrix whose pieces are bands of f32, one a thread at a time. Throws Error as quantize() of a

@@ -120,7 +120,7 @@ class Solver {
       return losses_among(finalists(ranking), sampled(weights, kExpertRows), gram(g), scales, gram_losses);
     if (g.consumers.size() > 1) return judged_by_module(g, scales, finalists(ranking));
     if (refinement_) return refined_losses(finalists(ranking), weights.front(), gram(g), scales);
-    if (some.front().rows == total_rows(weights) && !has_tiles(host_)) return ranking;  // exact
+    if (some.front().rows == total_rows(weights) && !has_tiles(host_.kernels)) return ranking;  // exact
     return losses_among(finalists(ranking), weights, gram(g), scales, gram_losses);
   }
 
@@ -202,8 +202,7 @@ class Solver {
     for (Param p : g.consumers) {
       const Timed timed(context_.costs.clip);
       const Rows w = rows_of(w_, p);
-      begin(context_.costs.clip, 2 * form_operations(w) + double(RangeSteps().tried()) * 2 * double(w.rows) *
-                                                              double(w.cols) * double(group_size(w.cols)));
+      begin(context_.costs.clip, 2 * form_operations(w));
       round(p, w, gram(g), s, compensation);
     }
   }
@@ -218,7 +217,10 @@ class Solver {
   // Ranges were judged group by group; the whole rows have the last word.
   void round(Param p, const Rows& w, const Gram& gram, std::span<const float> s,
              const std::optional<Compensation>& compensation) {
-    std::vector<Range> ranges = best_ranges(host_, w, gram, spec_, s);
+    int64_t tried = 0;
+    std::vector<Range> ranges = best_ranges(host_, w, gram, spec_, s, {}, &tried);
+    const auto g = double(group_size(w.cols));
+    begin(context_.costs.clip, double(tried) * 2 * g * g);
     const std::vector<float> ones(s.size(), 1.f);
     QMatrix q = quantize(pieces_of(w), spec_, host_.pool, ranges);
     const double plain_loss = gram_loss(host_, w, effective(w, ones, spec_), gram, s);

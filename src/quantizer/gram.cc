@@ -3,12 +3,17 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/numeric.h"
 #include "tensor/transpose.h"
 
 namespace awq {
 namespace {
 
 using kernels::kPanel;
+
+constexpr int64_t kBlock = 128;  // channels whose products a job computes on tiles
+constexpr int64_t kChunk = 256;  // with so many others at once: their sums are 128 kB
+constexpr int64_t kTokens = 32;  // tiles multiply so many together
 
 constexpr int64_t kTileRows = 192;  // of a tile at once: with the tile's inputs, 0.5 MB at 512 tokens
 
@@ -32,6 +37,31 @@ std::vector<float> columns_of(const Tensor& x, int64_t c, int64_t width) {
   return some;
 }
 
+/// x in bfloat16 as [channels / 16][tokens, up to a multiple of kTokens with zeros][16].
+Tensor panels_of(const Host& host, const Tensor& x) {
+  const int64_t tokens = x.shape()[0], cols = x.shape()[1], room = (tokens + kTokens - 1) / kTokens * kTokens;
+  Tensor panels = Tensor::empty({cols / kPanel, room, kPanel}, DType::bf16);
+  host.pool.run(cols / kPanel, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      uint16_t* to = reinterpret_cast<uint16_t*>(panels.data()) + p * room * kPanel;
+      for (int64_t t = 0; t < tokens; ++t, to += kPanel)
+        for (int64_t i = 0; i < kPanel; ++i) to[i] = f32_to_bf16(x.as<float>().data()[t * cols + p * kPanel + i]);
+      std::fill_n(to, (room - tokens) * kPanel, uint16_t(0));
+    }
+  });
+  return panels;
+}
+
+/// Channels [first, first + m) of x as rows of tokens, in the order of the set's tiles; `room` tokens as panels_of has.
+Tensor rows_of(const kernels::KernelSet& k, const Tensor& x, int64_t first, int64_t m, int64_t room) {
+  const int64_t tokens = x.shape()[0], cols = x.shape()[1];
+  std::vector<float> rows(size_t(m * room));
+  transpose(x.as<float>().data() + first, cols, tokens, m, rows.data(), room);
+  Tensor out = Tensor::empty({(m + k.token_block - 1) / k.token_block * k.token_block, room}, DType::bf16);
+  k.split_bf16(rows.data(), {reinterpret_cast<uint16_t*>(out.data()), int32_t(m), int32_t(room), false}, 0, int32_t(m));
+  return out;
+}
+
 }  // namespace
 
 Gram::Gram(int64_t channels) : channels_(channels) {
@@ -51,8 +81,37 @@ float Gram::at(int64_t i, int64_t j) const {
 }
 
 void Gram::add(const Host& host, const Tensor& x) {
+  if (has_tiles(host.kernels)) return add_on_tiles(host, x);
   const Tensor xt = transposed(host, x);
   host.pool.each(tiles(), [&](int64_t i) { add_tile(host.kernels, xt, x, tiles() - 1 - i); });  // the largest first
+}
+
+void Gram::add_on_tiles(const Host& host, const Tensor& x) {
+  const Tensor panels = panels_of(host, x);
+  host.pool.each((channels_ + kBlock - 1) / kBlock, [&](int64_t i) { add_block(host.kernels, x, panels, i * kBlock); });
+}
+
+void Gram::add_block(const kernels::KernelSet& k, const Tensor& x, const Tensor& panels, int64_t first) {
+  const int64_t m = std::min(kBlock, channels_ - first), tokens = panels.shape()[1];
+  Tensor rows = rows_of(k, x, first, m, tokens);
+  const kernels::ActBf16 view{reinterpret_cast<uint16_t*>(rows.data()), int32_t(m), int32_t(tokens), false};
+  std::vector<float> part(size_t(m * kChunk));
+  for (int64_t c = first; c < channels_; c += kChunk) {
+    const int64_t n = std::min(kChunk, channels_ - c);
+    k.tiles_bf16(reinterpret_cast<const uint16_t*>(panels.data()) + c * tokens, int32_t(n), view, part.data(), n, 0,
+                 int32_t(n / kPanel));
+    for (int64_t r = 0; r < m; ++r) add_row(first + r, c, {part.data() + r * n, size_t(n)});
+  }
+}
+
+void Gram::add_row(int64_t row, int64_t col, std::span<const float> products) {
+  const int64_t end = col + int64_t(products.size());
+  for (int64_t begin = std::max(row, col); begin < end;) {
+    const int64_t t = begin / kTile, last = std::min(end, (t + 1) * kTile);
+    float* sum = tile(t) + row * kTile - t * kTile;
+    for (int64_t j = begin; j < last; ++j) sum[j] += products[size_t(j - col)];
+    begin = last;
+  }
 }
 
 void Gram::add_tile(const kernels::KernelSet& k, const Tensor& xt, const Tensor& x, int64_t tile) {

@@ -4,7 +4,8 @@
 
 namespace awq {
 
-/// C = sum of x^T x over tokens, in f32. Only the upper triangle is kept, in tiles of 64 columns: a product with a tile
+/// C = sum of x^T x over tokens, in f32; of x rounded to bfloat16 where there are tiles to multiply it, which moves a
+/// product by some 2^-8 at random and a sum over many tokens by far less. Only the upper triangle is kept, in tiles of 64 columns: a product with a tile
 /// reads memory in order, and half of the square is never there.
 class Gram {
  public:
@@ -35,6 +36,11 @@ class Gram {
  private:
   static int64_t offset(int64_t tile) { return tile * (tile + 1) / 2 * kTile * kTile; }
   void add_tile(const kernels::KernelSet& k, const Tensor& xt, const Tensor& x, int64_t tile);
+  void add_on_tiles(const Host& host, const Tensor& x);
+  /// Products of channels [first, first + kBlock) with themselves and those behind them.
+  void add_block(const kernels::KernelSet& k, const Tensor& x, const Tensor& panels, int64_t first);
+  /// Of channel `row` with channels [col, ...), of which those before `row` are not kept.
+  void add_row(int64_t row, int64_t col, std::span<const float> products);
 
   int64_t channels_ = 0;
   Tensor values_;

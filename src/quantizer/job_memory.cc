@@ -33,6 +33,11 @@ int64_t stored_bytes(const Checkpoint& source, int block, Param p) {
   return w.shape.elements() * int64_t(type ? size_of(*type) : 1);
 }
 
+Pieces running_pieces(const JobShape& job, int block, Param p) {
+  const Pieces w = job.source.float_pieces(block, p);
+  return job.running ? in_type(w, *job.running) : w;
+}
+
 /// Codes a byte each; scale, zero point and range of each group.
 int64_t rounded_bytes(int64_t weights, const QuantSpec& q) { return weights + weights / q.group_size * 13; }
 
@@ -41,8 +46,7 @@ class BlockMemory {
  public:
   BlockMemory(const JobShape& job, int block, const BlockSpec& b) : job_(job), b_(b) {
     stored_ = sum(b, [&](Param p, int64_t, int64_t) { return stored_bytes(job.source, block, p); });
-    device_ =
-        sum(b, [&](Param p, int64_t, int64_t) { return job.dev.linear_bytes(job.source.float_pieces(block, p)); });
+    device_ = sum(b, [&](Param p, int64_t, int64_t) { return job.dev.linear_bytes(running_pieces(job, block, p)); });
     weights_ = sum(b, [](Param, int64_t rows, int64_t cols) { return rows * cols; });
     widest_ = std::max({int64_t(b.dim), int64_t(b.widest_mlp()), int64_t(b.attention.q_rows())});
   }
@@ -62,7 +66,7 @@ class BlockMemory {
     const int64_t mlp =
         b_.experts ? 0 : 2 * matrix(Role::gate) * kFloat + activations(rows) + 2 * rows * b_.dim * kFloat;
     const int64_t attention = (matrix(Role::q) + 2 * matrix(Role::k)) * kFloat + activations(sampled_tokens()) / 2;
-    return resident() + std::max({mlp, attention, TileForm::bytes_for(widest_)});
+    return resident() + std::max({mlp, attention, job_.running ? TileForm::bytes_for(widest_) : 0});
   }
   int64_t clip() const {
     const int64_t gram = job_.calibrated ? resident() : stored_ + at_work();

@@ -20,7 +20,8 @@ struct JobShape {
   const Checkpoint& source;
   const Backend& dev;
   QuantSpec spec;
-  std::optional<QuantSpec> head;
+  std::optional<DType> running{};  // running_type()
+  std::optional<QuantSpec> head{};
   bool calibrated = true;                                     // by a method that looks at activations
   bool folds = true;                                          // by one that scales channels
   std::function<int64_t(int64_t cols, int threads)> extra{};  // Method::extra_bytes; none: no bytes

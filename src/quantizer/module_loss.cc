@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "quantizer/tile_form.h"
-
 namespace awq {
 namespace {
 
@@ -19,23 +17,13 @@ double squared_distance(const Tensor& a, const Tensor& b, std::span<const uint8_
   return sum;
 }
 
-Pieces in_bf16(Pieces w) {
-  w.type = DType::bf16;
-  w.read = [read = w.read](int64_t i) {
-    Piece band = read(i);
-    band.weight = std::get<Tensor>(band.weight).to(DType::bf16);
-    return band;
-  };
-  return w;
-}
-
 }  // namespace
 
 ModuleLoss::ModuleLoss(const ScaleGroup& g, const BlockWeights& w, const Block& block,
                        const BlockCalibration& calibration, const SolveContext& context, Products products)
     : group_(g),
       w_(w),
-      tiles_(products == Products::fastest && has_tiles(context.host)),
+      tiles_(products == Products::fastest && has_tiles(context.host.kernels)),
       block_(block),
       calibration_(calibration),
       context_(context) {
@@ -56,7 +44,7 @@ double ModuleLoss::of(const std::function<Rows(Param)>& changed) const {
 std::shared_ptr<const Linear> ModuleLoss::linear(Param p, const Rows& w) const {
   const auto bias = w_.bias.find(p);
   const Pieces pieces = pieces_of(w);
-  return context_.dev.linear(tiles_ ? in_bf16(pieces) : pieces, bias == w_.bias.end() ? nullptr : &bias->second);
+  return context_.dev.linear(tiles_ ? in_type(pieces, DType::bf16) : pieces, bias == w_.bias.end() ? nullptr : &bias->second);
 }
 
 bool ModuleLoss::reads(Role role) const { return std::ranges::count(group_.consumers, Param{role}) != 0; }

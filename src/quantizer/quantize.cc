@@ -59,7 +59,7 @@ Piece narrowed(Piece band, const std::string& name) {
   return band;
 }
 
-/// Of a matrix in f32.
+/// in_type, checked.
 Pieces in_f16(Pieces w, const std::string& name) {
   w.type = DType::f16;
   w.read = [read = w.read, name](int64_t i) { return narrowed(read(i), name); };
@@ -170,22 +170,23 @@ class BlockJob {
                      [&](int64_t) { report("calibrate"); });
   }
 
-  // A file of codes is multiplied as it is stored: faster than the floats that it stands for.
+  // Without tiles a file of codes is multiplied as it is stored: faster than the floats that it stands for.
   Block uploaded() {
     const Timed timed(result_.costs.load);
     const bool codes = std::holds_alternative<QuantSpec>(f_.source.pieces(index_, {Role::o}).type);
-    return codes ? load_block(f_.dev, f_.source, index_) : upload(f_.dev, w_);
+    if (codes && !has_tiles(f_.host.kernels)) return load_block(f_.dev, f_.source, index_);
+    return upload(f_.dev, w_, running_type(f_.host.kernels));
   }
 
   // 16-bit weights are multiplied by other kernels than folded ones, which are f32.
   Tensor wide_output(const Tensor& input) {
     const Timed timed(result_.costs.check);
-    return float_output(f_.dev, upload(f_.dev, w_, true), input);
+    return float_output(f_.dev, upload(f_.dev, w_, DType::f32), input);
   }
 
   void check_fold(const Tensor& input, const Tensor& before) {
     const Timed timed(result_.costs.check);
-    result_.fold_error = relative_change(before, float_output(f_.dev, upload(f_.dev, w_, true), input));
+    result_.fold_error = relative_change(before, float_output(f_.dev, upload(f_.dev, w_, DType::f32), input));
     if (!(result_.fold_error <= kFoldTolerance))
       fail("quantize",
            "block {}: folding the scales changed the float block's output by {:.2g} (at most {:.0g} is rounding), so "
@@ -201,7 +202,7 @@ class BlockJob {
   }
   /// A matrix that stays in floats, as it is after the fold.
   Tensor half(Param p) const {
-    return whole(in_f16(w_.pieces(p, true), parameter_name(f_.source.spec(), index_, p)), f_.host.pool);
+    return whole(in_f16(w_.pieces(p), parameter_name(f_.source.spec(), index_, p)), f_.host.pool);
   }
 
   void put(Param p) {

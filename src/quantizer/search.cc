@@ -1,6 +1,7 @@
 #include "quantizer/search.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <numeric>
 
@@ -186,7 +187,7 @@ std::vector<double> gram_losses(const Host& host, std::span<const Rows> weights,
 
 std::vector<double> gram_ranking(const Host& host, std::span<const Rows> weights, const Gram& gram,
                                  std::span<const std::vector<float>> scales, const QuantSpec& spec) {
-  if (!has_tiles(host) || gram.channels() % 32) return gram_losses(host, weights, gram, scales, spec);
+  if (!has_tiles(host.kernels) || gram.channels() % 32) return gram_losses(host, weights, gram, scales, spec);
   return losses_by(TileForm(host, gram), weights, scales, spec);
 }
 
@@ -256,7 +257,7 @@ class GroupRanges {
   GroupRanges(const kernels::KernelSet& k, const float* w, int64_t rows, int64_t cols, const float* block,
               int64_t group, const RoundGroup& round)
       : k_(k), w_(w), cols_(cols), block_(block), group_(group), round_(round) {
-    for (int64_t r = 0; r < rows; ++r) whole_.push_back(range_of(weights(r)));
+    for (size_t r = 0; r < size_t(rows); ++r) whole_.push_back(range_of(weights(r)));
     best_ = whole_;
     loss_.assign(whole_.size(), INFINITY);
     errors_.resize(whole_.size() * size_t(group));
@@ -264,39 +265,54 @@ class GroupRanges {
   }
 
   std::vector<Range> search(RangeSteps steps) {
-    for (int i = 0; i < steps.both; ++i)
-      try_all([&](size_t r) { return whole_[r].clipped(shrunk(i) * whole_[r].largest()); });
-    for (int i = 1; i <= steps.each; ++i)
-      try_all([&](size_t r) { return Range{shrunk(i) * whole_[r].low, best_[r].high}; });
-    for (int i = 1; i <= steps.each; ++i)
-      try_all([&](size_t r) { return Range{best_[r].low, shrunk(i) * whole_[r].high}; });
+    const auto both = [&](size_t r, float s) { return whole_[r].clipped(s * whole_[r].largest()); };
+    const auto low = [&](size_t r, float s) { return Range{s * whole_[r].low, best_[r].high}; };
+    const auto high = [&](size_t r, float s) { return Range{best_[r].low, s * whole_[r].high}; };
+    shrink(0, steps.both, steps.patience, both);
+    shrink(1, steps.each + 1, steps.patience, low);
+    shrink(1, steps.each + 1, steps.patience, high);
     return std::move(best_);
   }
+  int64_t tried() const { return tried_; }
 
  private:
-  static float shrunk(int step) { return 1.f - 0.05f * float(step); }
-  Vector weights(int64_t row) const { return {w_ + row * cols_, size_t(group_)}; }
+  Vector weights(size_t row) const { return {w_ + int64_t(row) * cols_, size_t(group_)}; }
 
+  /// Steps [begin, end) of one direction, for the rows that have not given it up.
   template <class F>
-  void try_all(const F& range_for) {
-    const auto g = size_t(group_);
-    std::vector<Range> tried;
-    for (size_t r = 0; r < whole_.size(); ++r) {
-      tried.push_back(range_for(r));
-      const auto in = weights(int64_t(r));
-      round_(in, tried[r], &errors_[r * g]);
-      for (size_t i = 0; i < g; ++i) errors_[r * g + i] -= in[i];
-    }
-    multiply();
-    for (size_t r = 0; r < whole_.size(); ++r) {
-      const double loss = dot(&errors_[r * g], &product_[r * g], group_);
-      if (!(loss < loss_[r])) continue;
-      loss_[r] = loss;
-      best_[r] = tried[r];
+  void shrink(int begin, int end, int patience, const F& range_for) {
+    std::vector<size_t> active(whole_.size());
+    std::iota(active.begin(), active.end(), size_t(0));
+    std::vector<int> in_vain(whole_.size());
+    for (int i = begin; i < end && !active.empty(); ++i) {
+      const float s = 1.f - 0.05f * float(i);
+      try_rows(active, [&](size_t r) { return range_for(r, s); }, in_vain);
+      std::erase_if(active, [&](size_t r) { return in_vain[r] == patience; });
     }
   }
 
-  void multiply() {
+  template <class F>
+  void try_rows(const std::vector<size_t>& rows, const F& range_for, std::vector<int>& in_vain) {
+    const auto g = size_t(group_);
+    std::vector<Range> ranges;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      ranges.push_back(range_for(rows[i]));
+      const auto in = weights(rows[i]);
+      round_(in, ranges[i], &errors_[i * g]);
+      for (size_t c = 0; c < g; ++c) errors_[i * g + c] -= in[c];
+    }
+    multiply(rows.size());
+    tried_ += int64_t(rows.size());
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const size_t r = rows[i];
+      const double loss = dot(&errors_[i * g], &product_[i * g], group_);
+      const bool better = loss < loss_[r];
+      in_vain[r] = better ? 0 : in_vain[r] + 1;
+      if (better) loss_[r] = loss, best_[r] = ranges[i];
+    }
+  }
+
+  void multiply(size_t rows) {
     const int64_t g = group_;
     k_.gemm_f32({.a = errors_.data(),
                  .a_row = g,
@@ -305,7 +321,7 @@ class GroupRanges {
                  .b_k = g,
                  .c = product_.data(),
                  .c_row = g,
-                 .m = int32_t(whole_.size()),
+                 .m = int32_t(rows),
                  .n = int32_t(g),
                  .k = int32_t(g),
                  .accumulate = false});
@@ -320,33 +336,37 @@ class GroupRanges {
   std::vector<Range> whole_, best_;
   std::vector<double> loss_;
   std::vector<float> errors_, product_;
+  int64_t tried_ = 0;
 };
 
 }  // namespace
 
 std::vector<Range> best_ranges(const Host& host, const Rows& w, const Gram& gram, const QuantSpec& spec,
-                               Vector divisors, RangeSteps steps) {
+                               Vector divisors, RangeSteps steps, int64_t* tried) {
   const auto round = [&spec](Vector group, Range r, float* out) {
     round_to(group, grid_of(r, spec), spec.levels(), out);
   };
-  return best_ranges(host, w, gram, spec.of_width(w.cols).group_size, round, divisors, steps);
+  return best_ranges(host, w, gram, spec.of_width(w.cols).group_size, round, divisors, steps, tried);
 }
 
 std::vector<Range> best_ranges(const Host& host, const Rows& w, const Gram& gram, int group_size,
-                               const RoundGroup& round, Vector divisors, RangeSteps steps) {
+                               const RoundGroup& round, Vector divisors, RangeSteps steps, int64_t* tried) {
   const int64_t g = group_size, groups = w.cols / g;
   const DiagonalBlocks blocks(gram, divisors, g);
   std::vector<Range> ranges(size_t(w.rows * groups));
+  std::atomic<int64_t> all_tried = 0;
   host.pool.each((w.rows + kFormRows - 1) / kFormRows, [&](int64_t job) {
     const int64_t first = job * kFormRows, m = std::min(kFormRows, w.rows - first);
     std::vector<float> band(size_t(m * w.cols));
     w.read(first, m, band.data());
     for (int64_t k = 0; k < groups; ++k) {
-      const std::vector<Range> best =
-          GroupRanges(host.kernels, band.data() + k * g, m, w.cols, blocks.of(k), g, round).search(steps);
+      GroupRanges group(host.kernels, band.data() + k * g, m, w.cols, blocks.of(k), g, round);
+      const std::vector<Range> best = group.search(steps);
+      all_tried += group.tried();
       for (int64_t r = 0; r < m; ++r) ranges[size_t((first + r) * groups + k)] = best[size_t(r)];
     }
   });
+  if (tried) *tried += all_tried;
   return ranges;
 }
 

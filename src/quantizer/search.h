@@ -51,21 +51,22 @@ inline double form_operations(const Rows& w) { return double(w.rows) * double(w.
 double weight_error(const Tensor& w, const Tensor& rounded);
 
 /// What to try for a group's range: `both` bounds of |w|, 1.00, 0.95 ... of the largest; from the best of these, each
-/// end by itself at 0.95 ... 0.95 - 0.05 * `each` of where the weights end.
+/// end by itself at 0.95 ... 0.95 - 0.05 * `each` of where the weights end. A group goes no further in a direction in
+/// which `patience` steps in a row were no better.
 struct RangeSteps {
-  int both = 11, each = 8;
-  int tried() const { return both + 2 * each; }
+  int both = 11, each = 8, patience = 2;
 };
 /// The range of each row and group, [rows * groups] in row order, with the least e C_gg e^T of those tried, under the
 /// group's diagonal block of C, over all tokens; `divisors` as above. The first of equals, so a group whose error
-/// cannot fall is not cut.
+/// cannot fall is not cut. `tried`: += ranges of all groups whose error was computed.
 std::vector<Range> best_ranges(const Host& host, const Rows& w, const Gram& gram, const QuantSpec& spec,
-                               std::span<const float> divisors = {}, RangeSteps steps = {});
+                               std::span<const float> divisors = {}, RangeSteps steps = {}, int64_t* tried = nullptr);
 /// Share of groups whose range is not that of their weights.
 double share_cut(const Rows& w, std::span<const Range> ranges);
 /// out[i] = a weight of a group as it is rounded with that range.
 using RoundGroup = std::function<void(std::span<const float> w, Range range, float* out)>;
 std::vector<Range> best_ranges(const Host& host, const Rows& w, const Gram& gram, int group_size,
-                               const RoundGroup& round, std::span<const float> divisors, RangeSteps steps);
+                               const RoundGroup& round, std::span<const float> divisors, RangeSteps steps,
+                               int64_t* tried = nullptr);
 
 }  // namespace awq

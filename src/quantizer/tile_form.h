@@ -5,8 +5,6 @@
 
 namespace awq {
 
-inline bool has_tiles(const Host& host) { return host.kernels.tiles_bf16 != nullptr; }
-
 /// Sums of e C e^T on tiles of bfloat16, several times as fast as f32. C and e are rounded to it: relative errors of
 /// 2^-9 of each term, at random. For ranking, not for reporting. Channels are a multiple of 32.
 class TileForm {

@@ -243,7 +243,7 @@ class Search {
     const auto one = [&](std::span<const float> group, Range r, float* out) {
       std::ranges::copy(rounded(v_, clamped(group, r), spec, type).dequantized, out);
     };
-    return best_ranges(c_.host, w, gram(g), spec.group_size, one, s, {.both = 10, .each = 0});
+    return best_ranges(c_.host, w, gram(g), spec.group_size, one, s, {.both = 10, .each = 0, .patience = 10});
   }
 
   /// In the arithmetic of the type of the scales: AutoAWQ casts to f16 for that.

@@ -41,7 +41,7 @@ double moved(const std::string& family, const Fold& change) {
     const BlockSpec spec = w.spec;
     change(w, rng);
     w.spec = spec;
-    model.blocks[i] = upload(*device.backend, w, true);  // as tolerances of f32 want
+    model.blocks[i] = upload(*device.backend, w, DType::f32);  // as tolerances of f32 want
   }
   return golden::relative_difference(golden::run(device, model, expected.ids), expected.logits);
 }

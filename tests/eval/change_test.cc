@@ -57,7 +57,7 @@ struct Changes : testing::Test {
   }
 
   SmallBlock small;
-  Block block = upload(*small.dev, small.w, true);
+  Block block = upload(*small.dev, small.w, DType::f32);
   BlockCalibration seen = small.seen();
   FloatBlock floats{small.w, block, seen, *small.dev, small.host};
   std::vector<ScaleGroup> groups = scale_groups(small.w.spec);

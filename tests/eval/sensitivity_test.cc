@@ -81,7 +81,7 @@ TEST_P(Sensitivity, IsTheDivergenceOfAModelWithThatMatrixRounded) {
       Model changed = model_;
       const auto bias = w.bias.find(p);
       changed.blocks[size_t(b)].linear[p] =
-          device_.backend->linear(dequantize(quantize(whole(w.pieces(p, true), device_.pool), spec_)),
+          device_.backend->linear(dequantize(quantize(whole(in_type(w.pieces(p), DType::f32), device_.pool), spec_)),
                                   bias == w.bias.end() ? nullptr : &bias->second);
       for (int n = 0; n < kWindows; ++n) {
         const auto window = std::span(windows_).subspan(size_t(n * kWindow), kWindow);

@@ -68,7 +68,7 @@ class Search : public testing::Test {
   }
 
   SolveContext context(const QuantSpec& spec) { return {spec, *dev_, host_, costs_, {}}; }
-  Tensor as_f32(const BlockWeights& w, Param p) { return whole(w.pieces(p, true), pool_); }
+  Tensor as_f32(const BlockWeights& w, Param p) { return whole(in_type(w.pieces(p), DType::f32), pool_); }
 
   fs::path folder_;
   BlockCosts costs_;

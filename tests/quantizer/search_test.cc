@@ -207,7 +207,7 @@ TEST_F(Vectors, ScaleSearchWithWeightTerm) { expect_losses(v.at("duo"), true, v.
 
 TEST_F(Vectors, ClipSearch) {
   const auto ranges =
-      best_ranges(f.host, w, gram, spec, {}, {.both = 10, .each = 0});  // the published grid ends at 0.55
+      best_ranges(f.host, w, gram, spec, {}, {.both = 10, .each = 0, .patience = 10});  // the published grid ends at 0.55
   std::string want, got;
   for (const auto& c : v.at("clip")) want += fmt::format("{} ", c.at("best_step").get<int>());
   for (size_t i = 0; i < ranges.size(); ++i) {
