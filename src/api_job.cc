@@ -99,7 +99,8 @@ JobSetup::JobSetup(std::unique_ptr<Checkpoint> model, QuantizeOptions o)
       source(std::move(model)),
       search(search_of(options, *source)),
       method(search ? make_replay(search) : make_method(options.method, options.variant)),
-      device(options.device) {
+      device(options.device),
+      statistics(cpu_backend(device.pool, device.kernels, Activations::int16, true)) {
   complete_calibration(options, *source, "quantize");
   if (options.answers < 0) options.answers = own_text() ? kAnswers : 0;
   check_options();

@@ -31,6 +31,7 @@ struct JobSetup {
   std::shared_ptr<const SearchSource> search;  // in place of one; may be null
   std::unique_ptr<Method> method;
   Device device;
+  std::unique_ptr<Backend> statistics;  // of the same threads and kernels, for what is judged or counted, not answered
   const Format* format;
   QuantSpec quant;
   std::string group_size_reason;

@@ -126,8 +126,7 @@ class Planner {
     std::optional<HiddenFiles> hidden;
     if (setup_.calibrated()) {
       hidden.emplace(scratch.path(), int64_t(sequences) * length, length, setup_.spec().dim);
-      embed_tokens(*setup_.device.backend, *setup_.source, random_tokens(sequences, length, setup_.spec().vocab),
-                   *hidden);
+      embed_tokens(*setup_.statistics, *setup_.source, random_tokens(sequences, length, setup_.spec().vocab), *hidden);
     }
     NoSink sink;
     const BlockCosts c = try_block({.source = *setup_.source,
@@ -137,7 +136,7 @@ class Planner {
                                     .head = {},
                                     .hidden = hidden ? &*hidden : nullptr,
                                     .calibration = {},
-                                    .dev = *setup_.device.backend,
+                                    .dev = *setup_.statistics,
                                     .host = setup_.host(),
                                     .progress = [this](const QuantizeProgress& p) { tell(p.stage); },
                                     .finished = {}},

@@ -204,7 +204,7 @@ class Job {
                      .head = setup_.head,
                      .hidden = hidden,
                      .calibration = {.counted = calibration_.counted},
-                     .dev = *setup_.device.backend,
+                     .dev = *setup_.statistics,
                      .host = setup_.host(),
                      .progress = flow_progress(),
                      .finished = [&](const BlockResult& b) { finished(b, sink, hidden); },
@@ -328,7 +328,7 @@ class Job {
     auto files = std::make_unique<HiddenFiles>(folder_.scratch(), int64_t(c.sequences) * c.sequence_tokens,
                                                c.sequence_tokens, setup_.spec().dim);
     if (!state_)
-      embed_tokens(*setup_.device.backend, *setup_.source, calibration_.sequences, *files);
+      embed_tokens(*setup_.statistics, *setup_.source, calibration_.sequences, *files);
     else if (done_ < report_.blocks && !files->complete(done_))
       fail("resume", "{}: the activations that go into block {} are not there; begin anew with --restart",
            folder_.scratch().string(), done_);

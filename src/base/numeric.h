@@ -23,6 +23,12 @@ inline uint16_t f32_to_bf16(float f) {
   return uint16_t((u + 0x7fff + ((u >> 16) & 1)) >> 16);
 }
 
+/// The same for what is no NaN, in a form that compilers vectorise.
+inline uint16_t number_to_bf16(float f) {
+  const uint32_t u = std::bit_cast<uint32_t>(f);
+  return uint16_t((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+}
+
 inline float f16_to_f32(uint16_t h) {
   // Moving exponent and mantissa into place and multiplying by 2^112 is exact for every finite half, subnormals too.
   const uint32_t sign = uint32_t(h & 0x8000) << 16;

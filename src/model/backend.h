@@ -102,8 +102,9 @@ struct KernelSet;
 enum class Activations { int16, bf16, int8 };
 Activations activations_of(std::string_view name);  // throws Error, listing the names; empty: int16
 
-/// The CPU. Borrows the pool and the kernels, which the quantizer's own arithmetic uses too.
+/// The CPU. Borrows the pool and the kernels, which the quantizer's own arithmetic uses too. Where tiles multiply
+/// bfloat16 matrices, activations keep 2^-18; `rough` ones are rounded to bfloat16, 2^-9, for half of the work.
 std::unique_ptr<Backend> cpu_backend(ThreadPool& pool, const kernels::KernelSet& kernels,
-                                     Activations activations = Activations::int16);
+                                     Activations activations = Activations::int16, bool rough = false);
 
 }  // namespace awq

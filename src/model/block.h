@@ -41,8 +41,8 @@ struct Block {
   const Linear& operator[](Param p) const { return *linear.at(p); }
   const Linear& operator[](Role role) const { return *linear.at({role}); }
 };
-/// `type`: of all matrices, say f32, so that two blocks' outputs differ by f32 rounding alone; none: as they are stored,
-/// or f32 where they have factors.
+/// `type`: of all matrices, say f32, so that two blocks' outputs differ by f32 rounding alone; none: as they are
+/// stored, or f32 where they have factors.
 Block upload(Backend& dev, const BlockWeights& w, std::optional<DType> type = {});
 
 /// Sees the input of each linear layer, once for those that share it. x [tokens, channels]; `rows`: which tokens of the

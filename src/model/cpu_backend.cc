@@ -33,14 +33,14 @@ struct RopeTable {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(ThreadPool& pool, const kernels::KernelSet& kernels, Activations activations)
-      : kernels_(kernels), pool_(pool), activations_(activations) {}
+  CpuBackend(ThreadPool& pool, const kernels::KernelSet& kernels, Activations activations, bool rough)
+      : kernels_(kernels), pool_(pool), activations_(activations), rough_(rough) {}
   std::string_view name() const override { return "cpu"; }
   std::string_view kernels() const override { return kernels_.name; }
   int threads() const override { return pool_.size(); }
   Tensor empty(Shape shape) override { return Tensor::empty(shape, DType::f32); }
   std::unique_ptr<Linear> linear(const Pieces& w, const Tensor* bias) override {
-    return cpu_linear(w, bias, {pool_, kernels_, activations_});
+    return cpu_linear(w, bias, {pool_, kernels_, activations_, rough_});
   }
   int64_t linear_bytes(const Pieces& w) const override { return packed_bytes(w); }
   void apply(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y, int64_t batch) override {
@@ -205,6 +205,7 @@ class CpuBackend final : public Backend {
   const kernels::KernelSet& kernels_;
   ThreadPool& pool_;
   Activations activations_;
+  bool rough_;
   std::vector<RopeTable> tables_;
 };
 
@@ -231,8 +232,9 @@ DType kv_type(std::string_view name, DType otherwise) {
   fail("kv cache", "--kv: \"{}\" is no type of a KV cache; choose f32, f16, bf16 or int8", name);
 }
 
-std::unique_ptr<Backend> cpu_backend(ThreadPool& pool, const kernels::KernelSet& kernels, Activations activations) {
-  return std::make_unique<CpuBackend>(pool, kernels, activations);
+std::unique_ptr<Backend> cpu_backend(ThreadPool& pool, const kernels::KernelSet& kernels, Activations activations,
+                                     bool rough) {
+  return std::make_unique<CpuBackend>(pool, kernels, activations, rough);
 }
 
 }  // namespace awq

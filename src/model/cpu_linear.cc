@@ -51,16 +51,17 @@ struct TileActivations {
 
 class FloatLinear final : public Linear {
  public:
-  FloatLinear(const Pieces& w, const Tensor* bias, ThreadPool& pool, const kernels::KernelSet& k)
-      : panels_(pack_panels(w, pool)),
+  FloatLinear(const Pieces& w, const Tensor* bias, const CpuContext& cpu)
+      : panels_(pack_panels(w, cpu.pool)),
         bias_(bias ? bias->clone() : Tensor()),
         rows_(w.shape[0]),
         cols_(w.shape[1]),
-        pool_(pool),
-        k_(k),
-        gemm_(panels_.dtype() == DType::f32    ? k.gemm_f32
-              : panels_.dtype() == DType::bf16 ? k.gemm_bf16
-                                               : k.gemm_f16) {}
+        pool_(cpu.pool),
+        k_(cpu.kernels),
+        rough_(cpu.rough),
+        gemm_(panels_.dtype() == DType::f32    ? k_.gemm_f32
+              : panels_.dtype() == DType::bf16 ? k_.gemm_bf16
+                                               : k_.gemm_f16) {}
 
   void multiply(const Tensor& x, Tensor& y, int64_t batch) const override {
     const int64_t tokens = x.shape()[0], panels = panels_of(rows_);
@@ -79,7 +80,7 @@ class FloatLinear final : public Linear {
 
  private:
   void on_tiles(const Tensor& x, Tensor& y) const {
-    const TileActivations act{x, k_, true};
+    const TileActivations act{x, k_, !rough_};
     prepare(act, pool_, k_);
     pool_.run(panels_of(rows_), 1, [&](int64_t begin, int64_t end) {
       k_.tiles_bf16(reinterpret_cast<const uint16_t*>(panels_.data()), int32_t(rows_), act.view, y.as<float>().data(),
@@ -104,6 +105,7 @@ class FloatLinear final : public Linear {
   int64_t rows_, cols_;
   ThreadPool& pool_;
   const kernels::KernelSet& k_;
+  bool rough_;
   void (*gemm_)(const kernels::Gemm&);
 };
 
@@ -258,7 +260,7 @@ class IntLinear final : public Linear {
 
 std::unique_ptr<Linear> cpu_linear(const Pieces& w, const Tensor* bias, const CpuContext& cpu) {
   if (std::holds_alternative<QuantSpec>(w.type)) return std::make_unique<IntLinear>(w, bias, cpu);
-  return std::make_unique<FloatLinear>(w, bias, cpu.pool, cpu.kernels);
+  return std::make_unique<FloatLinear>(w, bias, cpu);
 }
 
 void cpu_linears(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y, int64_t batch) {

@@ -30,12 +30,16 @@ float offset_of(int zero, float scale, DType t) { return rounded_to(-(float(zero
 }  // namespace
 
 Range range_of(std::span<const float> group) {
-  Range r;
-  for (float w : group) {
-    r.low = std::min(r.low, w);
-    r.high = std::max(r.high, w);
-  }
-  return r;
+  constexpr size_t kLanes = 16;  // side by side, which a compiler may vectorize as they stand
+  float low[kLanes] = {}, high[kLanes] = {};
+  size_t i = 0;
+  for (; i + kLanes <= group.size(); i += kLanes)
+    for (size_t k = 0; k < kLanes; ++k) {
+      low[k] = std::min(low[k], group[i + k]);
+      high[k] = std::max(high[k], group[i + k]);
+    }
+  for (; i < group.size(); ++i) low[0] = std::min(low[0], group[i]), high[0] = std::max(high[0], group[i]);
+  return {std::ranges::min(low), std::ranges::max(high)};
 }
 
 float rounded_scale(float exact, DType type) { return std::max(rounded_to(exact, type), smallest_scale(type)); }

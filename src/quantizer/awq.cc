@@ -8,7 +8,6 @@
 #include "quantizer/awq.h"
 #include "quantizer/gptq.h"
 #include "quantizer/module_loss.h"
-#include "quantizer/tile_form.h"
 
 namespace awq {
 namespace {
@@ -51,9 +50,11 @@ class Solver {
 
   Solution run() {
     const std::vector<ScaleGroup> groups = scale_groups(w_.spec);
-    for (const ScaleGroup& g : groups)
-      if (g.producer) search(g);
-    for (const ScaleGroup& g : groups) measure(g);
+    for (const ScaleGroup& g : groups) {
+      const QuadraticForm form = form_of(g);
+      if (g.producer) search(g, form);
+      measure(g, form);
+    }
     for (const GroupResult& g : solution_.groups) fold(w_, g.group, g.scales);
     for (const ScaleGroup& g : groups) round_consumers(g, solution_.scales(g, gram(g).channels()));
     return std::move(solution_);
@@ -78,13 +79,18 @@ class Solver {
     if (context_.progress) context_.progress();
   }
 
-  void measure(const ScaleGroup& g) {
+  QuadraticForm form_of(const ScaleGroup& g) const {
+    const Timed timed(context_.costs.search);
+    return {host_, gram(g)};
+  }
+
+  void measure(const ScaleGroup& g, const QuadraticForm& form) {
     const Timed timed(context_.costs.search);
     const std::vector<float> ones(size_t(gram(g).channels()), 1.f);
     for (Param p : g.consumers) {
       const Rows w = rows_of(w_, p);
-      begin(context_.costs.search, 2 * form_operations(w));
-      before_[p] = {gram_energy(host_, w, gram(g)), gram_loss(host_, w, effective(w, ones, spec_), gram(g))};
+      begin(context_.costs.search, 2 * QuadraticForm::operations(w));
+      before_[p] = {form.energy(w), form.loss(w, effective(w, ones, spec_))};
     }
   }
 
@@ -92,7 +98,7 @@ class Solver {
 
   static double relative(double loss, double energy) { return energy > 0 ? loss / energy : 0; }
 
-  void search(const ScaleGroup& g) {
+  void search(const ScaleGroup& g, const QuadraticForm& form) {
     const Timed timed(context_.costs.search);
     std::vector<float> m = site(g).mean_abs(), wm = weight_mean(host_, consumers(g), group_size(gram(g).channels()));
     if (g.tied_heads > 1) {
@@ -102,7 +108,7 @@ class Solver {
     const std::vector<Candidate> grid = candidates(kGridSteps);
     Scales scales;
     for (Candidate c : grid) scales.push_back(scales_of(c, m, wm));
-    const std::vector<double> losses = losses_of(g, scales);
+    const std::vector<double> losses = losses_of(g, form, scales);
     const auto best = size_t(std::min_element(losses.begin(), losses.end()) - losses.begin());  // the first of equals
     if (!(losses[best] <= losses[0]))
       fail("quantize", "no finite loss at the input of {}; the weights or activations are damaged",
@@ -112,24 +118,25 @@ class Solver {
   }
 
   // Infinity for candidates that are out.
-  std::vector<double> losses_of(const ScaleGroup& g, const Scales& scales) const {
+  std::vector<double> losses_of(const ScaleGroup& g, const QuadraticForm& form, const Scales& scales) const {
     const std::vector<Rows> weights = consumers(g);
     const std::vector<Rows> some = sampled(weights, kRankingRows);
-    std::vector<double> ranking = gram_search(some, gram(g), scales);
+    std::vector<double> ranking = gram_search(some, form, scales);
     if (w_.spec.experts && reads(g, Role::up))
-      return losses_among(finalists(ranking), sampled(weights, kExpertRows), gram(g), scales, gram_losses);
+      return losses_among(finalists(ranking), sampled(weights, kExpertRows), form, scales);
     if (g.consumers.size() > 1) return judged_by_module(g, scales, finalists(ranking));
-    if (refinement_) return refined_losses(finalists(ranking), weights.front(), gram(g), scales);
-    if (some.front().rows == total_rows(weights) && !has_tiles(host_.kernels)) return ranking;  // exact
-    return losses_among(finalists(ranking), weights, gram(g), scales, gram_losses);
+    if (refinement_) return refined_losses(finalists(ranking), weights.front(), form, gram(g), scales);
+    if (some.front().rows == total_rows(weights)) return ranking;  // nothing was left out
+    return losses_among(finalists(ranking), weights, form, scales);
   }
 
   // The loss is smooth in the ratio: every second one, then the neighbours of the best with and without the weight term
   // (candidates alternate between the two). Infinity where it was not computed.
-  std::vector<double> gram_search(const std::vector<Rows>& weights, const Gram& gram, const Scales& scales) const {
+  std::vector<double> gram_search(const std::vector<Rows>& weights, const QuadraticForm& form,
+                                  const Scales& scales) const {
     std::vector<size_t> wanted, near;
     for (size_t i = 0; i < scales.size(); i += 4) wanted.insert(wanted.end(), {i, i + 1});
-    std::vector<double> losses = losses_among(wanted, weights, gram, scales, gram_ranking);
+    std::vector<double> losses = losses_among(wanted, weights, form, scales);
     for (size_t term : {size_t(0), size_t(1)}) {
       size_t best = term;
       for (size_t i = term; i < losses.size(); i += 4)
@@ -137,28 +144,28 @@ class Solver {
       if (best >= 2) near.push_back(best - 2);
       if (best + 2 < losses.size()) near.push_back(best + 2);
     }
-    const std::vector<double> fine = losses_among(near, weights, gram, scales, gram_ranking);
+    const std::vector<double> fine = losses_among(near, weights, form, scales);
     for (size_t i : near) losses[i] = fine[i];
     return losses;
   }
 
   std::vector<double> losses_among(const std::vector<size_t>& wanted, const std::vector<Rows>& weights,
-                                   const Gram& gram, const Scales& scales, decltype(gram_losses)* by) const {
-    for (const Rows& w : weights) begin(context_.costs.search, double(wanted.size()) * form_operations(w));
+                                   const QuadraticForm& form, const Scales& scales) const {
+    for (const Rows& w : weights) begin(context_.costs.search, double(wanted.size()) * QuadraticForm::operations(w));
     Scales some;
     for (size_t i : wanted) some.push_back(scales[i]);
-    const std::vector<double> found = by(host_, weights, gram, some, spec_);
+    const std::vector<double> found = gram_losses(form, weights, some, spec_);
     std::vector<double> losses(scales.size(), INFINITY);
     for (size_t i = 0; i < wanted.size(); ++i) losses[wanted[i]] = found[i];
     return losses;
   }
 
-  std::vector<double> refined_losses(const std::vector<size_t>& wanted, const Rows& w, const Gram& gram,
-                                     const Scales& scales) const {
+  std::vector<double> refined_losses(const std::vector<size_t>& wanted, const Rows& w, const QuadraticForm& form,
+                                     const Gram& gram, const Scales& scales) const {
     std::vector<double> losses(scales.size(), INFINITY);
     for (size_t i : wanted) {
       const QMatrix q = refined_trial(w, gram, scales[i]);
-      losses[i] = gram_loss(host_, w, unscaled(q, scales[i]), gram);
+      losses[i] = form.loss(w, unscaled(q, scales[i]));
     }
     return losses;
   }
@@ -199,11 +206,12 @@ class Solver {
 
   void round_consumers(const ScaleGroup& g, std::span<const float> s) {
     const std::optional<Compensation> compensation = compensation_of(g, s);
+    const Timed timed(context_.costs.clip);
+    const QuadraticForm form(host_, gram(g));
     for (Param p : g.consumers) {
-      const Timed timed(context_.costs.clip);
       const Rows w = rows_of(w_, p);
-      begin(context_.costs.clip, 2 * form_operations(w));
-      round(p, w, gram(g), s, compensation);
+      begin(context_.costs.clip, 2 * QuadraticForm::operations(w));
+      round(p, w, gram(g), form, s, compensation);
     }
   }
 
@@ -215,7 +223,7 @@ class Solver {
   }
 
   // Ranges were judged group by group; the whole rows have the last word.
-  void round(Param p, const Rows& w, const Gram& gram, std::span<const float> s,
+  void round(Param p, const Rows& w, const Gram& gram, const QuadraticForm& form, std::span<const float> s,
              const std::optional<Compensation>& compensation) {
     int64_t tried = 0;
     std::vector<Range> ranges = best_ranges(host_, w, gram, spec_, s, {}, &tried);
@@ -223,13 +231,13 @@ class Solver {
     begin(context_.costs.clip, double(tried) * 2 * g * g);
     const std::vector<float> ones(s.size(), 1.f);
     QMatrix q = quantize(pieces_of(w), spec_, host_.pool, ranges);
-    const double plain_loss = gram_loss(host_, w, effective(w, ones, spec_), gram, s);
+    const double plain_loss = form.loss(w, effective(w, ones, spec_), s);
     if (compensation) {
-      begin(context_.costs.clip, form_operations(w) + refine_operations(w, *refinement_));
+      begin(context_.costs.clip, QuadraticForm::operations(w) + refine_operations(w, *refinement_));
       compensation->round(host_, w, q);
       refine(host_, w, gram, s, *refinement_, q);
     }
-    double loss = gram_loss(host_, w, rows_of(q), gram, s), clipped = share_cut(w, ranges);
+    double loss = form.loss(w, rows_of(q), s), clipped = share_cut(w, ranges);
     if (!(loss < plain_loss)) {
       q = quantize(pieces_of(w), spec_, host_.pool);
       loss = plain_loss, clipped = 0;
@@ -239,7 +247,7 @@ class Solver {
     // Scaled columns leave outputs, and so their energy, as they were; divided rows do not.
     const auto f = w_.factors.find(p);
     const bool divided = f != w_.factors.end() && !f->second.rows.empty();
-    const double own = divided ? gram_loss(host_, zero_rows(w.rows, w.cols), w, gram, s) : energy;
+    const double own = divided ? form.energy(w, s) : energy;
     solution_.layers.push_back({.param = p,
                                 .error = relative(loss, own),
                                 .rounding_error = relative(rounding, energy),

@@ -136,19 +136,18 @@ class Gptq final : public Method {
       const Gram& gram = calibration.sites.at(g.consumers.front()).gram;
       c.costs.clip.operations += Compensation::operations(gram.channels());
       const Compensation compensation(c.host, gram, {}, kDamping);
-      for (Param p : g.consumers) round(p, rows_of(w, p), gram, compensation, c, s);
+      const QuadraticForm form(c.host, gram);
+      for (Param p : g.consumers) round(p, rows_of(w, p), form, compensation, c, s);
     }
     return s;
   }
 
  private:
-  static void round(Param p, const Rows& w, const Gram& gram, const Compensation& compensation, const SolveContext& c,
-                    Solution& s) {
-    c.costs.clip.operations += 4 * form_operations(w);
-    const double energy = gram_energy(c.host, w, gram);
-    const auto relative = [&](const QMatrix& q) {
-      return energy > 0 ? gram_loss(c.host, w, rows_of(q), gram) / energy : 0;
-    };
+  static void round(Param p, const Rows& w, const QuadraticForm& form, const Compensation& compensation,
+                    const SolveContext& c, Solution& s) {
+    c.costs.clip.operations += 4 * QuadraticForm::operations(w);
+    const double energy = form.energy(w);
+    const auto relative = [&](const QMatrix& q) { return energy > 0 ? form.loss(w, rows_of(q)) / energy : 0; };
     QMatrix q = quantize(pieces_of(w), c.spec, c.host.pool);
     LayerResult layer{.param = p, .rounding_error = relative(q), .ranges = {}};
     QMatrix better = quantize(pieces_of(w), c.spec, c.host.pool);

@@ -41,13 +41,12 @@ std::vector<float> columns_of(const Tensor& x, int64_t c, int64_t width) {
 Tensor panels_of(const Host& host, const Tensor& x) {
   const int64_t tokens = x.shape()[0], cols = x.shape()[1], room = (tokens + kTokens - 1) / kTokens * kTokens;
   Tensor panels = Tensor::empty({cols / kPanel, room, kPanel}, DType::bf16);
-  host.pool.run(cols / kPanel, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; ++p) {
-      uint16_t* to = reinterpret_cast<uint16_t*>(panels.data()) + p * room * kPanel;
-      for (int64_t t = 0; t < tokens; ++t, to += kPanel)
-        for (int64_t i = 0; i < kPanel; ++i) to[i] = f32_to_bf16(x.as<float>().data()[t * cols + p * kPanel + i]);
-      std::fill_n(to, (room - tokens) * kPanel, uint16_t(0));
-    }
+  host.pool.each(cols / kPanel, [&](int64_t p) {
+    const float* from = x.as<float>().data() + p * kPanel;
+    uint16_t* to = reinterpret_cast<uint16_t*>(panels.data()) + p * room * kPanel;
+    for (int64_t t = 0; t < tokens; ++t, from += cols, to += kPanel)
+      for (int64_t i = 0; i < kPanel; ++i) to[i] = number_to_bf16(from[i]);
+    std::fill_n(to, (room - tokens) * kPanel, uint16_t(0));
   });
   return panels;
 }

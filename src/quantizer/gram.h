@@ -5,8 +5,8 @@
 namespace awq {
 
 /// C = sum of x^T x over tokens, in f32; of x rounded to bfloat16 where there are tiles to multiply it, which moves a
-/// product by some 2^-8 at random and a sum over many tokens by far less. Only the upper triangle is kept, in tiles of 64 columns: a product with a tile
-/// reads memory in order, and half of the square is never there.
+/// product by some 2^-8 at random and a sum over many tokens by far less. Only the upper triangle is kept, in tiles of
+/// 64 columns: a product with a tile reads memory in order, and half of the square is never there.
 class Gram {
  public:
   static constexpr int64_t kTile = 64;

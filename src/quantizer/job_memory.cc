@@ -4,7 +4,7 @@
 
 #include "formats/load.h"
 #include "formats/params.h"
-#include "quantizer/tile_form.h"
+#include "quantizer/form.h"
 
 namespace awq {
 namespace {
@@ -66,11 +66,11 @@ class BlockMemory {
     const int64_t mlp =
         b_.experts ? 0 : 2 * matrix(Role::gate) * kFloat + activations(rows) + 2 * rows * b_.dim * kFloat;
     const int64_t attention = (matrix(Role::q) + 2 * matrix(Role::k)) * kFloat + activations(sampled_tokens()) / 2;
-    return resident() + std::max({mlp, attention, job_.running ? TileForm::bytes_for(widest_) : 0});
+    return resident() + std::max(mlp, attention) + form();
   }
   int64_t clip() const {
     const int64_t gram = job_.calibrated ? resident() : stored_ + at_work();
-    return gram + rounded_bytes(weights_, job_.spec) + widest_ * job_.spec.group_size * kFloat +
+    return gram + form() + rounded_bytes(weights_, job_.spec) + widest_ * job_.spec.group_size * kFloat +
            (job_.extra ? job_.extra(widest_, job_.dev.threads()) : 0);
   }
   int64_t check() const {
@@ -80,6 +80,7 @@ class BlockMemory {
   }
 
  private:
+  int64_t form() const { return job_.calibrated && job_.running ? QuadraticForm::bytes_for(widest_) : 0; }
   int64_t tokens() const { return int64_t(job_.sequences) * job_.length; }
   int64_t sampled_tokens() const {
     return int64_t(std::min(job_.calibration.sample_sequences, job_.sequences)) * job_.length;

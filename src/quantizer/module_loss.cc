@@ -44,7 +44,8 @@ double ModuleLoss::of(const std::function<Rows(Param)>& changed) const {
 std::shared_ptr<const Linear> ModuleLoss::linear(Param p, const Rows& w) const {
   const auto bias = w_.bias.find(p);
   const Pieces pieces = pieces_of(w);
-  return context_.dev.linear(tiles_ ? in_type(pieces, DType::bf16) : pieces, bias == w_.bias.end() ? nullptr : &bias->second);
+  return context_.dev.linear(tiles_ ? in_type(pieces, DType::bf16) : pieces,
+                             bias == w_.bias.end() ? nullptr : &bias->second);
 }
 
 bool ModuleLoss::reads(Role role) const { return std::ranges::count(group_.consumers, Param{role}) != 0; }

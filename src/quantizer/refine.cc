@@ -243,6 +243,8 @@ int64_t refine_bytes(int64_t cols, int threads) {
   return (Gram::kTile * cols + threads * (5 * cols + 2 * Gram::kTile) * kBand) * int64_t(sizeof(float));
 }
 
-double refine_operations(const Rows& w, const Refinement& steps) { return 2 * form_operations(w) * (steps.rounds + 1); }
+double refine_operations(const Rows& w, const Refinement& steps) {
+  return 2 * QuadraticForm::operations(w) * (steps.rounds + 1);
+}
 
 }  // namespace awq

@@ -12,8 +12,8 @@ struct Refinement {
 
 /// Changes codes and scales of `q`, which holds `w` rounded, by coordinate descent: each step takes the code, or the
 /// scale of a group as its type holds it, with the least sum over rows of e (C + d) e^T while everything else stays, so
-/// the sum never grows. e = (rounded - w) / divisors as in gram_loss(), d the damping. Zero points stay. Rows are
-/// independent, so threads do not matter.
+/// the sum never grows. e = (rounded - w) / divisors as in QuadraticForm::loss, d the damping. Zero points stay. Rows
+/// are independent, so threads do not matter.
 void refine(const Host& host, const Rows& w, const Gram& gram, std::span<const float> divisors, const Refinement& steps,
             QMatrix& q);
 /// What refine() takes for a matrix of that width.

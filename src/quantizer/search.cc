@@ -5,86 +5,14 @@
 #include <cmath>
 #include <numeric>
 
-#include "quantizer/tile_form.h"
-
 namespace awq {
 namespace {
 
 using kernels::kPanel;
 
-constexpr int64_t kFormRows = 48;  // rows of a matrix a job: eight register tiles of gemm
+constexpr int64_t kSearchBand = 48;  // rows of a matrix a job: eight register tiles of gemm
 
 using Vector = std::span<const float>;
-
-// Sum of e (2 p - c e), eight sums side by side, which a compiler may vectorize as they stand. n is a multiple of 8.
-double form(const float* e, const float* p, const float* c, int64_t n) {
-  double sum[8] = {};
-  for (int64_t i = 0; i < n; i += 8)
-    for (int64_t lane = 0; lane < 8; ++lane) {
-      const double v = e[i + lane];
-      sum[lane] += v * (2 * double(p[i + lane]) - double(c[i + lane]) * v);
-    }
-  return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
-}
-
-/// Sums of e C e^T. With p_j the sum over k <= j of e_k C_kj, that is the sum over j of e_j (2 p_j - C_jj e_j).
-class QuadraticForm {
- public:
-  QuadraticForm(const Host& host, const Gram& gram) : host_(host), gram_(gram) {
-    for (int64_t i = 0; i < gram.channels(); ++i) diagonal_.push_back(gram.at(i, i));
-  }
-
-  /// `errors(first row, rows, out)` fills rows of e; partial sums are added in row order, so threads do not matter.
-  double total(int64_t rows, const std::function<void(int64_t, int64_t, float*)>& errors) const {
-    std::vector<double> part(size_t((rows + kFormRows - 1) / kFormRows));
-    host_.pool.each(int64_t(part.size()), [&](int64_t i) {
-      const int64_t first = i * kFormRows, m = std::min(kFormRows, rows - first);
-      std::vector<float> e(size_t(m * gram_.channels()));
-      errors(first, m, e.data());
-      part[size_t(i)] = of(e.data(), m);
-    });
-    return std::accumulate(part.begin(), part.end(), 0.0);
-  }
-
- private:
-  double of(const float* e, int64_t m) const {
-    const int64_t n = gram_.channels();
-    float product[kFormRows * Gram::kTile];
-    double sum = 0;
-    for (int64_t t = 0; t < gram_.tiles(); ++t) {
-      const int64_t first = t * Gram::kTile, width = gram_.width(t);
-      host_.kernels.gemm_f32({.a = e,
-                              .a_row = n,
-                              .b = gram_.tile(t),
-                              .b_panel = kPanel,
-                              .b_k = Gram::kTile,
-                              .c = product,
-                              .c_row = width,
-                              .m = int32_t(m),
-                              .n = int32_t(width),
-                              .k = int32_t(gram_.rows(t)),
-                              .accumulate = false});
-      for (int64_t r = 0; r < m; ++r)
-        sum += form(e + r * n + first, product + r * width, diagonal_.data() + first, width);
-    }
-    return sum;
-  }
-
-  const Host& host_;
-  const Gram& gram_;
-  std::vector<float> diagonal_;
-};
-
-/// rounded - w, divided where there are divisors.
-void errors_of(const Rows& w, const Rows& rounded, Vector divisors, int64_t first, int64_t m, float* e) {
-  std::vector<float> original(size_t(m * w.cols));
-  w.read(first, m, original.data());
-  rounded.read(first, m, e);
-  for (size_t i = 0; i < original.size(); ++i) e[i] -= original[i];
-  if (divisors.empty()) return;
-  for (int64_t r = 0; r < m; ++r)
-    for (size_t c = 0; c < divisors.size(); ++c) e[size_t(r * w.cols) + c] /= divisors[c];
-}
 
 void add_weights(std::span<const float> row, size_t g, std::vector<double>& sum) {
   for (size_t i = 0; i < row.size(); i += g) {
@@ -161,40 +89,21 @@ std::vector<float> tied(std::span<const float> channels, int tied_heads, int hea
   return out;
 }
 
-namespace {
-
-template <class Form>
-std::vector<double> losses_by(const Form& form, std::span<const Rows> weights,
-                              std::span<const std::vector<float>> scales, const QuantSpec& spec) {
+std::vector<double> gram_losses(const QuadraticForm& form, std::span<const Rows> weights,
+                                std::span<const std::vector<float>> scales, const QuantSpec& spec) {
   std::vector<double> losses;
   for (const std::vector<float>& s : scales) {
     double loss = 0;
-    for (const Rows& w : weights)
-      loss += form.total(w.rows, [&, rounded = effective(w, s, spec)](int64_t first, int64_t m, float* e) {
-        errors_of(w, rounded, {}, first, m, e);
-      });
+    for (const Rows& w : weights) loss += form.loss(w, effective(w, s, spec));
     losses.push_back(loss);
   }
   return losses;
 }
 
-}  // namespace
-
-std::vector<double> gram_losses(const Host& host, std::span<const Rows> weights, const Gram& gram,
-                                std::span<const std::vector<float>> scales, const QuantSpec& spec) {
-  return losses_by(QuadraticForm(host, gram), weights, scales, spec);
-}
-
-std::vector<double> gram_ranking(const Host& host, std::span<const Rows> weights, const Gram& gram,
-                                 std::span<const std::vector<float>> scales, const QuantSpec& spec) {
-  if (!has_tiles(host.kernels) || gram.channels() % 32) return gram_losses(host, weights, gram, scales, spec);
-  return losses_by(TileForm(host, gram), weights, scales, spec);
-}
-
 double weight_error(const Host& host, const Rows& w, const QMatrix& rounded) {
-  std::vector<double> error(size_t((w.rows + kFormRows - 1) / kFormRows)), energy(error.size());
+  std::vector<double> error(size_t((w.rows + kSearchBand - 1) / kSearchBand)), energy(error.size());
   host.pool.each(int64_t(error.size()), [&](int64_t i) {
-    const int64_t first = i * kFormRows, m = std::min(kFormRows, w.rows - first);
+    const int64_t first = i * kSearchBand, m = std::min(kSearchBand, w.rows - first);
     std::vector<float> a(size_t(m * w.cols)), b(a.size());
     w.read(first, m, a.data());
     dequantize(rounded, first, m, b.data());
@@ -207,19 +116,10 @@ double weight_error(const Host& host, const Rows& w, const QMatrix& rounded) {
   return all > 0 ? std::accumulate(error.begin(), error.end(), 0.0) / all : 0;
 }
 
-double gram_energy(const Host& host, const Rows& w, const Gram& gram) {
-  return gram_loss(host, zero_rows(w.rows, w.cols), w, gram);
-}
-
-double gram_loss(const Host& host, const Rows& w, const Rows& rounded, const Gram& gram, Vector divisors) {
-  return QuadraticForm(host, gram).total(w.rows, [&](int64_t first, int64_t m, float* e) {
-    errors_of(w, rounded, divisors, first, m, e);
-  });
-}
-
 double relative_loss(const Host& host, const Rows& w, const Rows& rounded, const Gram& gram, Vector divisors) {
-  const double energy = gram_loss(host, zero_rows(w.rows, w.cols), w, gram, divisors);
-  return energy > 0 ? gram_loss(host, w, rounded, gram, divisors) / energy : 0;
+  const QuadraticForm form(host, gram);
+  const double energy = form.energy(w, divisors);
+  return energy > 0 ? form.loss(w, rounded, divisors) / energy : 0;
 }
 
 namespace {
@@ -286,7 +186,8 @@ class GroupRanges {
     std::vector<int> in_vain(whole_.size());
     for (int i = begin; i < end && !active.empty(); ++i) {
       const float s = 1.f - 0.05f * float(i);
-      try_rows(active, [&](size_t r) { return range_for(r, s); }, in_vain);
+      try_rows(
+          active, [&](size_t r) { return range_for(r, s); }, in_vain);
       std::erase_if(active, [&](size_t r) { return in_vain[r] == patience; });
     }
   }
@@ -355,8 +256,8 @@ std::vector<Range> best_ranges(const Host& host, const Rows& w, const Gram& gram
   const DiagonalBlocks blocks(gram, divisors, g);
   std::vector<Range> ranges(size_t(w.rows * groups));
   std::atomic<int64_t> all_tried = 0;
-  host.pool.each((w.rows + kFormRows - 1) / kFormRows, [&](int64_t job) {
-    const int64_t first = job * kFormRows, m = std::min(kFormRows, w.rows - first);
+  host.pool.each((w.rows + kSearchBand - 1) / kSearchBand, [&](int64_t job) {
+    const int64_t first = job * kSearchBand, m = std::min(kSearchBand, w.rows - first);
     std::vector<float> band(size_t(m * w.cols));
     w.read(first, m, band.data());
     for (int64_t k = 0; k < groups; ++k) {

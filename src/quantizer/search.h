@@ -3,8 +3,7 @@
 #include <span>
 #include <vector>
 
-#include "quantizer/gram.h"
-#include "quantizer/rows.h"
+#include "quantizer/form.h"
 
 namespace awq {
 
@@ -26,30 +25,14 @@ std::vector<float> scales_of(Candidate c, std::span<const float> mean_abs, std::
 /// that v can absorb.
 std::vector<float> tied(std::span<const float> channels, int tied_heads, int head_dim);
 
-/// Sum over rows of e C e^T, e = effective - original: squared error of the layer's output summed over all calibration
-/// tokens, exact for a linear layer. `weights` share the input whose Gram matrix is `gram`. One value a candidate.
-std::vector<double> gram_losses(const Host& host, std::span<const Rows> weights, const Gram& gram,
+/// The loss of all of `weights`, which share the form's input, as each candidate leaves them.
+std::vector<double> gram_losses(const QuadraticForm& form, std::span<const Rows> weights,
                                 std::span<const std::vector<float>> scales, const QuantSpec& spec);
-/// The same to about 2^-9, much faster where the kernel set has tiles: good enough to rank by.
-std::vector<double> gram_ranking(const Host& host, std::span<const Rows> weights, const Gram& gram,
-                                 std::span<const std::vector<float>> scales, const QuantSpec& spec);
-/// Sum over rows of w C w^T: what the losses are relative to.
-double gram_energy(const Host& host, const Rows& w, const Gram& gram);
-/// That loss of `rounded` relative to the energy of w's own output; 0 where that has none.
+/// The loss of `rounded` relative to the energy of w's own output; 0 where that has none. `divisors` as in the form.
 double relative_loss(const Host& host, const Rows& w, const Rows& rounded, const Gram& gram,
                      std::span<const float> divisors = {});
-/// The same loss for weights as they were stored. `divisors` of the channels, where given: w and `rounded` are of a
-/// layer whose inputs are divided by them, while `gram` is of the inputs before.
-double gram_loss(const Host& host, const Rows& w, const Rows& rounded, const Gram& gram,
-                 std::span<const float> divisors = {});
 /// Relative squared error of the weights themselves.
 double weight_error(const Host& host, const Rows& w, const QMatrix& rounded);
-/// Of one value of the loss: a product is one, its addition another.
-inline double form_operations(const Rows& w) { return double(w.rows) * double(w.cols) * double(w.cols); }
-
-/// Relative squared error of the weights themselves.
-double weight_error(const Tensor& w, const Tensor& rounded);
-
 /// What to try for a group's range: `both` bounds of |w|, 1.00, 0.95 ... of the largest; from the best of these, each
 /// end by itself at 0.95 ... 0.95 - 0.05 * `each` of where the weights end. A group goes no further in a direction in
 /// which `patience` steps in a row were no better.

@@ -188,8 +188,8 @@ class Search {
   using Judge = std::function<double(std::span<const float> s)>;
   Judge judge_of(const ScaleGroup& g, Arithmetic type) const {
     if (const Param p = g.consumers.front(); g.consumers.size() == 1)
-      return [this, &g, p, type](std::span<const float> s) {
-        return gram_loss(c_.host, rows_of(w_, p), tried(p, s, type), gram(g));
+      return [this, p, type, form = QuadraticForm(c_.host, gram(g))](std::span<const float> s) {
+        return form.loss(rows_of(w_, p), tried(p, s, type));
       };
     return [this, type,
             module = std::make_shared<ModuleLoss>(g, w_, block_, calibration_, c_, ModuleLoss::Products::exact)](

@@ -114,7 +114,8 @@ Tensor Tensor::empty(Shape shape, DType dtype) {
   const size_t bytes = size_t(checked_mul(shape.elements(), int64_t(size_of(dtype))));
   void* p = obtain(bytes);
   if (!p) fail("memory", "cannot allocate {:.1f} MB for a tensor {}", double(bytes) / 1e6, shape.text());
-  return wrap(p, shape, dtype, std::shared_ptr<const void>(p, [bytes](const void* q) { release(const_cast<void*>(q), bytes); }));
+  return wrap(p, shape, dtype,
+              std::shared_ptr<const void>(p, [bytes](const void* q) { release(const_cast<void*>(q), bytes); }));
 }
 
 Tensor Tensor::zeros(Shape shape, DType dtype) {

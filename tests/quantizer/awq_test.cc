@@ -33,7 +33,7 @@ TEST(Awq, ALayerThatAloneReadsItsInputIsJudgedOnAllOfItsRows) {
     if (g.group.consumers.size() != 1) continue;
     const Tensor& before = w.tensor(g.group.consumers.front());  // folding leaves it as it was
     const Gram& gram = calibration.sites.at(g.group.consumers.front()).gram;
-    EXPECT_NEAR(g.identity_loss / gram_loss(host, before, dequantize(quantize(before, spec)), gram), 1, 1e-6);
+    EXPECT_NEAR(g.identity_loss / QuadraticForm(host, gram).loss(before, dequantize(quantize(before, spec))), 1, 1e-6);
     ++judged;
   }
   EXPECT_EQ(judged, 2);
@@ -42,8 +42,8 @@ TEST(Awq, ALayerThatAloneReadsItsInputIsJudgedOnAllOfItsRows) {
     for (const Param p : g.group.consumers) {
       const Gram& gram = calibration.sites.at(g.group.consumers.front()).gram;
       const Rows folded = rows_of(w, p);
-      const double energy = gram_loss(host, zero_rows(folded.rows, folded.cols), folded, gram, g.scales),
-                   loss = gram_loss(host, folded, rows_of(s.matrices.at(p)), gram, g.scales);
+      const double energy = QuadraticForm(host, gram).energy(folded, g.scales),
+                   loss = QuadraticForm(host, gram).loss(folded, rows_of(s.matrices.at(p)), g.scales);
       const auto layer = std::ranges::find(s.layers, p, &LayerResult::param);
       ASSERT_NE(layer, s.layers.end());
       EXPECT_NEAR(layer->error / (loss / energy), 1, 1e-4) << name_of(p.role);

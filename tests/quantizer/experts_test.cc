@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "kernels/registry.h"
+#include "float_set.h"
 #include "quantizer/method.h"
 
 namespace awq {
@@ -15,7 +15,7 @@ constexpr int kExpertTokens = 96, kExpertLength = 24, kExperts = 8, kActive = 2;
 
 class Experts : public testing::Test {
  protected:
-  Experts() : host_{pool_, kernels::select()}, dev_(cpu_backend(pool_, host_.kernels)) {
+  Experts() : host_{pool_, float_set()}, dev_(cpu_backend(pool_, host_.kernels)) {
     const ModelSpec model = find_architecture("Qwen2MoeForCausalLM").parse(nlohmann::json::parse(R"({
       "architectures": ["Qwen2MoeForCausalLM"], "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 96,
       "moe_intermediate_size": 32, "shared_expert_intermediate_size": 96, "num_experts": 8, "num_experts_per_tok": 2,
@@ -116,7 +116,8 @@ TEST_F(Experts, AreJudgedByAllRowsThatReadTheNorm) {
   int layers = 0;
   for (Param p : w_.spec.params()) {
     if (p.role != Role::gate && p.role != Role::up) continue;
-    want += gram_loss(host_, w_.tensor(p), dequantize(quantize(w_.tensor(p), spec_)), c.sites.at({Role::gate}).gram);
+    want += QuadraticForm(host_, c.sites.at({Role::gate}).gram)
+                .loss(w_.tensor(p), dequantize(quantize(w_.tensor(p), spec_)));
     ++layers;
   }
   EXPECT_EQ(layers, 2 * (kExperts + 1));

@@ -9,14 +9,14 @@
 #include <random>
 #include <tuple>
 
-#include "kernels/registry.h"
+#include "float_set.h"
 
 namespace awq {
 namespace {
 
 struct Fixture {
   ThreadPool pool{2};
-  Host host{pool, kernels::select()};
+  Host host{pool, float_set()};
 };
 
 Tensor matrix(const nlohmann::json& rows) {
@@ -68,27 +68,54 @@ TEST(Gram, LossIsTheOutputErrorOverAllTokens) {
   const double exact = output_error(x, w, rounded);
   // The Gram matrix is in float: 300 products a chunk and channel pair, so 2^-24 * sqrt(300) relative, and errors of
   // both signs meet in the sum.
-  EXPECT_NEAR(gram_loss(f.host, w, rounded, gram) / exact, 1, 1e-5);
+  EXPECT_NEAR(QuadraticForm(f.host, gram).loss(w, rounded) / exact, 1, 1e-5);
   const std::vector<std::vector<float>> scales = {ones};
-  EXPECT_NEAR(gram_losses(f.host, std::vector<Rows>{w}, gram, scales, spec)[0] / exact, 1, 1e-5);
-  EXPECT_NEAR(gram_energy(f.host, w, gram) / output_error(x, w, Tensor::zeros(w.shape(), DType::f32)), 1, 1e-5);
+  EXPECT_NEAR(gram_losses(QuadraticForm(f.host, gram), std::vector<Rows>{w}, scales, spec)[0] / exact, 1, 1e-5);
+  EXPECT_NEAR(QuadraticForm(f.host, gram).energy(w) / output_error(x, w, Tensor::zeros(w.shape(), DType::f32)), 1,
+              1e-5);
 }
 
-// bfloat16 rounds both factors of each term to 2^-9; terms of a definite form partly cancel, the more the more they
+// Inputs, C and e are rounded to bfloat16, each to 2^-9. Terms of a definite form partly cancel, the more the more they
 // are.
-TEST(Gram, RanksToTheRoundingOfBfloat16) {
+TEST(Gram, OnTilesIsExactToTheRoundingOfBfloat16) {
+  const kernels::KernelSet& tiles = kernels::select();
+  if (!has_tiles(tiles)) GTEST_SKIP() << "no tiles";
   ThreadPool one(1), three(3);
   const Tensor x = random_matrix(300, 96, 1), m = random_matrix(150, 96, 2);
   const Rows w(m);
-  Gram gram(96);
-  gram.add({one, kernels::select()}, x);
+  Gram exact(96), rounded(96);
+  exact.add({one, float_set()}, x);
+  rounded.add({three, tiles}, x);
+  for (int64_t i = 0; i < 96; ++i)
+    for (int64_t j = 0; j < 96; ++j) {
+      double sizes = 0;  // of the products
+      for (size_t t = 0; t < 300; ++t)
+        sizes += std::abs(double(x.as<float>()[t * 96 + size_t(i)]) * x.as<float>()[t * 96 + size_t(j)]);
+      ASSERT_NEAR(rounded.at(i, j), exact.at(i, j), sizes * 2 / 512);
+    }
   const QuantSpec spec{.bits = 4, .group_size = 32};
   std::vector<std::vector<float>> scales(2, std::vector<float>(96, 1.f));
   for (size_t c = 0; c < 96; ++c) scales[1][c] = c % 2 ? 0.5f : 2.f;
-  const auto exact = gram_losses({one, kernels::select()}, {&w, 1}, gram, scales, spec);
-  const auto ranking = gram_ranking({three, kernels::select()}, {&w, 1}, gram, scales, spec);
-  for (size_t i = 0; i < 2; ++i) EXPECT_NEAR(ranking[i] / exact[i], 1, 2. / 512);
-  EXPECT_EQ(ranking, gram_ranking({one, kernels::select()}, {&w, 1}, gram, scales, spec));
+  const auto want = gram_losses(QuadraticForm({one, float_set()}, exact), {&w, 1}, scales, spec);
+  const auto found = gram_losses(QuadraticForm({three, tiles}, rounded), {&w, 1}, scales, spec);
+  for (size_t i = 0; i < 2; ++i) EXPECT_NEAR(found[i] / want[i], 1, 3. / 512);
+  EXPECT_EQ(found, gram_losses(QuadraticForm({one, tiles}, rounded), {&w, 1}, scales, spec));
+}
+
+// Tokens that fill no tile, and a last panel beyond the last whole tile of channels.
+TEST(Gram, OnTilesTakesAnyNumberOfTokensAndChannels) {
+  const kernels::KernelSet& tiles = kernels::select();
+  if (!has_tiles(tiles)) GTEST_SKIP() << "no tiles";
+  ThreadPool pool(2);
+  for (const int64_t channels : {16, 144, 400})
+    for (const int64_t tokens : {1, 31, 33}) {
+      const Tensor x = random_matrix(tokens, channels, 1).to(DType::bf16).to(DType::f32);  // no rounding is left
+      Gram want(channels), found(channels);
+      want.add({pool, float_set()}, x);
+      found.add({pool, tiles}, x);
+      for (int64_t i = 0; i < channels; ++i)
+        for (int64_t j = 0; j < channels; ++j) ASSERT_NEAR(found.at(i, j), want.at(i, j), 1e-4) << i << " " << j;
+    }
 }
 
 // Both triangles, also in the last tile, which is narrower than the others.
@@ -120,7 +147,8 @@ TEST(Gram, DivisorsStandForInputsThatWereDivided) {
   gram.add(f.host, x);
   own.add(f.host, divided);
   const Tensor rounded = dequantize(quantize(scaled, spec));
-  EXPECT_NEAR(gram_loss(f.host, scaled, rounded, gram, s) / gram_loss(f.host, scaled, rounded, own), 1, 1e-5);
+  EXPECT_NEAR(QuadraticForm(f.host, gram).loss(scaled, rounded, s) / QuadraticForm(f.host, own).loss(scaled, rounded),
+              1, 1e-5);
   const auto ranges = best_ranges(f.host, scaled, gram, spec, s), want = best_ranges(f.host, scaled, own, spec);
   int same = 0;
   for (size_t i = 0; i < ranges.size(); ++i) same += ranges[i] == want[i];
@@ -138,8 +166,8 @@ TEST(Gram, DoesNotDependOnThreads) {
     EXPECT_EQ(0, memcmp(a.tile(t), b.tile(t), size_t(a.rows(t) * Gram::kTile) * sizeof(float)));
   const std::vector<std::vector<float>> s = {std::vector<float>(160, 1.f)};
   const QuantSpec spec{.bits = 4, .group_size = 32};
-  EXPECT_EQ(gram_losses({one, kernels::select()}, {&w, 1}, a, s, spec),
-            gram_losses({three, kernels::select()}, {&w, 1}, a, s, spec));
+  EXPECT_EQ(gram_losses(QuadraticForm(Host{one, kernels::select()}, a), {&w, 1}, s, spec),
+            gram_losses(QuadraticForm(Host{three, kernels::select()}, a), {&w, 1}, s, spec));
 }
 
 TEST(Scales, IdentityIsFirstAndOnes) {
@@ -180,7 +208,7 @@ class Vectors : public testing::Test {
     for (int i = 0; i < 20; ++i)
       scales.push_back(scales_of({float(i) / 20, weight_term}, mean_abs,
                                  weight_mean(f.host, std::vector<Rows>{w}, spec.group_size)));
-    const auto losses = gram_losses(f.host, std::vector<Rows>{w}, gram, scales, spec);
+    const auto losses = gram_losses(QuadraticForm(f.host, gram), std::vector<Rows>{w}, scales, spec);
     for (size_t i = 0; i < 20;
          ++i)  // vectors are double arithmetic, ours is float: 1e-5 leaves room for a sum of 16 x 16
       EXPECT_NEAR(losses[i] / double(w.shape()[0] * x.shape()[0]) / want.at(i).get<double>(), 1, 1e-5) << i;
@@ -206,8 +234,8 @@ TEST_F(Vectors, ScaleSearchWithoutWeightTerm) { expect_losses(v.at("plain"), fal
 TEST_F(Vectors, ScaleSearchWithWeightTerm) { expect_losses(v.at("duo"), true, v.at("best_duo")); }
 
 TEST_F(Vectors, ClipSearch) {
-  const auto ranges =
-      best_ranges(f.host, w, gram, spec, {}, {.both = 10, .each = 0, .patience = 10});  // the published grid ends at 0.55
+  const auto ranges = best_ranges(f.host, w, gram, spec, {},
+                                  {.both = 10, .each = 0, .patience = 10});  // the published grid ends at 0.55
   std::string want, got;
   for (const auto& c : v.at("clip")) want += fmt::format("{} ", c.at("best_step").get<int>());
   for (size_t i = 0; i < ranges.size(); ++i) {
@@ -223,15 +251,20 @@ Range searched(const Tensor& x, std::span<const float> w, const QuantSpec& spec,
   const Tensor row = Tensor::of<float>(w, {1, int64_t(w.size())});
   Range best = whole;
   double least = INFINITY;
-  const auto consider = [&](Range r) {
+  const auto better = [&](Range r) {
     Tensor rounded = Tensor::empty(row.shape(), DType::f32);
     round_to(w, grid_of(r, spec), spec.levels(), rounded.as<float>().data());
-    if (const double loss = output_error(x, row, rounded); loss < least) std::tie(least, best) = std::pair(loss, r);
+    const double loss = output_error(x, row, rounded), before = std::exchange(least, std::min(least, loss));
+    if (loss < before) best = r;
+    return loss < before;
   };
-  const auto shrunk = [](int step) { return 1.f - 0.05f * float(step); };
-  for (int i = 0; i < steps.both; ++i) consider(whole.clipped(shrunk(i) * whole.largest()));
-  for (int i = 1; i <= steps.each; ++i) consider({shrunk(i) * whole.low, best.high});
-  for (int i = 1; i <= steps.each; ++i) consider({best.low, shrunk(i) * whole.high});
+  const auto go = [&](int begin, int end, auto range_of_share) {
+    for (int i = begin, in_vain = 0; i < end && in_vain < steps.patience; ++i)
+      in_vain = better(range_of_share(1.f - 0.05f * float(i))) ? 0 : in_vain + 1;
+  };
+  go(0, steps.both, [&](float s) { return whole.clipped(s * whole.largest()); });
+  go(1, steps.each + 1, [&](float s) { return Range{s * whole.low, best.high}; });
+  go(1, steps.each + 1, [&](float s) { return Range{best.low, s * whole.high}; });
   return best;
 }
 
