@@ -66,6 +66,13 @@ Pieces in_f16(Pieces w, const std::string& name) {
   return w;
 }
 
+/// As a file holds it, about: zero points take as many bits as codes.
+int64_t bytes_of(const Weight& w) {
+  if (const auto* t = std::get_if<Tensor>(&w)) return int64_t(t->bytes());
+  const auto& q = std::get<QMatrix>(w);
+  return (q.codes.shape().elements() * q.spec.bits + q.scales.shape().elements() * (16 + q.spec.bits)) / 8;
+}
+
 constexpr size_t kSalient = 5;
 
 /// Says what a group's input looked like; the first of equal channels comes first.
@@ -180,12 +187,12 @@ class BlockJob {
 
   // 16-bit weights are multiplied by other kernels than folded ones, which are f32.
   Tensor wide_output(const Tensor& input) {
-    const Timed timed(result_.costs.check);
+    const Timed timed(result_.costs.check, block_operations(w_.spec, input.shape()[0]));
     return float_output(f_.dev, upload(f_.dev, w_, DType::f32), input);
   }
 
   void check_fold(const Tensor& input, const Tensor& before) {
-    const Timed timed(result_.costs.check);
+    const Timed timed(result_.costs.check, block_operations(w_.spec, input.shape()[0]));
     result_.fold_error = relative_change(before, float_output(f_.dev, upload(f_.dev, w_, DType::f32), input));
     if (!(result_.fold_error <= kFoldTolerance))
       fail("quantize",
@@ -207,7 +214,9 @@ class BlockJob {
 
   void put(Param p) {
     const auto q = result_.solution.matrices.find(p);
-    f_.sink.put(index_, p, q != result_.solution.matrices.end() ? Weight(q->second) : w_.at.at(p));
+    const Weight w = q != result_.solution.matrices.end() ? Weight(q->second) : w_.at.at(p);
+    result_.costs.write.bytes += bytes_of(w);
+    f_.sink.put(index_, p, w);
     if (const auto b = w_.bias.find(p); b != w_.bias.end()) f_.sink.put_bias(index_, p, b->second);
   }
 
