@@ -63,14 +63,15 @@ class BlockMemory {
   int64_t search() const {
     if (!job_.calibrated || !job_.folds) return 0;
     const int64_t rows = std::min<int64_t>(job_.calibration.sample_rows, tokens());
+    const auto tried = int64_t(size_of(job_.running.value_or(DType::f32)));  // a candidate's weights
     const int64_t mlp =
-        b_.experts ? 0 : 2 * matrix(Role::gate) * kFloat + activations(rows) + 2 * rows * b_.dim * kFloat;
-    const int64_t attention = (matrix(Role::q) + 2 * matrix(Role::k)) * kFloat + activations(sampled_tokens()) / 2;
-    return resident() + std::max(mlp, attention) + form();
+        b_.experts ? 0 : 2 * matrix(Role::gate) * tried + activations(rows) + 2 * rows * b_.dim * kFloat;
+    const int64_t attention = (matrix(Role::q) + 2 * matrix(Role::k)) * tried + activations(sampled_tokens()) / 2;
+    return resident() + std::max(std::max(mlp, attention) + form(b_.dim), form(widest_));
   }
   int64_t clip() const {
     const int64_t gram = job_.calibrated ? resident() : stored_ + at_work();
-    return gram + form() + rounded_bytes(weights_, job_.spec) + widest_ * job_.spec.group_size * kFloat +
+    return gram + form(widest_) + rounded_bytes(weights_, job_.spec) + widest_ * job_.spec.group_size * kFloat +
            (job_.extra ? job_.extra(widest_, job_.dev.threads()) : 0);
   }
   int64_t check() const {
@@ -80,7 +81,9 @@ class BlockMemory {
   }
 
  private:
-  int64_t form() const { return job_.calibrated && job_.running ? QuadraticForm::bytes_for(widest_) : 0; }
+  int64_t form(int64_t channels) const {
+    return job_.calibrated && job_.running ? QuadraticForm::bytes_for(channels) : 0;
+  }
   int64_t tokens() const { return int64_t(job_.sequences) * job_.length; }
   int64_t sampled_tokens() const {
     return int64_t(std::min(job_.calibration.sample_sequences, job_.sequences)) * job_.length;
@@ -169,14 +172,15 @@ int64_t kept_bytes(const JobShape& job) {
 }  // namespace
 
 // What the allocator keeps of pieces below the size that it maps, with a threshold of 1 MB: 10 MB were seen.
-constexpr int64_t kKept = 16 << 20;
+constexpr int64_t kKept = 12 << 20;
 
 // A tokenizer.json of 2 to 33 MB took 3.7 to 6.9 times its size; a text 13 to 16 times in English, and 36 times of
 // random letters and Chinese, a token a byte.
 constexpr int64_t kTokenizer = 8, kText = 40;
 
 int64_t JobMemory::peak() const {
-  return base + kKept + std::max({read, text, kept, outer, load, forward, search, clip, check, judge});
+  const int64_t most = std::max({read, text, kept, outer, load, forward, search, clip, check, judge});
+  return base + kKept + std::min(Tensor::kSpare, most / 2) + most;
 }
 
 JobMemory memory_of(const JobShape& job) {

@@ -21,11 +21,12 @@ struct DTypeInfo {
 constexpr DTypeInfo kInfo[] = {{"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4},
                                {"I16", 2}, {"I8", 1},  {"U8", 1},   {"U32", 4}, {"F8_E4M3", 1}};
 
+constexpr size_t kHuge = 2 << 20;
+
 /// Null where there is no memory. Large tensors are put into huge pages: one thread reads weights a quarter faster from
 /// them (16 GB/s instead of 12.5 on an Emerald Rapids). What is left of the last one stays in small pages, so that no
 /// memory is used but the tensor's own.
 void* allocate(size_t bytes) {
-  constexpr size_t kHuge = 2 << 20;
   const size_t alignment = bytes >= 2 * kHuge ? kHuge : 64;
   void* p = nullptr;
   if (::posix_memalign(&p, alignment, bytes ? bytes : 1) != 0) return nullptr;
@@ -34,7 +35,8 @@ void* allocate(size_t bytes) {
 }
 
 /// Freed buffers that the next tensor of the same size takes over: activations come and go with every layer, and the
-/// system clears each page that it hands out, which took a fifth of the time of quantizing.
+/// system clears each page that it hands out, which took a fifth of the time of quantizing a small model. Those in huge
+/// pages cost little.
 class Spares {
  public:
   void* take(size_t bytes) {
@@ -55,7 +57,7 @@ class Spares {
     }
   }
 
-  static constexpr size_t kLeast = 256 << 10, kMost = 32 << 20;  // of a buffer, of all
+  static constexpr size_t kLeast = 256 << 10, kLargest = 2 * kHuge, kMost = Tensor::kSpare;  // of a buffer; of all
  private:
   struct Buffer {
     void* data;
@@ -71,13 +73,19 @@ Spares& spares() {
   return all;
 }
 
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kSpare = false;  // it finds uses of what was freed
+// Sanitizers find uses of what was freed.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define AWQ_FREES_AT_ONCE
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(AWQ_FREES_AT_ONCE)
+constexpr bool kKeeps = false;
 #else
-constexpr bool kSpare = true;
+constexpr bool kKeeps = true;
 #endif
 
-bool is_spared(size_t bytes) { return kSpare && bytes >= Spares::kLeast && bytes <= Spares::kMost; }
+bool is_spared(size_t bytes) { return kKeeps && bytes >= Spares::kLeast && bytes < Spares::kLargest; }
 
 void* obtain(size_t bytes) {
   void* p = is_spared(bytes) ? spares().take(bytes) : nullptr;

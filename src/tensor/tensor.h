@@ -74,6 +74,8 @@ class Tensor {
   Tensor() = default;
   static Tensor zeros(Shape shape, DType dtype);
   static Tensor empty(Shape shape, DType dtype);  // 64-byte aligned, contents unspecified
+  /// Freed buffers that are kept for tensors of the same size; bytes of all together.
+  static constexpr int64_t kSpare = 12 << 20;
   static Tensor wrap(const void* data, Shape shape, DType dtype, std::shared_ptr<const void> owner);
   template <class T>
   static Tensor of(std::span<const T> values, Shape shape) {
