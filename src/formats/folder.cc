@@ -149,10 +149,25 @@ Pieces FolderCheckpoint::pieces(int block, Param param) const {
                   });
 }
 
+std::string FolderCheckpoint::why_dropped(std::string_view tensor) const {
+  const bool head = tensor == source_of(spec_, -1, {Role::head}).name + ".weight";
+  return head ? "a copy of the embedding, which the head is tied to" : "computed from config.json, never trained";
+}
+
 std::vector<TensorInfo> FolderCheckpoint::tensors() const {
+  std::map<std::string, TensorUse> uses;
+  for (const StoredTensor& t : stored_.all()) uses[name(t)] = use_of(*this, t.parts.front().block, t.first());
   std::vector<TensorInfo> all;
   for (const SafetensorsFile& file : files_.files())
-    for (const auto& [name, e] : file.entries()) all.push_back({name, e.type, e.shape, e.end - e.begin});
+    for (const auto& [name, e] : file.entries()) {
+      TensorInfo& t = all.emplace_back(TensorInfo{name, e.type, e.shape, e.end - e.begin});
+      const auto it = uses.find(name.substr(0, name.rfind('.')));
+      t.reason = it == uses.end() ? why_dropped(name) : why_unused(name);
+      if (!t.reason.empty())
+        t.use = TensorUse::dropped;
+      else if (!name.ends_with(".bias"))
+        t.use = it->second;
+    }
   return all;
 }
 
