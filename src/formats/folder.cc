@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "formats/params.h"
 #include "io/json.h"
+#include "io/torch_file.h"
 
 namespace awq {
 namespace {
@@ -53,6 +54,8 @@ std::vector<fs::path> regular_files(const fs::path& folder) {
 
 SafetensorsFolder open_files(const fs::path& folder) {
   if (SafetensorsFolder::exists(folder)) return SafetensorsFolder(folder);
+  if (const fs::path file = torch_file(folder); !file.empty())
+    return SafetensorsFolder(folder, TorchFile(MappedFile(file)).state_dict());
   const std::string path = folder.string();
   for (const fs::path& file : regular_files(folder))
     if (is_pickle(file))
@@ -80,6 +83,18 @@ uint64_t header_room(const ModelSpec& spec) {
 }
 
 }  // namespace
+
+fs::path torch_file(const fs::path& folder) {
+  std::error_code ignored;
+  if (!fs::is_directory(folder, ignored) || SafetensorsFolder::exists(folder)) return {};
+  fs::path found;
+  for (const fs::path& file : regular_files(folder))
+    if (file.extension() == ".pt" && is_torch_file(file)) {
+      if (!found.empty()) return {};
+      found = file;
+    }
+  return found;
+}
 
 ModelSpec parse_spec(const Json& config, const fs::path& folder) {
   const auto it = config.find("architectures");

@@ -9,7 +9,7 @@
 
 namespace awq {
 
-/// A folder of config.json, safetensors and side files. A format derives from it, checks in its
+/// A folder of config.json, safetensors (or one torch_file) and side files. A format derives from it, checks in its
 /// constructor that the files hold exactly the tensors it knows, and overrides `weight` and `pieces` where matrices are
 /// not plain tensors.
 class FolderCheckpoint : public Checkpoint {
@@ -75,6 +75,9 @@ class TensorCheck {
   std::set<std::string, std::less<>> required_;
 };
 
+/// The only .pt file that torch.save has written into a folder without safetensors: llm-awq's model. Empty where there
+/// is none, or several.
+std::filesystem::path torch_file(const std::filesystem::path& folder);
 /// Of the architecture that the config names. Throws Error, naming the folder's file.
 ModelSpec parse_spec(const nlohmann::json& config, const std::filesystem::path& folder);
 nlohmann::json read_config(const std::filesystem::path& folder);  // an object; throws Error otherwise
