@@ -3,6 +3,7 @@
 #include <array>
 
 #include "api_evaluate.h"
+#include "engine/runtime.h"
 #include "formats/load.h"
 #include "formats/params.h"
 #include "quant/survey.h"
