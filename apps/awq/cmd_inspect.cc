@@ -84,6 +84,8 @@ void print_histogram(const InspectReport& r, int bits, const char* what, std::ve
     for (size_t i = 0; m.bits == bits && i < (m.*values).size(); ++i)
       sums[i] += double((m.*values)[i]), all += double((m.*values)[i]);
   if (all == 0) return;
+  if (const auto one = std::ranges::find(sums, all); one != sums.end())
+    return fmt::print("\n{} of {} bits: all are {}\n", what, bits, one - sums.begin());
   fmt::print("\n{} of {} bits, % of each value\n", what, bits);
   for (size_t i = 0; i < sums.size(); ++i) fmt::print("{:>6.2f}{}", 100 * sums[i] / all, i % 16 == 15 ? "\n" : " ");
   if (sums.size() < 16) fmt::print("\n");
