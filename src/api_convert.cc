@@ -1,6 +1,5 @@
 // awq::convert and awq::verify.
 #include <chrono>
-#include <set>
 
 #include "api_format.h"
 #include "awq/awq.h"
@@ -44,19 +43,17 @@ QuantSpec spec_for(const Checkpoint& model, const Format& format) {
   return spec.value_or(QuantSpec{});
 }
 
-/// Of a matrix split over devices: its rows, or its columns where its input is split (o and down).
-void check_split(const Checkpoint& model, int devices) {
-  if (devices < 1) fail("convert", "--tp {}: at least 1 device is needed", devices);
-  for (const auto& [block, p] : params_of(model.spec())) {
-    if (!is_block_matrix(block, p)) continue;
+/// What is refused before anything is written.
+void check_target(const Checkpoint& model, const FormatChoice& choice, const QuantSpec& spec, int devices) {
+  choice.check_group("convert", model.described_in(), spec.group_size);
+  choice.check_devices("convert", model.spec(), devices, [&](int block, Param p) -> std::optional<QuantSpec> {
     const Pieces w = model.pieces(block, p);
-    const auto* q = std::get_if<QuantSpec>(&w.type);
-    const bool columns = p.role == Role::o || p.role == Role::down;
-    const int64_t unit = columns ? (q ? q->group_size : 1) : 8, size = w.shape[columns ? 1 : 0];
-    if (size % (devices * unit))
-      fail("convert", "--tp {}: {} of {} cannot be split into {} parts of whole {}", devices,
-           parameter_name(model.spec(), block, p), w.shape.text(), devices, columns ? "groups" : "words of 8 rows");
-  }
+    if (const auto* q = std::get_if<QuantSpec>(&w.type)) return *q;
+    return {};
+  });
+  for (const auto& [block, p] : params_of(model.spec()))
+    if (is_block_matrix(block, p))
+      choice.check_matrix(parameter_name(model.spec(), block, p), p.role, model.pieces(block, p));
 }
 
 class Converter {
@@ -145,18 +142,10 @@ void fill(ConvertReport& r, const Difference& d) {
   r.where = d.where;
 }
 
-/// Tensors of the source that no parameter is made of: copies that tied models keep, tables that are computed.
 std::vector<std::string> dropped(const Checkpoint& source) {
-  std::set<std::string> bases;
-  const StoredTensors stored(source.spec());
-  for (const StoredTensor& t : stored.all()) {
-    bases.insert(t.name);
-    bases.insert(t.name.substr(t.name.find('.') + 1));  // in files of the model without its head
-  }
   std::vector<std::string> names;
-  if (source.format() == "gguf") return names;  // opening it has found a place for each
   for (const TensorInfo& t : source.tensors())
-    if (!bases.contains(t.name.substr(0, t.name.rfind('.')))) names.push_back(t.name);
+    if (t.use == TensorUse::dropped) names.push_back(t.name);
   return names;
 }
 
@@ -168,8 +157,7 @@ ConvertReport convert(const fs::path& from, const fs::path& to, const ConvertOpt
   const Format& format = *choice.format;
   const auto source = Checkpoint::open(from);
   const QuantSpec spec = spec_for(*source, format);
-  choice.check_group("convert", source->described_in(), spec.group_size);
-  check_split(*source, o.tensor_parallel);
+  check_target(*source, choice, spec, o.tensor_parallel);
   Converter converter(*source, format, o, progress);
   ConvertReport r = converter.run(to, spec);
   const auto written = Checkpoint::open(to);

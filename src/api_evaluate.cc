@@ -1,4 +1,4 @@
-// awq::evaluate, awq::logits and awq::inspect.
+// awq::evaluate and awq::logits.
 #include "api_evaluate.h"
 
 #include <chrono>
@@ -7,26 +7,11 @@
 #include "engine/documents.h"
 #include "eval/divergence.h"
 #include "formats/context.h"
+#include "formats/params.h"
 #include "io/file.h"
 
 namespace awq {
 namespace {
-
-struct Bits {
-  uint64_t bytes = 0;
-  int64_t weights = 0;  // as numbers, whatever they are stored in
-  double per_weight() const { return weights ? double(bytes) * 8 / double(weights) : 0; }
-};
-
-Bits bits_of(const Checkpoint& c) {
-  Bits b;
-  for (const TensorInfo& t : c.tensors()) b.bytes += t.bytes;
-  const ModelSpec& m = c.spec();
-  b.weights = int64_t(m.vocab) * m.dim * (m.tied_embeddings ? 1 : 2) + m.dim;
-  for (const BlockSpec& block : m.blocks)
-    for (Param p : block.params()) b.weights += block.shape(p).first * std::max<int64_t>(1, block.shape(p).second);
-  return b;
-}
 
 /// A model and its scores, a value a window.
 struct Subject {
@@ -53,6 +38,12 @@ std::vector<int32_t> tokens_of_lines(std::string_view text, const TextSide& side
 }
 
 }  // namespace
+
+Bits bits_of(const Checkpoint& c) {
+  Bits b{.bytes = 0, .weights = parameter_count(c.spec())};
+  for (const TensorInfo& t : c.tensors()) b.bytes += t.bytes;
+  return b;
+}
 
 std::vector<int32_t> tokens_of_text(const Checkpoint& model, std::string_view text, const EvaluateOptions& o) {
   const TextSide side(model);
@@ -207,29 +198,6 @@ std::vector<float> logits(const std::filesystem::path& model, std::span<const in
   const Sequence all{kv.get(), 0, int(tokens.size())};
   const Tensor l = head_logits(*device.backend, s.model, hidden_forward(*device.backend, s.model, tokens, {&all, 1}));
   return {l.as<float>().begin(), l.as<float>().end()};
-}
-
-InspectReport inspect(const std::filesystem::path& path) {
-  const std::unique_ptr<Checkpoint> c = Checkpoint::open(path);
-  const ModelSpec& m = c->spec();
-  const Bits bits = bits_of(*c);
-  InspectReport r{.format = std::string(c->format()),
-                  .architecture = m.arch,
-                  .blocks = int(m.blocks.size()),
-                  .dim = m.dim,
-                  .vocab = m.vocab,
-                  .context = m.max_context,
-                  .quantization = quantization_of(*c),
-                  .head = head_type(*c),
-                  .bytes = bits.bytes,
-                  .weights = bits.weights,
-                  .bits_per_weight = bits.per_weight(),
-                  .memory = uint64_t(loaded_bytes(*Device(1, "").backend, *c)),
-                  .tensors = {},
-                  .side_files = {}};
-  for (const TensorInfo& t : c->tensors()) r.tensors.push_back({t.name, t.type, t.shape.text(), t.bytes});
-  for (const SideFile& f : c->side_files()) r.side_files.push_back(f.name);
-  return r;
 }
 
 }  // namespace awq

@@ -4,6 +4,13 @@
 
 namespace awq {
 
+struct Bits {
+  uint64_t bytes = 0;   // of all tensors
+  int64_t weights = 0;  // parameters, whatever they are stored in
+  double per_weight() const { return weights ? double(bytes) * 8 / double(weights) : 0; }
+};
+Bits bits_of(const Checkpoint& c);
+
 /// As compare() of a text that is these tokens, cut into options.window each.
 std::vector<EvaluateReport> compare_tokens(const std::filesystem::path& original,
                                            std::span<const std::filesystem::path> models,

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <numeric>
 
 #include "base/check.h"
 #include "formats/params.h"
@@ -10,10 +12,29 @@
 namespace awq {
 namespace {
 
-const std::array<Target, 4> kTargets = {{{"transformers", "autoawq", {32, 64, 128, -1}},
-                                         {"vllm", "compressed-tensors", {32, 64, 128, -1}},
-                                         {"llama.cpp", "gguf-q4_1", {32, 64, 128, -1}},
-                                         {"mlx", "mlx", {32, 64, 128}}}};
+/// Marlin's kernels, which repack AutoAWQ's tensors.
+bool fits_marlin(const Share& s) {
+  return (s.cols % 128 == 0 && s.rows % 64 == 0) || (s.cols % 64 == 0 && s.rows % 128 == 0);
+}
+
+const std::array<Target, 8> kTargets = {
+    {{.name = "transformers", .format = "autoawq", .groups = {32, 64, 128, -1}},
+     {.name = "vllm", .format = "compressed-tensors", .groups = {32, 64, 128, -1}},
+     {.name = "llama.cpp", .format = "gguf-q4_1", .groups = {32, 64, 128, -1}},
+     {.name = "mlx", .format = "mlx", .groups = {32, 64, 128}},
+     {.name = "sglang", .format = "autoawq", .groups = {32, 64, 128}, .scales = {DType::f16, DType::bf16}},
+     {.name = "tgi",
+      .format = "autoawq",
+      .groups = {32, 64, 128},
+      .scales = {DType::f16, DType::bf16},
+      .runs = fits_marlin,
+      .shapes = "multiples of 64 and 128"},
+     {.name = "tensorrt-llm",
+      .format = "modelopt",
+      .groups = {64, 128},
+      .scales = {DType::f16, DType::bf16},
+      .fused_inputs = false},
+     {.name = "lmdeploy", .format = "autoawq", .groups = {128}, .scales = {DType::f16}, .powers_of_two = true}}};
 
 const Target& find_target(std::string_view operation, const std::string& name) {
   std::string names;
@@ -21,8 +42,57 @@ const Target& find_target(std::string_view operation, const std::string& name) {
     if (t.name == name) return t;
     names += (names.empty() ? "" : ", ") + std::string(t.name);
   }
-  fail(operation, "--target {}: awq has been run with {} only; give a --format to write one that other programs read",
-       name, names);
+  fail(operation,
+       "--target {}: what it loads is known of {} only; give a --format to write one that other programs read", name,
+       names);
+}
+
+bool splits_columns(Role role) { return role == Role::o || role == Role::down; }
+
+/// Heads stay whole; those of keys and values are repeated where there are fewer than devices.
+void check_heads(std::string_view operation, const AttentionSpec& a, int devices) {
+  if (a.heads % devices || (a.kv_heads % devices && devices % a.kv_heads))
+    fail(operation, "--tp {}: {} heads with {} of keys and values cannot be split over so many devices", devices,
+         a.heads, a.kv_heads);
+}
+
+/// Rows and columns of a matrix on each device.
+std::pair<int64_t, int64_t> part_of(const BlockSpec& b, Param p, int devices) {
+  const auto [rows, cols] = b.shape(p);
+  if (splits_columns(p.role)) return {rows, cols / devices};
+  const bool repeated = (p.role == Role::k || p.role == Role::v) && b.attention.kv_heads < devices;
+  return {repeated ? b.attention.head_dim : rows / devices, cols};
+}
+
+/// What the program makes one of several matrices is listed under the first.
+std::vector<Share> shares_of(const ModelSpec& model, int block, int devices) {
+  const BlockSpec& b = model.blocks[size_t(block)];
+  std::vector<Share> shares;
+  for (Param p : b.params()) {
+    if (!is_rounded(p.role)) continue;
+    const auto [rows, cols] = part_of(b, p, devices);
+    if (p.role == Role::k || p.role == Role::v || (p.role == Role::up && b.mlp.gated))
+      shares.back().rows += rows;
+    else
+      shares.push_back({base_name(model, block, p), rows, cols});
+  }
+  return shares;
+}
+
+void check_parts(std::string_view operation, const Format& format, const ModelSpec& model, int block, Param p,
+                 int devices, const std::optional<QuantSpec>& spec) {
+  const BlockSpec& b = model.blocks[size_t(block)];
+  const bool columns = splits_columns(p.role);
+  const Shape whole = shape_of(model, block, p);
+  const auto part = part_of(b, p, devices);
+  const int64_t rows = std::lcm(8, format.holds ? format.holds->rows : 1),
+                cols = std::lcm(spec ? spec->group_size : 1, format.holds ? format.holds->cols : 1);
+  const bool fits = columns ? part.second * devices == whole[1] && part.second % cols == 0
+                            : part.first * devices >= whole[0] && part.first % rows == 0;
+  if (!fits)
+    fail(operation, "--tp {}: {} of {} cannot be split into {} parts of whole {}", devices,
+         base_name(model, block, p) + ".weight", whole.text(), devices,
+         columns ? fmt::format("groups of {} columns", cols) : fmt::format("words of {} rows", rows));
 }
 
 class FittingSink final : public CheckpointSink {
@@ -54,6 +124,38 @@ void FormatChoice::check_group(std::string_view operation, const std::string& of
   if (target && std::ranges::find(target->groups, group_size) == target->groups.end())
     fail(operation, "{}: groups of {} columns, but {} runs {} of them", of, group_size, target->name,
          fmt::join(target->groups, ", "));
+}
+
+void FormatChoice::check_devices(std::string_view operation, const ModelSpec& model, int devices,
+                                 const std::function<std::optional<QuantSpec>(int, Param)>& spec) const {
+  if (devices < 1) fail(operation, "--tp {}: at least 1 device is needed", devices);
+  if (target && target->powers_of_two && !std::has_single_bit(unsigned(devices)))
+    fail(operation, "--tp {}: {} is split over 1, 2, 4, 8 or more devices by twos", devices, target->name);
+  for (int i = 0; i < int(model.blocks.size()); ++i) {
+    const BlockSpec& b = model.blocks[size_t(i)];
+    check_heads(operation, b.attention, devices);
+    for (Param p : b.params())
+      if (devices > 1 && is_rounded(p.role)) check_parts(operation, *format, model, i, p, devices, spec(i, p));
+    if (!target || !target->runs) continue;
+    for (const Share& s : shares_of(model, i, devices))
+      if (!target->runs(s))
+        fail(operation, "--target {}: {} has {} rows and {} columns on a device, but its kernels run {} alone",
+             target->name, s.name, s.rows, s.cols, target->shapes);
+  }
+}
+
+void FormatChoice::check_matrix(const std::string& name, Role role, const Pieces& w) const {
+  const auto* q = std::get_if<QuantSpec>(&w.type);
+  if (!target || !q) return;
+  if (std::ranges::find(target->scales, q->scale_dtype) == target->scales.end())
+    fail("convert", "{}: scales of {}; {} computes in 16 bits and would round them", name, name_of(q->scale_dtype),
+         target->name);
+  if (w.inputs && !target->fused_inputs && !splits_columns(role))
+    fail("convert",
+         "{}: its inputs are multiplied by scales of their own (pre_quant_scale), which {} leaves out for matrices "
+         "that it "
+         "makes one of: q, k and v, gate and up. Export the model with them folded into the norms",
+         name, target->name);
 }
 
 FormatChoice choose_format(std::string_view operation, const std::string& format, const std::string& target,

@@ -1,5 +1,6 @@
 #pragma once
 // Which format is written: what --format and --target of `awq convert` and `awq quantize` mean.
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -7,10 +8,22 @@
 
 namespace awq {
 
-/// A program that reads the result, as far as awq's own runs of it show: docs/formats.md has versions and sources.
+/// What a program multiplies with on one device: a part of a matrix, of q, k and v as one, or of gate and up as one.
+struct Share {
+  std::string name;  // of the first
+  int64_t rows = 0, cols = 0;
+};
+
+/// A program that reads the result, as far as awq's own runs of it, or what it is documented to load, show:
+/// docs/formats.md has versions and sources.
 struct Target {
   std::string_view name, format;
   std::vector<int> groups;  // -1: whole rows
+  std::vector<DType> scales = {DType::f16, DType::bf16, DType::f32};
+  bool fused_inputs = true;                    // QMatrix::inputs of matrices that it makes one
+  bool powers_of_two = false;                  // it is split over such numbers of devices alone
+  bool (*runs)(const Share& share) = nullptr;  // whether its kernels do; null: whatever the shape
+  std::string_view shapes = "";                // what `runs` asks for, in words
 };
 
 struct FormatChoice {
@@ -18,6 +31,12 @@ struct FormatChoice {
   const Target* target;  // null where none was named
   /// Throws Error unless the target runs groups of so many columns; `of` says whose they are.
   void check_group(std::string_view operation, const std::string& of, int group_size) const;
+  /// Throws Error unless whole groups, heads and words are left on each device, in shapes that the target runs. `spec`:
+  /// of a matrix of the blocks, absent where it is in floats.
+  void check_devices(std::string_view operation, const ModelSpec& model, int devices,
+                     const std::function<std::optional<QuantSpec>(int block, Param p)>& spec) const;
+  /// Throws Error unless the target reads what a quantized matrix has beside codes.
+  void check_matrix(const std::string& name, Role role, const Pieces& w) const;
 };
 
 /// One of the two names; `otherwise` where both are empty. Throws Error, listing what there is.

@@ -111,7 +111,13 @@ JobSetup::JobSetup(std::unique_ptr<Checkpoint> model, QuantizeOptions o)
   format = choice.format;
   quant = spec_to_quantize(*format, {.bits = options.bits, .group_size = group.size, .scale_dtype = DType::f16});
   require_units(*format, spec());
+  choice.check_devices("quantize", spec(), options.tensor_parallel, [&](int block, Param p) {
+    return std::optional(quant.of_width(spec().blocks[size_t(block)].shape(p).second));
+  });
   group_size_reason = group.reason;
+  if (options.quantize_head && choice.target)
+    fail("quantize", "--quantize-head {}: {} does not run it, see docs/formats.md; leave it out", options.quantize_head,
+         choice.target->name);
   if (options.quantize_head && format->name != "autoawq")
     fail("quantize", "--quantize-head {}: only autoawq has it, not {}; leave it out", options.quantize_head,
          format->name);

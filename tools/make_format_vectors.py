@@ -120,10 +120,10 @@ def marlin(m):
     return {"qweight": stream(w, 4), "scales": scales}
 
 
-def modelopt(m):
+def modelopt(m, inputs=False):
     signed = (m.codes.astype(int) - 8) & 15  # two's complement
     return {"weight": (signed[0::2] | signed[1::2] << 4).astype(np.uint8), "weight_scale": m.scales,
-            "pre_quant_scale": np.ones(m.codes.shape[1], np.float16)}
+            "pre_quant_scale": (0.5 + np.arange(m.codes.shape[1]) % 5 / 4).astype(np.float16) if inputs else np.ones(m.codes.shape[1], np.float16)}
 
 
 def config(dim, quantization):
@@ -170,8 +170,10 @@ def autoawq_config(group, version):
 
 
 def main():
-    write("modelopt", {"quantization_config": {"quant_method": "modelopt", "quant_algo": "W4A16_AWQ", "group_size": 16, "has_zero_point": False,
-                                               "pre_quant_scale": True, "exclude_modules": ["lm_head"]}}, modelopt, symmetric=True)
+    for inputs in [False, True]:
+        write("modelopt-inputs" if inputs else "modelopt",
+              {"quantization_config": {"quant_method": "modelopt", "quant_algo": "W4A16_AWQ", "group_size": 16, "has_zero_point": False,
+                                       "pre_quant_scale": True, "exclude_modules": ["lm_head"]}}, lambda m: modelopt(m, inputs), symmetric=True)
     write("autoawq-gemv", autoawq_config(32, "gemv"), gemv, 4, 32, dim=64)
     write("autoawq-gemv-64", autoawq_config(64, "gemv"), gemv, 4, 64, dim=64)
     write("autoawq-gemv-fast", autoawq_config(64, "gemv_fast"), gemv_fast, 4, 64, dim=64)

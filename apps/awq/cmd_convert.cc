@@ -61,10 +61,13 @@ void add_convert(CLI::App& app) {
                     "autoawq, compressed-tensors, gptq, gptq-v1, mlx, gguf-q4_0, gguf-q4_1, gguf-q8_0; of floats "
                     "gguf-f16, gguf-bf16, and hf");
   c->add_option("--target", o->convert.target,
-                "The format for a program, with its limits: transformers, vllm, llama.cpp, mlx")
+                "The format for a program, with its limits: transformers, vllm, sglang, tgi, tensorrt-llm, lmdeploy, "
+                "llama.cpp, mlx")
       ->excludes(format);
   c->add_option("--allow", o->convert.allow, "Accept a loss: rounded-offsets, borrowed-zeros");
-  c->add_option("--tp", o->convert.tensor_parallel, "Devices that it will be split over")->capture_default_str();
+  c->add_option("--tp", o->convert.tensor_parallel,
+                "Devices that it will be split over: refused unless each has whole groups, words and heads")
+      ->capture_default_str();
   c->add_option("--threads", o->convert.threads, "Threads; default: one per physical core");
   c->add_flag("--json", o->json, "Print the report as JSON");
   c->footer("Example:\n  awq convert smollm2-awq -o smollm2-ct --target vllm");

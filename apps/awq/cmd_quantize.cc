@@ -168,9 +168,14 @@ void add_quantize_options(CLI::App& app, QuantizeOptions& o) {
   auto* format =
       app.add_option("--format", o.format, "autoawq (default), compressed-tensors, gptq, mlx, gguf-q4_0 or gguf-q4_1")
           ->type_name("NAME");
-  app.add_option("--target", o.target, "The format for a program, with its limits: transformers, vllm, llama.cpp, mlx")
+  app.add_option("--target", o.target,
+                 "The format for a program, with its limits: transformers, vllm, sglang, tgi, tensorrt-llm, lmdeploy, "
+                 "llama.cpp, mlx")
       ->type_name("NAME")
       ->excludes(format);
+  app.add_option("--tp", o.tensor_parallel,
+                 "Devices that it will be split over: refused unless each has whole groups, words and heads")
+      ->capture_default_str();
   app.add_option("--group-size", o.group_size,
                  "Weights that share a scale; default: 128, or 64 or 32 where a width needs it");
   app.add_option(

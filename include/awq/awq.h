@@ -28,7 +28,7 @@ struct Cancelled : Error {
 struct Progress {
   std::string_view stage;   // "load", "generate calibration text", "calibrate", "search", "write", "evaluate",
                             // "measure the machine", "check", "prefill", "decode", "sensitivity", "study", "fetch",
-                            // "convert"
+                            // "convert", "inspect"
   int done = 0, total = 0;  // blocks, tokens, windows or steps
   int64_t resident = 0;     // quantize: bytes that the process has in memory
   double last_error = -1;   // quantize: mean relative output error of the last finished block; < 0: none yet
@@ -66,6 +66,7 @@ struct QuantizeOptions {
   std::string method = "awq";      // see quantize_methods()
   std::string variant = "ours";    // of "awq": "llm-awq", "autoawq" or "llm-compressor" search as those programs do
   std::string format{}, target{};  // one of them, as of ConvertOptions, or neither: "autoawq"
+  int tensor_parallel = 1;         // devices that the result will be split over: whole groups, words and heads on each
   int bits = 4;                    // 2, 3, 4 or 8 that the format holds
   int group_size = 0;              // 0: 128, or the largest of 64 and 32 that divides every width of the model
   /// 4 or 8: the head too, rounded to nearest, as a matrix of its own where it is tied to the embedding, which stays
@@ -380,7 +381,7 @@ std::filesystem::path pulled(std::string_view name, const std::filesystem::path&
 struct ConvertOptions {
   std::string format{}, target{};    // one of them; see `awq convert --help`
   std::vector<std::string> allow{};  // losses that are accepted
-  int tensor_parallel = 1;           // devices over which its groups must be divisible
+  int tensor_parallel = 1;           // as of QuantizeOptions
   int threads = 0;
 };
 struct ConvertReport {
@@ -405,23 +406,59 @@ ConvertReport verify(const std::filesystem::path& model, const std::filesystem::
 // ----------------------------------------------------------------------------------------------------------------
 // inspect
 
+struct InspectOptions {
+  bool codes = false;  // every code is read, not headers alone; InspectReport::matrices are then there
+  int threads = 0;     // that read them; 0: one per physical core
+};
 struct TensorReport {
   std::string name, type, shape;
   uint64_t bytes = 0;
+  std::string use;     // "quantized", "float", "carried" or "dropped", see LedgerRow
+  std::string reason;  // why it is dropped
+};
+/// All tensors with one use: "quantized", codes and what belongs to them; "float", matrices of the blocks that could be
+/// rounded and are not; "carried", embedding, head, norms, biases and routers in floats; "dropped", nothing is computed
+/// with them. Tensors and bytes add up to those of the files, weights to the model's parameters.
+struct LedgerRow {
+  std::string use;
+  int64_t tensors = 0;
+  uint64_t bytes = 0;
+  int64_t weights = 0;
+};
+/// Matrices that are quantized alike.
+struct CodesReport {
+  int bits = 0, group_size = 0;
+  std::string scales, zeros;  // "F16"; "any", "middle" where all are 2^(bits - 1), "offsets" where groups have these
+  int64_t matrices = 0, weights = 0;
+};
+/// What the codes of one matrix are.
+struct MatrixReport {
+  std::string name;
+  int bits = 0, group_size = 0;
+  std::vector<int64_t> codes{}, zeros{};        // how often each value is there, [2^bits]; zeros empty with offsets
+  double low = 0, high = 0;                     // share of codes that are 0, and 2^bits - 1
+  int64_t groups = 0, equal_groups = 0;         // of the matrix, and those whose codes are all the same
+  int64_t zero_scales = 0;                      // groups
+  float smallest_scale = 0, largest_scale = 0;  // magnitudes, of those not 0
+  std::vector<std::string> suspicions{};        // in words; what makes one: docs/formats.md
 };
 struct InspectReport {
   std::string format, architecture;
   int blocks = 0, dim = 0, vocab = 0, context = 0;
-  std::string quantization;    // of the blocks' matrices: "4 bits, groups of 64"; empty for a float model
-  std::string head;            // "BF16", or as above
-  uint64_t bytes = 0;          // of all files that hold weights
-  int64_t weights = 0;         // parameters
-  double bits_per_weight = 0;  // all weights
-  uint64_t memory = 0;         // of the matrices when the model runs, without the embedding and the KV cache; bytes
+  std::string quantization;       // of the blocks' matrices: "4 bits, groups of 64"; empty for a float model
+  std::string head;               // "BF16", or as above
+  uint64_t bytes = 0;             // of all files that hold weights
+  int64_t weights = 0;            // parameters
+  double bits_per_weight = 0;     // all weights
+  uint64_t memory = 0;            // of the matrices when the model runs, without the embedding and the KV cache; bytes
+  std::vector<LedgerRow> ledger;  // the four uses
+  std::vector<CodesReport> codes;
   std::vector<TensorReport> tensors;
   std::vector<std::string> side_files;
+  std::vector<MatrixReport> matrices;  // with InspectOptions::codes, those that are quantized
 };
-InspectReport inspect(const std::filesystem::path& model);
+InspectReport inspect(const std::filesystem::path& model, const InspectOptions& options = {},
+                      const OnProgress& progress = {});
 
 // ------------------------------------------------------------------------------------------------------------------
 // text

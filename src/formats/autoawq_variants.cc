@@ -176,7 +176,16 @@ template <AwqVersion version>
 class Variant final : public PackedFolder {
  public:
   explicit Variant(const fs::path& folder) : PackedFolder(folder, read_config(folder)) {
-    const Json& q = config().at("quantization_config");
+    if (const auto q = config().find("quantization_config"); q != config().end())
+      read_settings(*q);
+    else
+      require_codes();
+    check_tensors();
+  }
+  std::string_view format() const override;
+
+ private:
+  void read_settings(const Json& q) {
     const Json bits = q.value("bits", Json()), group = q.value("group_size", Json()),
                zero = q.value("zero_point", Json(version != AwqVersion::marlin));
     if (bits != 4) bad_config("bits", "4", bits);
@@ -185,15 +194,31 @@ class Variant final : public PackedFolder {
     if (zero != (version != AwqVersion::marlin))
       bad_config("zero_point", version == AwqVersion::marlin ? "false" : "true", zero);
     group_size_ = group.get<int>();
-    check_tensors();
   }
-  std::string_view format() const override;
-
- private:
+  /// Of llm-awq's own file, beside the float model's config.json.
+  void require_codes() const {
+    for (const SafetensorsFile& file : files().files())
+      for (const auto& [name, entry] : file.entries())
+        if (name.ends_with(".qweight")) return;
+    fail("open",
+         "{}: no matrix of {} is quantized; of .pt files only llm-awq's quantized models are read. Save a float model "
+         "as "
+         "safetensors",
+         folder().string(), files().files().front().name());
+  }
+  /// llm-awq's own file does not say it, but scales have room for a number of groups that is another for each size.
+  int group_size(const std::string& base, int64_t cols) const {
+    if (group_size_) return int(group_size_ == -1 ? cols : group_size_);
+    const int64_t room = files().find(base + ".scales") ? entry(base + ".scales").shape[0] : 0;
+    for (const int g : {128, 64, 32})
+      if (cols % g == 0 && padded_groups(cols / g, g) == room) return g;
+    fail("open", "{}: {}.scales has {} rows, which groups of 128, 64 and 32 of {} columns do not have",
+         folder().string(), base, room, cols);
+  }
   std::optional<QuantSpec> quant_of(Param, const std::string& base, const Shape& shape) const override {
     if (!files().find(base + ".qweight")) return std::nullopt;
     return QuantSpec{.bits = 4,
-                     .group_size = int(group_size_ == -1 ? shape[1] : group_size_),
+                     .group_size = group_size(base, shape[1]),
                      .scale_dtype = type_of(base + ".scales"),
                      .offsets = is_fast(version),
                      .symmetric = version == AwqVersion::marlin};
@@ -202,7 +227,7 @@ class Variant final : public PackedFolder {
   bool by_columns() const override { return version == AwqVersion::marlin; }
   QMatrix read(const PackedPlace& at, int64_t begin, int64_t end) const override;
 
-  int group_size_ = 0;
+  int group_size_ = 0;  // -1: rows; 0: scales tell
 };
 
 template <AwqVersion version>
@@ -282,7 +307,8 @@ class VariantSink final : public PackedSink {
 
 template <AwqVersion version>
 bool is_variant(const fs::path& path) {
-  return awq_version(path) == name_of(version);
+  const bool own_file = version == AwqVersion::llm_awq && quant_method(path).empty() && !torch_file(path).empty();
+  return own_file || awq_version(path) == name_of(version);
 }
 
 template <AwqVersion version>

@@ -32,7 +32,8 @@ bool equal(const Tensor& a, const Tensor& b) {
 }
 
 bool equal(const QMatrix& a, const QMatrix& b) {
-  if (!equal(a.codes, b.codes) || !equal(a.scales, b.scales) || !equal(a.order, b.order)) return false;
+  if (!equal(a.codes, b.codes) || !equal(a.scales, b.scales) || !equal(a.order, b.order) || !equal(a.inputs, b.inputs))
+    return false;
   for (size_t g = 0; g < a.scales.as<float>().size(); ++g)
     if (offset_of(a, g) != offset_of(b, g)) return false;
   return true;

@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "formats/params.h"
 #include "io/json.h"
+#include "io/torch_file.h"
 
 namespace awq {
 namespace {
@@ -53,6 +54,8 @@ std::vector<fs::path> regular_files(const fs::path& folder) {
 
 SafetensorsFolder open_files(const fs::path& folder) {
   if (SafetensorsFolder::exists(folder)) return SafetensorsFolder(folder);
+  if (const fs::path file = torch_file(folder); !file.empty())
+    return SafetensorsFolder(folder, TorchFile(MappedFile(file)).state_dict());
   const std::string path = folder.string();
   for (const fs::path& file : regular_files(folder))
     if (is_pickle(file))
@@ -80,6 +83,18 @@ uint64_t header_room(const ModelSpec& spec) {
 }
 
 }  // namespace
+
+fs::path torch_file(const fs::path& folder) {
+  std::error_code ignored;
+  if (!fs::is_directory(folder, ignored) || SafetensorsFolder::exists(folder)) return {};
+  fs::path found;
+  for (const fs::path& file : regular_files(folder))
+    if (file.extension() == ".pt" && is_torch_file(file)) {
+      if (!found.empty()) return {};
+      found = file;
+    }
+  return found;
+}
 
 ModelSpec parse_spec(const Json& config, const fs::path& folder) {
   const auto it = config.find("architectures");
@@ -149,10 +164,25 @@ Pieces FolderCheckpoint::pieces(int block, Param param) const {
                   });
 }
 
+std::string FolderCheckpoint::why_dropped(std::string_view tensor) const {
+  const bool head = tensor == source_of(spec_, -1, {Role::head}).name + ".weight";
+  return head ? "a copy of the embedding, which the head is tied to" : "computed from config.json, never trained";
+}
+
 std::vector<TensorInfo> FolderCheckpoint::tensors() const {
+  std::map<std::string, TensorUse> uses;
+  for (const StoredTensor& t : stored_.all()) uses[name(t)] = use_of(*this, t.parts.front().block, t.first());
   std::vector<TensorInfo> all;
   for (const SafetensorsFile& file : files_.files())
-    for (const auto& [name, e] : file.entries()) all.push_back({name, e.type, e.shape, e.end - e.begin});
+    for (const auto& [name, e] : file.entries()) {
+      TensorInfo& t = all.emplace_back(TensorInfo{name, e.type, e.shape, e.end - e.begin});
+      const auto it = uses.find(name.substr(0, name.rfind('.')));
+      t.reason = it == uses.end() ? why_dropped(name) : why_unused(name);
+      if (!t.reason.empty())
+        t.use = TensorUse::dropped;
+      else if (!name.ends_with(".bias"))
+        t.use = it->second;
+    }
   return all;
 }
 

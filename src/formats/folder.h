@@ -9,8 +9,9 @@
 
 namespace awq {
 
-/// A folder of config.json, safetensors and side files. A format derives from it, checks in its constructor that the
-/// files hold exactly the tensors it knows, and overrides `weight` and `pieces` where matrices are not plain tensors.
+/// A folder of config.json, safetensors (or one torch_file) and side files. A format derives from it, checks in its
+/// constructor that the files hold exactly the tensors it knows, and overrides `weight` and `pieces` where matrices are
+/// not plain tensors.
 class FolderCheckpoint : public Checkpoint {
  public:
   const nlohmann::json& config() const override { return config_; }
@@ -34,6 +35,8 @@ class FolderCheckpoint : public Checkpoint {
   std::string name(const StoredTensor& t) const;
   const SafetensorsFolder& files() const { return files_; }
   const std::filesystem::path& folder() const { return folder_; }
+  /// Why a tensor that stands beside a parameter's is not read; empty where it is.
+  virtual std::string why_unused(std::string_view) const { return ""; }
 
  private:
   const SafetensorsEntry& entry(const std::string& tensor) const {
@@ -42,6 +45,8 @@ class FolderCheckpoint : public Checkpoint {
   /// Rows [begin, end) of a parameter's tensor, in memory of their own: a fault maps up to 2 MB around it, which what
   /// is small and converted at once must not keep.
   Tensor rows(const StoredTensor& t, const std::string& tensor, const RowPattern& p, int64_t begin, int64_t end) const;
+
+  std::string why_dropped(std::string_view tensor) const;  // one that TensorCheck let pass though nothing required it
 
   std::filesystem::path folder_;
   nlohmann::json config_;
@@ -70,6 +75,9 @@ class TensorCheck {
   std::set<std::string, std::less<>> required_;
 };
 
+/// The only .pt file that torch.save has written into a folder without safetensors: llm-awq's model. Empty where there
+/// is none, or several.
+std::filesystem::path torch_file(const std::filesystem::path& folder);
 /// Of the architecture that the config names. Throws Error, naming the folder's file.
 ModelSpec parse_spec(const nlohmann::json& config, const std::filesystem::path& folder);
 nlohmann::json read_config(const std::filesystem::path& folder);  // an object; throws Error otherwise

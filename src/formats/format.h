@@ -21,11 +21,22 @@ struct SideFile {
   std::filesystem::path path;
 };
 
+/// What becomes of a tensor of a file.
+enum class TensorUse : uint8_t {
+  quantized,  // codes of a matrix, or their scales, zero points, order
+  floats,     // a matrix of the blocks that is not rounded, but could be
+  carried,    // never rounded unless asked for: embedding, head, norms, biases, routers
+  dropped     // no parameter is made of it
+};
+std::string_view name_of(TensorUse use);  // "quantized", "float", "carried", "dropped"
+
 struct TensorInfo {
   std::string name;  // as the file spells it
   std::string type;  // "BF16", "Q4_K"
   Shape shape;
   uint64_t bytes = 0;
+  TensorUse use = TensorUse::carried;
+  std::string reason{};  // why it is dropped
 };
 
 /// A model on disk, opened without reading its weights. Files are memory-mapped; every name, type and shape has been
@@ -60,6 +71,9 @@ class Checkpoint {
   /// The files that hold the weights.
   virtual std::vector<std::filesystem::path> weight_files() const { return {}; }
 };
+
+/// What the weight of a parameter is in the files of a model; its bias is carried.
+TensorUse use_of(const Checkpoint& model, int block, Param param);
 
 /// A side file's text, or an empty string where there is none.
 std::string read_side_file(const Checkpoint& model, std::string_view name);

@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "formats/packed_sink.h"
+#include "formats/params.h"
 #include "io/file.h"
 
 namespace awq {
@@ -10,14 +11,14 @@ namespace awq {
 namespace fs = std::filesystem;
 
 extern const Format kAutoAwqGemv, kAutoAwqGemvFast, kAutoAwqMarlin, kLlmAwq, kModelOpt, kAutoAwq, kCompressedTensors,
-    kGptq, kGptq1, kMlx, kHf, kGguf, kGgufF16, kGgufBf16, kGgufQ4_0, kGgufQ4_1, kGgufQ8_0;
+    kGptq, kGptq1, kMlx, kFp8, kHf, kGguf, kGgufF16, kGgufBf16, kGgufQ4_0, kGgufQ4_1, kGgufQ8_0;
 
 std::span<const Format> formats() {
   // The first that detects a path opens it; hf takes every folder with a config.json.
   static const std::array table = {
-      kAutoAwqGemv, kAutoAwqGemvFast, kAutoAwqMarlin, kLlmAwq, kModelOpt, kAutoAwq, kCompressedTensors,
-      kGptq,        kGptq1,           kMlx,           kHf,     kGguf,     kGgufF16, kGgufBf16,
-      kGgufQ4_0,    kGgufQ4_1,        kGgufQ8_0};
+      kAutoAwqGemv, kAutoAwqGemvFast, kAutoAwqMarlin, kLlmAwq,  kModelOpt, kAutoAwq, kCompressedTensors,
+      kGptq,        kGptq1,           kMlx,           kFp8,     kHf,       kGguf,    kGgufF16,
+      kGgufBf16,    kGgufQ4_0,        kGgufQ4_1,      kGgufQ8_0};
   return table;
 }
 
@@ -54,6 +55,17 @@ const Format& find_format(std::string_view name) {
     names += (names.empty() ? "" : ", ") + std::string(f.name);
   }
   fail("convert", "\"{}\" is no format that awq writes; it writes {}", name, names);
+}
+
+std::string_view name_of(TensorUse use) {
+  static constexpr std::array<std::string_view, 4> names = {"quantized", "float", "carried", "dropped"};
+  return names[size_t(use)];
+}
+
+TensorUse use_of(const Checkpoint& model, int block, Param p) {
+  if (is_norm(p.role)) return TensorUse::carried;
+  if (std::holds_alternative<QuantSpec>(model.pieces(block, p).type)) return TensorUse::quantized;
+  return block >= 0 && is_rounded(p.role) ? TensorUse::floats : TensorUse::carried;
 }
 
 std::string read_side_file(const Checkpoint& model, std::string_view name) {

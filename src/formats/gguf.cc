@@ -11,11 +11,14 @@
 #include "formats/gguf_config.h"
 #include "formats/gguf_layout.h"
 #include "formats/gguf_tokenizer.h"
+#include "formats/params.h"
 
 namespace awq {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr const char* kRopeFrequencies = "rope_freqs.weight";
 
 /// GGUF holds a norm's full gain g; a checkpoint of a family with gain_offset holds w = g - offset. For offset 1 and
 /// g >= 1/2 the difference is exact, so w + 1 gives g back bit by bit; below, w is off by at most 2^-25.
@@ -70,9 +73,17 @@ class GgufCheckpoint final : public Checkpoint {
     return ordered(vector(gguf_name(block, p) + ".bias").to(DType::f32), block, p);
   }
   std::vector<TensorInfo> tensors() const override {
+    std::map<std::string, TensorUse> uses;
+    for (const auto& [block, p] : params_of(spec_)) uses[gguf_name(block, p) + ".weight"] = use_of(*this, block, p);
     std::vector<TensorInfo> list;
-    for (const GgufTensor& t : file_.tensors())
-      list.push_back({std::string(t.name), std::string(t.type->name), t.shape, t.data.size()});
+    for (const GgufTensor& t : file_.tensors()) {
+      TensorInfo& info =
+          list.emplace_back(TensorInfo{std::string(t.name), std::string(t.type->name), t.shape, t.data.size()});
+      if (const auto it = uses.find(info.name); it != uses.end())
+        info.use = it->second;
+      else if (info.name == kRopeFrequencies)
+        info.use = TensorUse::dropped, info.reason = "read as rope scaling of the configuration";
+    }
     return list;
   }
   std::vector<std::filesystem::path> weight_files() const override { return {file_.path()}; }
@@ -128,8 +139,8 @@ std::map<std::string, Shape> GgufCheckpoint::expected_tensors() const {
   std::map<std::string, Shape> expected = {{"token_embd.weight", {spec_.vocab, spec_.dim}},
                                            {"output_norm.weight", {spec_.dim}}};
   if (!spec_.tied_embeddings) expected["output.weight"] = {spec_.vocab, spec_.dim};
-  if (arch_ == "llama" && file_.find("rope_freqs.weight"))
-    expected["rope_freqs.weight"] = file_.at("rope_freqs.weight").shape;  // checked for config()
+  if (arch_ == "llama" && file_.find(kRopeFrequencies))
+    expected[kRopeFrequencies] = file_.at(kRopeFrequencies).shape;  // checked for config()
   for (int i = 0; i < int(spec_.blocks.size()); ++i) {
     const BlockSpec& b = spec_.blocks[size_t(i)];
     for (Param p : b.params()) {

@@ -1,5 +1,6 @@
 // A folder of ModelOpt's int4_awq, which TensorRT-LLM reads: signed nibbles of two rows in a byte, no zero points.
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.h"
 #include "formats/bit_fields.h"
@@ -63,15 +64,17 @@ class ModelOpt final : public PackedFolder {
     require_multiple(at, "rows", rows, 2);
     check.require(at.base + ".weight", {rows / 2, cols}, {DType::u8});
     check.require(at.base + ".weight_scale", {rows, cols / at.spec.group_size});
-    const std::string inputs = at.base + ".pre_quant_scale";
-    if (!files().find(inputs)) return;
-    check.require(inputs, {cols});
-    const Tensor s = files().tensor(inputs).to(DType::f32);
-    if (!std::ranges::all_of(s.as<float>(), [](float v) { return v == 1; }))
-      fail("open",
-           "{}: tensor {} multiplies inputs by other numbers than 1, which this version cannot do; export the model "
-           "with its scales folded into the layers before",
-           folder().string(), inputs);
+    if (files().find(factors(at))) check.require(factors(at), {cols});
+  }
+  static std::string factors(const PackedPlace& at) { return at.base + ".pre_quant_scale"; }
+  Tensor inputs(const PackedPlace& at) const override {
+    if (!files().find(factors(at))) return {};
+    const Tensor s = files().tensor(factors(at)).to(DType::f32);
+    const auto v = s.as<float>();
+    if (const auto bad = std::ranges::find_if(v, [](float x) { return !std::isfinite(x); }); bad != v.end())
+      fail("open", "{}: element {} of tensor {} is {}; the file is damaged or the model was quantized badly",
+           folder().string(), bad - v.begin(), factors(at), *bad);
+    return std::ranges::all_of(v, [](float x) { return x == 1; }) ? Tensor() : s;
   }
   QMatrix read(const PackedPlace& at, int64_t begin, int64_t end) const override {
     QMatrix q{at.spec, unpack_pairs(files().rows(at.base + ".weight", begin / 2, (end + 1) / 2)).rows(0, end - begin),
@@ -90,11 +93,11 @@ class ModelOptSink final : public PackedSink {
  private:
   std::vector<Part> pack(const QMatrix& q) const override {
     if (q.rows() % 2) fail("write", "{} rows; this format packs two together", q.rows());
-    Tensor ones = Tensor::empty({q.cols()}, DType::f32);
-    std::ranges::fill(ones.as<float>(), 1.f);
+    Tensor inputs = q.inputs;
+    if (!inputs) std::ranges::fill((inputs = Tensor::empty({q.cols()}, DType::f32)).as<float>(), 1.f);
     return {{"weight", pack_pairs(q.codes)},
             {"weight_scale", q.scales.to(q.spec.scale_dtype)},
-            {"pre_quant_scale", ones.to(q.spec.scale_dtype)}};
+            {"pre_quant_scale", narrowed(inputs)}};
   }
   Json quantization() const {
     std::vector<std::string> excluded = left_float();
@@ -126,7 +129,7 @@ std::unique_ptr<CheckpointSink> new_modelopt(const OutputPlace& place, const Jso
 
 }  // namespace
 
-const Capacity kModelOptHolds{.bits = {4}, .symmetric = true, .rows = 2};
+const Capacity kModelOptHolds{.bits = {4}, .symmetric = true, .inputs = true, .rows = 2};
 extern const Format kModelOpt;
 const Format kModelOpt{"modelopt", is_modelopt, open_modelopt, new_modelopt, &kModelOptHolds};
 

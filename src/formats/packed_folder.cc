@@ -51,6 +51,7 @@ void PackedFolder::check_packed(TensorCheck& check, const PackedPlace& at) const
          folder().string(), at.spec.group_size, at.shape[1], at.base);
   require(check, at);
   order(at);  // throws where it is none
+  inputs(at);
 }
 
 void PackedFolder::check_tensors() const {
@@ -88,6 +89,7 @@ Weight PackedFolder::weight(int block, Param param) const {
   const RowPattern rows = stored().rows(block, param);
   QMatrix q = part(*at, rows, 0, by_columns() ? at->shape[1] : rows.of(at->shape[0]));
   q.order = order(*at);
+  q.inputs = inputs(*at);
   if (is_table(param.role)) return dequantize(q);
   return q;
 }
@@ -102,6 +104,7 @@ Pieces PackedFolder::pieces(int block, Param param) const {
   const Shape shape = shape_of(spec(), block, param);
   Pieces p = by_columns() ? in_columns(shape, at->spec, read) : in_bands(shape, at->spec, shape[1], 1, read);
   p.order = order(*at);
+  p.inputs = inputs(*at);
   return p;
 }
 

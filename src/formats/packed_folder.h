@@ -36,6 +36,8 @@ class PackedFolder : public FolderCheckpoint {
   virtual bool by_columns() const { return false; }
   /// QMatrix::order, or an empty tensor.
   virtual Tensor order(const PackedPlace&) const { return {}; }
+  /// QMatrix::inputs, or an empty tensor.
+  virtual Tensor inputs(const PackedPlace&) const { return {}; }
 
   const SafetensorsEntry& entry(const std::string& tensor) const;
   DType type_of(const std::string& tensor) const;  // f32 where it is missing or of no known type: `require` says so

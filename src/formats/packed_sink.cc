@@ -21,6 +21,11 @@ void check_shape(const QMatrix& q, const Capacity& c, const std::string& name) {
          fmt::join(c.groups, ", "));
   if (q.order && !c.order)
     fail("convert", "{}: its columns are grouped in an order of their own (GPTQ's g_idx), which only GPTQ holds", name);
+  if (q.inputs && !c.inputs)
+    fail("convert",
+         "{}: its inputs are multiplied by scales of their own (pre_quant_scale), which only modelopt holds. `--format "
+         "hf` writes the de-quantized weights, with the scales in their columns",
+         name);
 }
 
 /// The first group whose offset is not exactly -(zero * scale); both factors are exact in double.

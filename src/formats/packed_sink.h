@@ -14,6 +14,7 @@ struct Capacity {
   bool symmetric = false;        // every zero point is the middle
   bool zero_zero = true;         // zero points may be 0
   bool order = false;            // columns of a group may be anywhere
+  bool inputs = false;           // activations may be multiplied by a number a column
   int part = 0;                  // groups are parts of so many columns, with scales in F16; 0: as they are
   bool widens = false;           // codes of fewer bits are moved to the middle of 8
   bool outer = false;            // embedding and head too

@@ -83,8 +83,8 @@ QMatrix gather(const RowPattern& p, int64_t begin, int64_t end, const QMatrix& t
     if (!t) return Tensor();
     return gather(p, begin, end, [&](int64_t from, int64_t to) { return t.rows(from - first, to - first); });
   };
-  return {tensor.spec,           rows_of(tensor.codes),   rows_of(tensor.scales),
-          rows_of(tensor.zeros), rows_of(tensor.offsets), tensor.order};
+  return {tensor.spec,  rows_of(tensor.codes), rows_of(tensor.scales), rows_of(tensor.zeros), rows_of(tensor.offsets),
+          tensor.order, tensor.inputs};
 }
 
 Tensor gather_transposed(const RowPattern& p, int64_t begin, int64_t end, const Tensor& tensor) {
@@ -108,7 +108,7 @@ Weight merged(const StoredTensor& s, const std::vector<Weight>& parts) {
     if (w.index() != parts.front().index()) return false;
     if (!quantized) return std::get<Tensor>(w).dtype() == std::get<Tensor>(parts.front()).dtype();
     const auto &q = std::get<QMatrix>(w), &first = std::get<QMatrix>(parts.front());
-    return q.spec == first.spec && same_bytes(q.order, first.order);
+    return q.spec == first.spec && same_bytes(q.order, first.order) && same_bytes(q.inputs, first.inputs);
   };
   if (!std::ranges::all_of(parts, alike))
     fail("write", "{}: its parts are one tensor in the file, so all of them must be quantized alike, or none", s.name);
@@ -125,9 +125,13 @@ Weight merged(const StoredTensor& s, const std::vector<Weight>& parts) {
     return all([part](const Weight& w) { return std::get<QMatrix>(w).*part; });
   };
   const auto& q = std::get<QMatrix>(parts.front());
-  return QMatrix{
-      q.spec, all_of(&QMatrix::codes), all_of(&QMatrix::scales), all_of(&QMatrix::zeros), all_of(&QMatrix::offsets),
-      q.order};
+  return QMatrix{q.spec,
+                 all_of(&QMatrix::codes),
+                 all_of(&QMatrix::scales),
+                 all_of(&QMatrix::zeros),
+                 all_of(&QMatrix::offsets),
+                 q.order,
+                 q.inputs};
 }
 
 Tensor as_stored(const StoredTensor& s, const Tensor& weight) {

@@ -18,9 +18,10 @@ struct StorageType {
   std::string_view global;
   DType dtype;
 };
-constexpr std::array kStorages = {StorageType{"torch HalfStorage", DType::f16},
-                                  StorageType{"torch BFloat16Storage", DType::bf16},
-                                  StorageType{"torch FloatStorage", DType::f32}};
+constexpr std::array kStorages = {
+    StorageType{"torch HalfStorage", DType::f16},  StorageType{"torch BFloat16Storage", DType::bf16},
+    StorageType{"torch FloatStorage", DType::f32}, StorageType{"torch ShortStorage", DType::i16},
+    StorageType{"torch IntStorage", DType::i32},   StorageType{"torch LongStorage", DType::i64}};
 
 bool known(std::string_view global) {
   for (const StorageType& s : kStorages)
@@ -57,8 +58,8 @@ class PickleMachine {
 
   [[noreturn]] void refuse(std::string_view what) const {
     fail("open",
-         "{}: byte {} of its pickle: {}. Pickles can hold programs; only lists, texts and tensors as llm-awq saves its "
-         "search are read, and nothing is run. Is it a file written by --dump_awq?",
+         "{}: byte {} of its pickle: {}. Pickles can hold programs; only lists, texts and tensors are read, as llm-awq "
+         "saves searches and models, and nothing is run",
          name_, begin_, what);
   }
 
@@ -235,6 +236,7 @@ class PickleMachine {
   /// Opcodes that would call something: a tensor, its storage, an empty OrderedDict.
   bool call(uint8_t op) {
     if (op == 'Q') return storage();
+    if (op == 'b') return attributes();
     if (op != 'R') return false;
     const Values& args = expect(pop(), Kind::tuple)->items;
     const std::string& callee = expect(pop(), Kind::global)->text;
@@ -245,6 +247,12 @@ class PickleMachine {
     expect(args[2], Kind::tuple);
     expect(args[3], Kind::tuple);
     return push_items(Kind::tensor, {args.begin(), args.begin() + 4});
+  }
+  /// Those of an OrderedDict: a state dict has the versions of its modules there, which mean nothing here.
+  bool attributes() {
+    expect(pop(), Kind::dict);
+    expect(top(), Kind::dict);
+    return true;
   }
   /// ("storage", type, key, device, elements)
   bool storage() {

@@ -24,8 +24,9 @@ std::string_view name_of(PickleValue::Kind kind);
 
 /// A pickle of plain data and PyTorch tensors, as torch.save writes it with protocol 2. It is read as data: no code is
 /// imported or run. Understood are the opcodes that build numbers, texts, lists, tuples and dicts, and the globals
-/// torch._utils._rebuild_tensor_v2, torch.HalfStorage, torch.BFloat16Storage, torch.FloatStorage and
-/// collections.OrderedDict (empty). Throws Error naming opcode or global, and its offset, on everything else.
+/// torch._utils._rebuild_tensor_v2, torch's storages of F16, BF16, F32, I16, I32 and I64, and
+/// collections.OrderedDict (empty, then filled; attributes that it is given are forgotten). Throws Error naming opcode
+/// or global, and its offset, on everything else.
 class Pickle {
  public:
   /// `name` stands for the path in errors.

@@ -118,7 +118,7 @@ Metadata read_metadata(const Json& j, const std::string& file) {
   return j.get<Metadata>();
 }
 
-using Entries = std::map<std::string, SafetensorsEntry, std::less<>>;
+using Entries = SafetensorsFile::Entries;
 
 /// As the reference implementation asks: sorted by offset, each range begins where the one before ended.
 void check_tiling(const Entries& entries, uint64_t data_bytes, const std::string& file) {
@@ -236,6 +236,11 @@ SafetensorsFolder::SafetensorsFolder(const fs::path& folder) : folder_(folder.st
         fail("open", "{}: tensor {} is also in {}; the folder mixes two models", files_[i].name(), shown(name),
              files_[it->second].name());
   check_index(weight_map, index);
+}
+
+SafetensorsFolder::SafetensorsFolder(const fs::path& folder, SafetensorsFile file) : folder_(folder.string()) {
+  for (const auto& [name, entry] : file.entries()) where_.emplace(name, 0);
+  files_.push_back(std::move(file));
 }
 
 void SafetensorsFolder::check_index(const std::map<std::string, std::string>& weight_map,

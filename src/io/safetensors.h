@@ -29,13 +29,18 @@ struct SafetensorsEntry {
 /// and type ask for, and the ranges tile the file. Safe to read from several threads.
 class SafetensorsFile {
  public:
+  using Entries = std::map<std::string, SafetensorsEntry, std::less<>>;
   explicit SafetensorsFile(const MappedFile& file)
       : SafetensorsFile(file.bytes(), file.owner(), file.path().string()) {}
   /// From memory; `owner` keeps it alive and `name` stands for the path in errors.
   SafetensorsFile(std::span<const std::byte> bytes, std::shared_ptr<const void> owner, std::string name);
+  /// Tensors in a file of another kind: of known types, each within `bytes`.
+  SafetensorsFile(Entries entries, std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
+                  std::string name)
+      : name_(std::move(name)), owner_(std::move(owner)), data_(bytes), entries_(std::move(entries)) {}
 
   const std::string& name() const { return name_; }
-  const std::map<std::string, SafetensorsEntry, std::less<>>& entries() const { return entries_; }
+  const Entries& entries() const { return entries_; }
   const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
   /// Shares the mapping, or copies where the file has the tensor at an address that its type cannot be read from.
   /// Throws Error if it is absent or of a type that we cannot read.
@@ -49,7 +54,7 @@ class SafetensorsFile {
   std::string name_;
   std::shared_ptr<const void> owner_;
   std::span<const std::byte> data_;
-  std::map<std::string, SafetensorsEntry, std::less<>> entries_;
+  Entries entries_;
   std::map<std::string, std::string, std::less<>> metadata_;
 };
 
@@ -59,6 +64,8 @@ class SafetensorsFolder {
  public:
   static bool exists(const std::filesystem::path& folder);
   explicit SafetensorsFolder(const std::filesystem::path& folder);
+  /// One file that stands for them.
+  SafetensorsFolder(const std::filesystem::path& folder, SafetensorsFile file);
   const std::vector<SafetensorsFile>& files() const { return files_; }
   /// The file that holds the tensor; null where none does.
   const SafetensorsFile* find(std::string_view name) const;

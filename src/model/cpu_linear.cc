@@ -133,6 +133,15 @@ struct IntActivations {
   }
 };
 
+/// x with its columns multiplied, a factor each.
+Tensor scaled(const Tensor& x, const Tensor& factors) {
+  if (!factors) return x;
+  Tensor out = Tensor::empty(x.shape(), DType::f32);
+  const auto by = factors.as<float>(), from = x.as<float>();
+  for (size_t i = 0; i < from.size(); ++i) out.as<float>()[i] = from[i] * by[i % by.size()];
+  return out;
+}
+
 /// x with its columns in another order.
 Tensor reordered(const Tensor& x, const Tensor& order) {
   if (!order) return x;
@@ -177,7 +186,7 @@ class IntLinear final : public Linear {
   /// Whether one set of integer activations serves both.
   bool reads_like(const IntLinear& other) const {
     return w_.cols == other.w_.cols && w_.group == other.w_.group && narrow() == other.narrow() &&
-           same_bytes(w_.order, other.w_.order);
+           same_bytes(w_.order, other.w_.order) && same_bytes(w_.inputs, other.w_.inputs);
   }
 
   /// y[i] = f[i](x) for layers that read alike: activations are prepared once, all rows are one parallel region.
@@ -185,7 +194,7 @@ class IntLinear final : public Linear {
     const IntLinear& first = *f[0];
     const kernels::KernelSet& k = first.cpu_.kernels;
     const int32_t group = first.w_.group;
-    const Tensor x = reordered(in, first.w_.order);
+    const Tensor x = reordered(scaled(in, first.w_.inputs), first.w_.order);
     const bool any_rest = std::ranges::any_of(f, [](const IntLinear* l) { return bool(l->w_.rest); });
     const Tensor sums = any_rest ? group_sums(x, group, first.cpu_.pool) : Tensor();
     if (first.on_tiles(batch))

@@ -177,6 +177,7 @@ PackedMatrix pack_int(const Pieces& w, ThreadPool& pool) {
   PackedMatrix p{.stream = Tensor::empty(stream_shape(w, l), DType::u8),
                  .rest = {},
                  .order = w.order,
+                 .inputs = w.inputs,
                  .rows = int32_t(w.shape[0]),
                  .cols = int32_t(w.shape[1]),
                  .group = l.group,

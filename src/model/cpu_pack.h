@@ -13,6 +13,7 @@ struct PackedMatrix {
   Tensor stream;  // u8 [panels, groups, bytes of a group]
   Tensor rest;    // f32 [panels, groups, 16]; empty where nothing is left of any offset
   Tensor order;   // i32 [cols]: which activation a column reads; empty: its own
+  Tensor inputs;  // f32 [cols]: what activations are multiplied by; empty: 1
   int32_t rows = 0, cols = 0, group = 0, bits = 4;
   bool half_scales = true;
   kernels::PackedInt view() const { return {stream.as<uint8_t>().data(), rows, cols, group, bits, half_scales}; }

@@ -42,6 +42,7 @@ Pieces pieces_of(const Weight& w) {
   Pieces pieces = in_bands(q.codes.shape(), q.spec, q.cols(), 1,
                            [q](int64_t begin, int64_t end) { return q.row_range(begin, end); });
   pieces.order = q.order;
+  pieces.inputs = q.inputs;
   return pieces;
 }
 
@@ -81,6 +82,7 @@ void put_block(const Tensor& from, int64_t row, int64_t col, Tensor& to) {
 QMatrix whole_codes(const Pieces& w, ThreadPool& pool) {
   QMatrix q = QMatrix::empty(w.shape, std::get<QuantSpec>(w.type));
   q.order = w.order;
+  q.inputs = w.inputs;
   pool.each(w.count, [&](int64_t i) {
     const Piece piece = w.read(i);
     const auto& part = std::get<QMatrix>(piece.weight);

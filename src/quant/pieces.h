@@ -25,6 +25,7 @@ struct Pieces {
   int64_t count = 0;
   std::function<Piece(int64_t i)> read;  // from several threads; throws Error
   Tensor order = {};                     // of a quantized matrix whose columns are not in order: QMatrix::order
+  Tensor inputs = {};                    // of a quantized matrix: QMatrix::inputs
 };
 
 /// Bands of rows, each a multiple of `step` or the last: `rows(begin, end)` gives one, of about `row_bytes` a row.

@@ -74,7 +74,7 @@ QMatrix QMatrix::empty(Shape shape, const QuantSpec& spec) {
 
 QMatrix QMatrix::row_range(int64_t begin, int64_t end) const {
   const auto part = [=](const Tensor& t) { return t ? t.rows(begin, end) : Tensor(); };
-  return {spec, part(codes), part(scales), part(zeros), part(offsets), order};
+  return {spec, part(codes), part(scales), part(zeros), part(offsets), order, inputs};
 }
 
 std::optional<int64_t> first_bad_grid(const QMatrix& q) {
@@ -141,8 +141,12 @@ void dequantize(const QMatrix& q, int64_t first, int64_t count, float* to) {
     return offsets ? float(codes[i]) * scales[at] + offsets[at] : float(int(codes[i]) - int(zeros[at])) * scales[at];
   };
   const int32_t* order = q.order ? q.order.as<int32_t>().data() : nullptr;
+  const float* inputs = q.inputs ? q.inputs.as<float>().data() : nullptr;
   for (size_t i = 0; i < size_t(count) * cols; i += g)
-    for (size_t c = i; c < i + g; ++c) to[order ? c / cols * cols + size_t(order[c % cols]) : c] = value(c, i / g);
+    for (size_t c = i; c < i + g; ++c) {
+      const size_t column = order ? size_t(order[c % cols]) : c % cols;
+      to[c / cols * cols + column] = value(c, i / g) * (inputs ? inputs[column] : 1.f);
+    }
 }
 
 Tensor dequantize(const QMatrix& q) {

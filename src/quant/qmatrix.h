@@ -42,6 +42,9 @@ struct QMatrix {
   /// i32 [cols], a permutation: column c of all the above is column order[c] of the matrix. Empty: they are the same.
   /// GPTQ puts columns of one group together by importance, not by place.
   Tensor order = {};
+  /// f32 [cols]: activations are multiplied by it before the matrix is, so that its columns are those of the codes
+  /// times it. Empty: 1. ModelOpt keeps the search's scales there instead of folding them into the layer before.
+  Tensor inputs = {};
   /// With room for a [rows, cols] matrix. Throws Error if group_size does not divide cols.
   static QMatrix empty(Shape shape, const QuantSpec& spec);
   int64_t rows() const { return codes.shape()[0]; }

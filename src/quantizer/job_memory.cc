@@ -35,7 +35,8 @@ int64_t stored_bytes(const Checkpoint& source, int block, Param p) {
 
 Pieces running_pieces(const JobShape& job, int block, Param p) {
   const Pieces w = job.source.float_pieces(block, p);
-  return job.running ? in_type(w, *job.running) : w;
+  return job.running && std::holds_alternative<DType>(w.type) ? in_type(w, *job.running)
+                                                              : w;  // codes are refused later
 }
 
 /// Codes a byte each; scale, zero point and range of each group.

@@ -1,12 +1,9 @@
 // Searches that llm-awq publishes: torch.save of {"scale": [(producer, (consumers...), scales)], "clip": [(layer,
-// bounds [rows, groups, 1])]}. A zip archive of a pickle and of one file a storage. Nothing in it is run.
-#include <charconv>
+// bounds [rows, groups, 1])]}.
 #include <set>
 
-#include "base/numeric.h"
 #include "formats/params.h"
-#include "io/pickle.h"
-#include "io/zip.h"
+#include "io/torch_file.h"
 #include "quantizer/search_source.h"
 
 namespace awq {
@@ -15,74 +12,9 @@ namespace {
 namespace fs = std::filesystem;
 using Kind = PickleValue::Kind;
 
-/// The archive and its one pickle, ARCHIVE/data.pkl.
-class TorchFile {
- public:
-  explicit TorchFile(const fs::path& file)
-      : map_(file), zip_(map_.bytes(), file.string()), folder_(find_folder()), pickle_(entry("data.pkl"), name()) {
-    const auto order = zip_.files().find(folder_ + "byteorder");
-    if (order != zip_.files().end() && text(order->second) != "little")
-      fail("load", "{}: its numbers are {}-endian; only little-endian ones are read", name(), text(order->second));
-  }
-  const std::string& name() const { return zip_.name(); }
-  const PickleValue& root() const { return pickle_.root(); }
-
-  /// A tensor's values as f32, in memory of their own. Throws Error unless they lie within its storage, row by row.
-  Tensor tensor(const PickleValue& t, const std::string& where) const {
-    const PickleValue &storage = *t.items[0], &shape = *t.items[2], &strides = *t.items[3];
-    std::vector<int64_t> dims;
-    for (const PickleValue* d : shape.items) dims.push_back(integer(*d, where));
-    check_dense(dims, strides, where);
-    const Shape s(dims);
-    const int64_t first = integer(*t.items[1], where), elements = int64_t(size_of(storage.dtype));
-    const auto data = entry("data/" + storage.text);
-    const auto have = int64_t(data.size()) / elements;
-    if (first > have || s.elements() > have - first)
-      fail("load", "{}: elements {} to {} of a storage of {}; the file is damaged", where, first,
-           double(first) + double(s.elements()), have);
-    const Tensor in_place = Tensor::wrap(data.data() + first * elements, s, storage.dtype, nullptr);
-    Tensor copy = Tensor::empty(s, storage.dtype);  // where a storage begins is aligned to nothing
-    std::copy_n(in_place.data(), in_place.bytes(), copy.data());
-    return copy.to(DType::f32);
-  }
-
- private:
-  static std::string text(std::span<const std::byte> b) { return {reinterpret_cast<const char*>(b.data()), b.size()}; }
-
-  std::string find_folder() const {
-    constexpr std::string_view pickle = "data.pkl";
-    for (const auto& [file, bytes] : zip_.files())
-      if (file.ends_with(pickle) && std::ranges::count(file, '/') == 1 && file[file.size() - pickle.size() - 1] == '/')
-        return file.substr(0, file.size() - pickle.size());
-    fail("load", "{}: the archive has no ARCHIVE/data.pkl; it was not written by torch.save", name());
-  }
-  std::span<const std::byte> entry(const std::string& file) const {
-    const auto it = zip_.files().find(folder_ + file);
-    if (it == zip_.files().end()) fail("load", "{}: the archive has no {}{}; it is damaged", name(), folder_, file);
-    return it->second;
-  }
-  static int64_t integer(const PickleValue& v, const std::string& where) {
-    if (v.kind != Kind::integer || v.integer < 0) fail("load", "{}: an impossible size; the file is damaged", where);
-    return v.integer;
-  }
-  static void check_dense(const std::vector<int64_t>& dims, const PickleValue& strides, const std::string& where) {
-    if (dims.empty() || dims.size() > 4 || strides.items.size() != dims.size())
-      fail("load", "{}: a tensor of {} dimensions and {} strides", where, dims.size(), strides.items.size());
-    int64_t step = 1;
-    for (size_t i = dims.size(); i-- > 0; step = checked_mul(step, dims[i]))
-      if (dims[i] != 1 && integer(*strides.items[i], where) != step)
-        fail("load", "{}: its values do not lie row by row, which llm-awq's do", where);
-  }
-
-  MappedFile map_;
-  ZipFile zip_;
-  std::string folder_;
-  Pickle pickle_;
-};
-
 class PublishedSearch final : public SearchSource {
  public:
-  PublishedSearch(const fs::path& file, const Checkpoint& model) : file_(file), model_(model.spec()) {
+  PublishedSearch(const fs::path& file, const Checkpoint& model) : file_(MappedFile(file)), model_(model.spec()) {
     for (int i = 0; i < int(model_.blocks.size()); ++i)
       for (Param p : model_.blocks[size_t(i)].params()) places_.emplace(base_name(model_, i, p), std::pair(i, p));
     for (const PickleValue* e : list("scale")) add_scale(*e);
@@ -161,13 +93,13 @@ class PublishedSearch final : public SearchSource {
   }
 
   FoundScales scales(const PickleValue& t, const ScaleGroup& g, const BlockSpec& spec, const std::string& where) const {
-    const Tensor s = file_.tensor(t, where);
+    const Tensor s = file_.floats(t, where);
     FoundScales f{.scales = {s.as<float>().begin(), s.as<float>().end()}, .chosen = {}};
     check_scales(f, g, spec.shape(g.consumers.front()).second, where);
     return f;
   }
   FoundRanges ranges(const PickleValue& t, std::pair<int64_t, int64_t> shape, const std::string& where) const {
-    const Tensor bounds = file_.tensor(t, where);
+    const Tensor bounds = file_.floats(t, where);
     const Shape& s = bounds.shape();
     if (s.rank() != 3 || s[0] != shape.first || s[1] < 1 || s[2] != 1 || shape.second % s[1])
       fail("load", "{}: bounds of shape {}, but the layer is {} x {}; the search was made for another model", where,

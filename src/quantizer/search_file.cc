@@ -6,6 +6,7 @@
 
 #include "formats/fingerprint.h"
 #include "formats/params.h"
+#include "io/torch_file.h"
 #include "quantizer/search_source.h"
 
 namespace awq {
@@ -143,13 +144,6 @@ SafetensorsWriter::Metadata metadata_of(const Checkpoint& model, const QuantSpec
           {"sha256_of_token_ids", calibration}};
 }
 
-// Written by torch.save: a zip archive.
-bool is_zip(const fs::path& file) {
-  const MappedFile map(file);
-  const auto b = map.bytes();
-  return b.size() > 4 && b[0] == std::byte('P') && b[1] == std::byte('K');
-}
-
 }  // namespace
 
 void check_scales(const FoundScales& f, const ScaleGroup& group, int64_t channels, const std::string& where) {
@@ -178,7 +172,7 @@ void check_ranges(const FoundRanges& f, std::pair<int64_t, int64_t> shape, const
 }
 
 std::unique_ptr<SearchSource> SearchSource::open(const fs::path& file, const Checkpoint& model) {
-  return is_zip(file) ? open_published_search(file, model) : std::make_unique<SearchFile>(file, model);
+  return is_torch_file(file) ? open_published_search(file, model) : std::make_unique<SearchFile>(file, model);
 }
 
 SearchWriter::SearchWriter(const fs::path& file, const Checkpoint& model, const QuantSpec& spec,

@@ -80,6 +80,36 @@ class ConvertTest(unittest.TestCase):
                 back, _ = self.convert(there, name + "-back", "--format", "autoawq")
                 self.assertEqual((back / "model.safetensors").read_bytes(), (source / "model.safetensors").read_bytes(), (family, name))
 
+    def test_floats_of_8_bits_are_floats(self):
+        """The same bytes are made of them as of the floats that they stand for."""
+        written = []
+        for source in (FIXTURES / "fp8", FIXTURES.parent / "fp8-floats"):
+            out = self.work / ("of-" + source.name)
+            done = awq("quantize", source, "-o", out, "--method", "rtn", "--group-size", "32")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            written.append((out / "model.safetensors").read_bytes())
+        self.assertEqual(*written)
+        self.assertIn(": exact", awq("verify", FIXTURES / "fp8", "--against", FIXTURES.parent / "fp8-floats").stdout)
+        self.assertIn("no matrix of it is quantized", self.refused(FIXTURES / "fp8", "--format", "gptq"))
+
+    def test_factors_of_inputs(self):
+        """ModelOpt's pre_quant_scale: run as stored, kept by its own format, in the columns of floats, refused elsewhere."""
+        source = FIXTURES / "modelopt-inputs"
+        for name in ["autoawq", "compressed-tensors", "gptq"]:
+            self.assertIn("only modelopt holds", self.refused(source, "--format", name), name)
+        there, report = self.convert(source, "floats", "--format", "hf")
+        self.assertEqual(report["largest_error"], 0)
+        (self.work / "few.json").write_text(json.dumps([1, 5, 9, 2, 7]))
+        logits = []
+        for model in (source, there, FIXTURES / "modelopt"):
+            done = awq("eval", model, "--ids", self.work / "few.json", "--dump-logits", self.work / "few.npy")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            data = (self.work / "few.npy").read_bytes()[-5 * 16 * 4:]
+            logits.append(struct.unpack(f"<{5 * 16}f", data))
+        distance = [max(abs(a - b) for a, b in zip(logits[0], other)) / max(map(abs, logits[1])) for other in logits[1:]]
+        self.assertLess(distance[0], 1e-3)  # activations of 16 bits
+        self.assertGreater(distance[1], 0.05)  # another model
+
     def test_a_rounded_product_is_a_loss_with_a_name(self):
         message = self.refused(self.source, "--format", "mlx")
         self.assertIn("--allow rounded-offsets", message)
@@ -106,10 +136,10 @@ class ConvertTest(unittest.TestCase):
         self.assertIn("groups of 16 columns; this format holds 32, 64, 128", self.refused(FIXTURES / "gptq-v2", "--format", "mlx"))
         self.assertIn("no multiple of its scale", self.refused(self.offset_model(), "--format", "autoawq"))
         self.assertIn("is no format that awq writes", self.refused(self.source, "--format", "exl2"))
-        self.assertIn("has been run with", self.refused(self.source, "--target", "tgi"))
+        self.assertIn("what it loads is known of transformers, vllm, llama.cpp, mlx, sglang, tgi, tensorrt-llm, lmdeploy only",
+                      self.refused(self.source, "--target", "exllama"))
         self.assertIn("groups of 16 columns, but vllm runs", self.refused(FIXTURES / "gptq-v2", "--target", "vllm"))
         self.assertIn("no matrix of it is quantized", self.refused(self.work / "float", "--format", "gptq"))
-        self.assertIn("cannot be split into 3 parts", self.refused(self.source, "--format", "gptq", "--tp", "3"))
 
     def offset_model(self):
         """MLX's with a bias that is no multiple of its scale."""
@@ -127,11 +157,13 @@ class ConvertTest(unittest.TestCase):
     def test_every_fixture_to_its_own_format(self):
         for folder in sorted(FIXTURES.iterdir()):
             name = folder.name
+            if name == "fp8":  # a float model
+                continue
             format = next(f for f in ("autoawq-gemv-fast", "autoawq-gemv", "autoawq-marlin", "llm-awq", "modelopt", "compressed-tensors", "gptq", "mlx") if name.startswith(f))
             there, report = self.convert(folder, "own", "--format", format)
             self.assertTrue(report["exact"], name)
             if name != "gptq-v1":  # becomes version 2
-                self.assertEqual(self.tensors(there), self.tensors(folder), name)
+                self.assertEqual(self.tensors(there), self.tensors(FIXTURES / "llm-awq" if name == "llm-awq-pt" else folder), name)
 
     @staticmethod
     def tensors(folder):
@@ -260,9 +292,88 @@ class ConvertTest(unittest.TestCase):
         self.assertIn("model.layers.1.mlp.down_proj.weight, row 0, column 0", said)
 
     def test_targets(self):
-        for target, format in [("vllm", "compressed-tensors"), ("transformers", "autoawq")]:
+        for target, format in [("vllm", "compressed-tensors"), ("transformers", "autoawq"), ("sglang", "autoawq")]:
             _, report = self.convert(self.source, "target", "--target", target)
             self.assertEqual((report["to"], report["exact"]), (format, True))
+
+    def wide(self, group=128, hidden=128, mlp=256, *options):
+        """A Llama of random weights with 4 heads, 2 of keys and values, quantized."""
+        name = f"wide-{hidden}-{mlp}-{group}" + "".join(options).replace("-", "")
+        out = self.work / name
+        if out.exists():
+            return out
+        config = json.loads((GOLDEN / "llama" / "config.json").read_text())
+        config |= {"hidden_size": hidden, "intermediate_size": mlp, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 1,
+                   "vocab_size": 96, "head_dim": hidden // 4, "torch_dtype": "bfloat16", "tie_word_embeddings": True}
+        floats = tiny.make(GOLDEN, "llama", self.work / ("float-" + name))
+        (floats / "config.json").write_text(json.dumps(config))
+        at, kv = "model.layers.0.", hidden // 2
+        shapes = {"model.embed_tokens": [96, hidden], "model.norm": [hidden], at + "input_layernorm": [hidden], at + "post_attention_layernorm": [hidden],
+                  at + "self_attn.q_proj": [hidden, hidden], at + "self_attn.k_proj": [kv, hidden], at + "self_attn.v_proj": [kv, hidden],
+                  at + "self_attn.o_proj": [hidden, hidden], at + "mlp.gate_proj": [mlp, hidden], at + "mlp.up_proj": [mlp, hidden], at + "mlp.down_proj": [hidden, mlp]}
+        header, body, random = {}, b"", __import__("random").Random(3)
+        for key, shape in shapes.items():
+            n = shape[0] * (shape[1] if len(shape) > 1 else 1)
+            header[key + ".weight"] = {"dtype": "BF16", "shape": shape, "data_offsets": [len(body), len(body) + 2 * n]}
+            body += struct.pack(f"<{n}H", *(random.randrange(0x3b00, 0x3d00) | random.getrandbits(1) << 15 for _ in range(n)))
+        text = json.dumps(header).encode()
+        (floats / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + body)
+        done = awq("quantize", floats, "-o", out, "--method", "rtn", "--group-size", str(group), *options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return out
+
+    def test_what_programs_load(self):
+        for target, format, model in [("sglang", "autoawq", self.wide()), ("tgi", "autoawq", self.wide()), ("lmdeploy", "autoawq", self.wide()),
+                                      ("tensorrt-llm", "modelopt", self.wide(128, 128, 256, "--format", "modelopt"))]:
+            _, report = self.convert(model, "program", "--target", target)
+            self.assertEqual((report["to"], report["exact"]), (format, True), target)
+            out = self.work / ("for-" + target)
+            done = awq("quantize", self.work / "float-wide-128-256-128", "-o", out, "--method", "rtn", "--group-size", "128", "--target", target)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            method = json.loads((out / "config.json").read_text())["quantization_config"]["quant_method"]
+            self.assertEqual(method, {"autoawq": "awq", "modelopt": "modelopt"}[format])
+        for target, model, reason in [("lmdeploy", self.wide(64), "lmdeploy runs 128 of them"), ("tensorrt-llm", self.source, "tensorrt-llm runs 64, 128 of them"),
+                                      ("tgi", self.source, "but its kernels run multiples of 64 and 128 alone"),
+                                      ("tensorrt-llm", self.wide(), "a zero point is"),
+                                      ("sglang", FIXTURES / "gptq-v2", "sglang runs 32, 64, 128 of them")]:
+            self.assertIn(reason, self.refused(model, "--target", target), target)
+        for target in ["sglang", "vllm", "transformers"]:
+            done = awq("quantize", self.work / "float", "-o", self.work / "headless", "--group-size", "32", "--target", target, "--quantize-head", "4")
+            self.assertIn("does not run it", done.stderr)
+
+    def test_factors_of_inputs_that_a_program_leaves_out(self):
+        """TensorRT-LLM applies pre_quant_scale to o and down alone."""
+        model = self.wide(128, 128, 256, "--format", "modelopt")
+        data = bytearray((model / "model.safetensors").read_bytes())
+        n = struct.unpack("<Q", data[:8])[0]
+        header = json.loads(data[8:8 + n])
+        for layer, refused in [("self_attn.o_proj", False), ("mlp.up_proj", True)]:
+            changed = self.work / ("factors-of-" + layer)
+            shutil.copytree(model, changed)
+            at = 8 + n + header[f"model.layers.0.{layer}.pre_quant_scale"]["data_offsets"][0]
+            (changed / "model.safetensors").write_bytes(data[:at] + struct.pack("<e", 2) + data[at + 2:])
+            if refused:
+                self.assertIn("which tensorrt-llm leaves out for matrices that it makes one of", self.refused(changed, "--target", "tensorrt-llm"))
+            else:
+                self.assertTrue(self.convert(changed, "factors", "--target", "tensorrt-llm")[1]["exact"])
+
+    def test_split_over_devices(self):
+        wide = self.wide(64)
+        for devices in ["2", "4"]:  # of the 2 heads of keys and values each device of 4 has one
+            self.assertTrue(self.convert(self.wide(32), "split", "--target", "sglang", "--tp", devices)[1]["exact"])
+        self.assertTrue(self.convert(wide, "split", "--format", "gptq", "--tp", "2")[1]["exact"])
+        self.assertIn("o_proj.weight of [128, 128] cannot be split into 4 parts of whole groups of 64 columns", self.refused(wide, "--format", "gptq", "--tp", "4"))
+        self.assertIn("--tp 6: 4 heads", self.refused(wide, "--format", "gptq", "--tp", "6"))
+        narrow = self.wide(32, 128, 32)
+        self.assertIn("down_proj.weight of [128, 32] cannot be split into 2 parts of whole groups of 32 columns", self.refused(narrow, "--format", "gptq", "--tp", "2"))
+        self.assertIn("q_proj.weight of [128, 128] cannot be split into 4 parts of whole words of 64 rows", self.refused(wide, "--format", "autoawq-marlin", "--tp", "4"))
+        self.assertIn("4 heads with 2 of keys and values cannot be split", self.refused(wide, "--format", "gptq", "--tp", "3"))
+        self.assertIn("at least 1 device", self.refused(wide, "--format", "gptq", "--tp", "0"))
+        self.assertIn("q_proj has 96 rows and 128 columns on a device, but its kernels run", self.refused(self.wide(32), "--target", "tgi", "--tp", "4"))
+        done = awq("quantize", self.work / "float-wide-128-256-64", "-o", self.work / "split-late", "--method", "rtn", "--group-size", "64", "--tp", "4")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("error: [quantize] --tp 4: model.layers.0.self_attn.o_proj.weight", done.stderr)
+        self.assertFalse((self.work / "split-late").exists())
 
 
 if __name__ == "__main__":

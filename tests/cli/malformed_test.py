@@ -16,8 +16,8 @@ import unittest
 
 AWQ, FIXTURES = (pathlib.Path(a).resolve() for a in sys.argv[1:3])
 FOLDERS = {"compressed-tensors-4-asym-16": ("weight_packed", "weight_scale", "weight_zero_point", "weight_shape"),
-           "gptq-v2": ("qweight", "scales", "qzeros", "g_idx"), "mlx-4": ("weight", "scales", "biases")}
-UP = "model.layers.0.mlp.up_proj."
+           "gptq-v2": ("qweight", "scales", "qzeros", "g_idx"), "mlx-4": ("weight", "scales", "biases"),
+           "modelopt-inputs": ("weight", "weight_scale", "pre_quant_scale"), "fp8": ("weight", "weight_scale_inv")}
 
 
 def parts(folder):
@@ -31,14 +31,20 @@ def joined(header, body):
     return struct.pack("<Q", len(text)) + text + body
 
 
+def up_of(header):
+    """The first layer of the name, less its suffix."""
+    return next(name for name in sorted(header) if ".up_proj." in name).rsplit(".", 1)[0] + "."
+
+
 def headers(header, suffixes):
     """name -> header, each wrong in one place."""
+    up = up_of(header)
     for suffix in suffixes:
         def changed(**values):
             h = copy.deepcopy(header)
-            h[UP + suffix] |= values
+            h[up + suffix] |= values
             return h
-        entry = header[UP + suffix]
+        entry = header[up + suffix]
         begin, end = entry["data_offsets"]
         yield suffix + " huge", changed(shape=[2**32, 2**32])
         yield suffix + " negative", changed(shape=[-1, 2])
@@ -46,11 +52,12 @@ def headers(header, suffixes):
         yield suffix + " rank", changed(shape=[1] * 9)
         yield suffix + " transposed", changed(shape=[*entry["shape"][::-1], 1])
         yield suffix + " type", changed(dtype="F64")
-        yield suffix + " other type", changed(dtype={"I32": "F32", "U32": "I32", "F16": "I16", "I64": "F64"}[entry["dtype"]])
+        yield suffix + " other type", changed(dtype={"I32": "F32", "U32": "I32", "F16": "I16", "I64": "F64", "U8": "I8", "F8_E4M3": "U8", "BF16": "I16"}[entry["dtype"]])
         yield suffix + " backwards", changed(data_offsets=[end, begin])
         yield suffix + " overlap", changed(data_offsets=[max(begin - 2, 0), end])
         yield suffix + " beyond", changed(data_offsets=[begin, end + 2**40])
-        yield suffix + " absent", {k: v for k, v in header.items() if k != UP + suffix}
+        if suffix != "pre_quant_scale":  # it need not be there
+            yield suffix + " absent", {k: v for k, v in header.items() if k != up + suffix}
 
 
 def configs(config):
@@ -69,7 +76,8 @@ def configs(config):
             c["hidden_size"] = 2**31
             yield "config huge width", json.dumps(c)
     for field, value in [("bits", 2**40), ("group_size", 0), ("group_size", 24), ("group_size", "16"), ("num_bits", 3), ("mode", "mxfp4"),
-                         ("checkpoint_format", "marlin"), ("format", "nvfp4-pack-quantized")]:
+                         ("checkpoint_format", "marlin"), ("weight_block_size", [2**62, 2**62]), ("weight_block_size", [0, 1]), ("weight_block_size", "16"), ("fmt", "e5m2"),
+                         ("quant_algo", "W4A8_AWQ"), ("format", "nvfp4-pack-quantized")]:
         text = json.dumps(config)
         if f'"{field}"' in text:
             c = json.loads(text, object_hook=lambda o: o | ({field: value} if field in o and "model_type" not in o else {}))
@@ -132,11 +140,12 @@ class MalformedTest(unittest.TestCase):
     def test_values(self):
         for fixture, suffix, value in [("gptq-v2", "scales", struct.pack("<e", float("nan"))), ("mlx-4", "biases", struct.pack("<e", float("inf"))),
                                        ("compressed-tensors-4-asym-16", "weight_scale", struct.pack("<e", float("-inf"))),
+                                       ("modelopt-inputs", "pre_quant_scale", struct.pack("<e", float("nan"))), ("fp8", "weight_scale_inv", struct.pack("<H", 0x7f80)),
                                        ("gptq-v2", "g_idx", struct.pack("<i", -1)), ("gptq-v2", "g_idx", struct.pack("<i", 2**31 - 1)),
                                        ("gptq-v2", "g_idx", struct.pack("<i", 1)),
                                        ("compressed-tensors-4-asym-16", "weight_shape", struct.pack("<q", 2**40))]:
             header, body = parts(FIXTURES / fixture)
-            at = header[UP + suffix]["data_offsets"][0]
+            at = header[up_of(header) + suffix]["data_offsets"][0]
             self.expect_error(suffix, fixture, joined(header, body[:at] + value + body[at + len(value):]))
 
     def test_shards_stay_in_the_folder(self):

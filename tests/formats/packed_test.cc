@@ -30,7 +30,7 @@ struct Formula {
 struct Case {
   std::string folder, format;
   int bits = 4, group = 16;  // -1: a row
-  bool symmetric = false, offsets = false, act_order = false;
+  bool symmetric = false, offsets = false, act_order = false, inputs = false;
 };
 void PrintTo(const Case& c, std::ostream* out) { *out << c.folder; }
 
@@ -40,6 +40,9 @@ class Packed : public testing::TestWithParam<Case> {
     const int64_t group = c.group == -1 ? q.cols() : c.group;
     ASSERT_EQ(q.spec, (QuantSpec{c.bits, int(group), DType::f16, c.offsets, c.symmetric}));
     ASSERT_EQ(bool(q.order), c.act_order);
+    ASSERT_EQ(bool(q.inputs), c.inputs);
+    for (int64_t col = 0; c.inputs && col < q.cols(); ++col)
+      ASSERT_EQ(q.inputs.as<float>()[size_t(col)], 0.5f + float(col % 5) / 4);
     for (int64_t r = 0; r < q.rows(); ++r)
       for (int64_t col = 0; col < q.cols(); ++col) {
         const int64_t g = col / group;
@@ -88,6 +91,43 @@ TEST(PackedOrder, IsThatOfGIdx) {
         float(q.codes.as<uint8_t>()[64 + i] - q.zeros.as<uint8_t>()[4 + i / 16]) * q.scales.as<float>()[4 + i / 16]);
 }
 
+// The columns of the matrix are those of the codes times the inputs' factors.
+TEST(PackedInputs, AreInTheColumnsOfTheMatrix) {
+  const fs::path fixtures = AWQ_TEST_DIR "/formats/fixtures";
+  const auto with = Checkpoint::open(fixtures / "modelopt-inputs"), without = Checkpoint::open(fixtures / "modelopt");
+  for (Role role : kRoles) {
+    const Tensor a = dequantize(std::get<QMatrix>(with->weight(0, {role}))),
+                 b = dequantize(std::get<QMatrix>(without->weight(0, {role})));
+    for (int64_t i = 0; i < a.shape().elements(); ++i)
+      ASSERT_EQ(a.as<float>()[size_t(i)],
+                b.as<float>()[size_t(i)] * (0.5f + float(i % a.shape()[1] % 5) / 4));  // exact: few bits
+  }
+}
+
+class LlmAwqFile : public FolderTest {
+ protected:
+  LlmAwqFile() { fs::copy(AWQ_TEST_DIR "/formats/fixtures/llm-awq-pt", root_ / "m"); }
+  std::string error() const { return open_error(root_ / "m"); }
+};
+
+// The folder is told by its only .pt file and nothing else; what it holds is what counts.
+TEST_F(LlmAwqFile, IsToldByItsFile) {
+  const fs::path folder = root_ / "m", file = folder / "tiny-w4-g64-awq-v2.pt";
+  EXPECT_EQ(error(), "no error");
+  EXPECT_TRUE(Checkpoint::open(folder)->left_out().empty());
+  EXPECT_TRUE(Checkpoint::open(folder)->side_files().empty());
+  EXPECT_EQ(Checkpoint::open(folder)->weight_files(), (std::vector<fs::path>{file}));
+  fs::copy_file(file, folder / "other.pt");
+  EXPECT_NE(error().find("the weights are pickles"), std::string::npos);
+  fs::remove(folder / "other.pt");
+  fs::copy_file(AWQ_TEST_DIR "/fuzz/corpus/torch/views", file, fs::copy_options::overwrite_existing);
+  EXPECT_NE(error().find("of .pt files only llm-awq's quantized models are read"), std::string::npos);
+  fs::copy_file(AWQ_TEST_DIR "/quantizer/fixtures/llm-awq-f16.pt", file, fs::copy_options::overwrite_existing);
+  EXPECT_NE(error().find("its dict has a list for \"scale\""), std::string::npos);
+  fs::copy_file(AWQ_TEST_DIR "/quantizer/fixtures/other-global.pt", file, fs::copy_options::overwrite_existing);
+  EXPECT_NE(error().find("the global posix getcwd is not read"), std::string::npos);
+}
+
 std::string test_name(const testing::TestParamInfo<Case>& info) {
   std::string name = info.param.folder;
   std::ranges::replace(name, '-', '_');
@@ -109,7 +149,9 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{.folder = "autoawq-gemv-64", .format = "autoawq-gemv", .group = 64},
                     Case{.folder = "autoawq-gemv-fast", .format = "autoawq-gemv-fast", .group = 64, .offsets = true},
                     Case{.folder = "llm-awq", .format = "llm-awq", .group = 64, .offsets = true},
+                    Case{.folder = "llm-awq-pt", .format = "llm-awq", .group = 64, .offsets = true},
                     Case{.folder = "modelopt", .format = "modelopt", .symmetric = true},
+                    Case{.folder = "modelopt-inputs", .format = "modelopt", .symmetric = true, .inputs = true},
                     Case{.folder = "autoawq-marlin", .format = "autoawq-marlin", .group = 32, .symmetric = true},
                     Case{.folder = "autoawq-marlin-rows", .format = "autoawq-marlin", .group = -1, .symmetric = true},
                     Case{"gptq-v1", "gptq"}, Case{"gptq-v2", "gptq"},

@@ -29,7 +29,8 @@ constexpr std::array kQuantizations = {
     R"("quantization_config":{"quant_method":"awq","bits":4,"group_size":32,"version":"gemv"}})",
     R"("quantization_config":{"quant_method":"awq","bits":4,"group_size":32,"version":"gemv_fast"}})",
     R"("quantization_config":{"quant_method":"modelopt","quant_algo":"W4A16_AWQ","group_size":16}})",
-    R"("quantization_config":{"quant_method":"awq","bits":4,"group_size":16,"version":"marlin","zero_point":false}})"};
+    R"("quantization_config":{"quant_method":"awq","bits":4,"group_size":16,"version":"marlin","zero_point":false}})",
+    R"("quantization_config":{"quant_method":"fp8","fmt":"e4m3","weight_block_size":[16,24]}})"};
 
 /// One folder for the process, in memory where the system has such a place.
 const std::filesystem::path& folder() {

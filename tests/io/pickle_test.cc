@@ -64,7 +64,7 @@ TEST(Pickle, AListThatHoldsItselfIsReadAndFreed) {
 }
 
 TEST(Pickle, RefusesEveryGlobalButThoseOfTensors) {
-  for (const char* name : {"os\nsystem", "builtins\neval", "torch._utils\n_rebuild_parameter", "torch\nIntStorage",
+  for (const char* name : {"os\nsystem", "builtins\neval", "torch._utils\n_rebuild_parameter", "torch\nDoubleStorage",
                            "torch._utils _rebuild_tensor_v2\n", "torch\nhalfStorage"}) {
     const std::string text = refusal("\x80\2c"s + name + "\n.");
     EXPECT_NE(text.find("byte 2 of its pickle: the global "), std::string::npos) << text;
@@ -75,13 +75,23 @@ TEST(Pickle, RefusesEveryGlobalButThoseOfTensors) {
 TEST(Pickle, RefusesEveryOpcodeThatIsNotNeeded) {
   const std::string known(
       "\x80N\x88\x89KMJ\x8aGX])}c(t\x85\x86\x87"
-      "aesuqrhjQR."s);
+      "aesuqrhjQRb."s);
   for (int op = 0; op < 256; ++op) {
     if (known.find(char(op)) != known.npos) continue;
     const std::string text = refusal("\x80\2N"s + char(op));
     EXPECT_NE(text.find(fmt::format("byte 3 of its pickle: opcode 0x{:02x} is not read", op)), std::string::npos)
         << text;
   }
+}
+
+TEST(Pickle, AttributesOfADictAreForgotten) {
+  const Parsed p("\x80\2ccollections\nOrderedDict\n)RX\1\0\0\0kK\1s}X\1\0\0\0aK\2sb."s);
+  ASSERT_EQ(p.root().kind, Kind::dict);
+  ASSERT_EQ(p.root().items.size(), 2u);
+  EXPECT_EQ(p.root().items[1]->integer, 1);
+  EXPECT_NE(refusal("\x80\2]}b."s).find("a list where a dict should be"), std::string::npos);
+  EXPECT_NE(refusal("\x80\2})b."s).find("a tuple where a dict should be"), std::string::npos);
+  EXPECT_NE(refusal("\x80\2}b."s).find("its stack is empty"), std::string::npos);
 }
 
 TEST(Pickle, RefusesCallsAndPersistentIdsOfAnotherForm) {

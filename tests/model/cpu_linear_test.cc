@@ -158,11 +158,17 @@ QMatrix with_random_offsets(int64_t rows, int bits, int group, unsigned seed) {
 }
 
 // All kinds of activations and every width, with an order of columns, against exact products of what dequantize gives.
-TEST_F(LinearTest, OffsetsAndOrder) {
+// Activations are multiplied by powers of two from 1/2 to 2, or not: half a step of them is that of the largest of a
+// group, so 4 times as much of the weight that has the smallest.
+TEST_F(LinearTest, OffsetsOrderAndInputs) {
   const Tensor x = random_matrix(9, 256, 1);
   for (const int bits : {2, 4, 5, 8})
-    for (const bool ordered : {false, true}) {
+    for (const auto& [ordered, multiplied] : {std::pair(false, false), {true, false}, {false, true}, {true, true}}) {
       QMatrix q = with_random_offsets(40, bits, 32, 7);
+      if (multiplied) {
+        q.inputs = Tensor::empty({256}, DType::f32);
+        for (int i = 0; i < 256; ++i) q.inputs.as<float>()[size_t(i)] = std::ldexp(1.f, i * 7 % 3 - 1);
+      }
       if (ordered) {
         q.order = Tensor::empty({256}, DType::i32);
         for (int i = 0; i < 256; ++i) q.order.as<int32_t>()[size_t(i)] = i * 77 % 256;
@@ -177,7 +183,8 @@ TEST_F(LinearTest, OffsetsAndOrder) {
             magnitude += std::abs(double(w.as<float>()[size_t(r * 256 + c)]));
           }
           // Half a step of activations of at most 4.5, 2^-16 of that each, and roundings of 16 sums of at most that.
-          ASSERT_NEAR(double(y.as<float>()[size_t(t * 40 + r)]), value, magnitude * 4.5 * 0x1p-15)
+          ASSERT_NEAR(double(y.as<float>()[size_t(t * 40 + r)]), value,
+                      magnitude * (multiplied ? 4 : 1) * 4.5 * 0x1p-15)
               << bits << " " << t << "," << r;
         }
     }
