@@ -78,7 +78,9 @@ TEST_P(MethodsOfFamily, AreNoWorseThanRounding) {
 }
 
 // Ratio 0 of llm-awq, and the first candidate of llm-compressor, are no scaling; AutoAWQ has none such.
-TEST_P(MethodsOfFamily, SearchesOfOtherProgramsThatHaveNoScalingAreNoWorseByTheirOwnLoss) {
+class VariantsOfFamily : public MethodsOfFamily {};
+
+TEST_P(VariantsOfFamily, ThatMayScaleNothingAreNoWorseByTheirOwnLoss) {
   for (const char* variant : {"llm-awq", "llm-compressor"})
     for (const int bits : {2, 3, 4, 8}) {
       SCOPED_TRACE(variant);
@@ -87,6 +89,10 @@ TEST_P(MethodsOfFamily, SearchesOfOtherProgramsThatHaveNoScalingAreNoWorseByThei
     }
 }
 
+// A model of each kind of block: their losses take the longest.
+INSTANTIATE_TEST_SUITE_P(Families, VariantsOfFamily,
+                         testing::Values("llama-bias", "opt", "bloom", "falcon-7b", "gemma2", "mixtral"),
+                         golden::name_of_case);
 INSTANTIATE_TEST_SUITE_P(Families, MethodsOfFamily, testing::ValuesIn(golden::names()), golden::name_of_case);
 
 }  // namespace
