@@ -256,7 +256,7 @@ BenchReport bench_shape(std::string_view shape, const BenchOptions& options, con
   Bench b(options, progress);
   const ModelSpec spec = find_architecture(config.at("architectures").at(0).get<std::string>()).parse(config);
   const int group = choose_group(spec, options.group_size, "bench").size;
-  const auto head = choose_head(spec, options.quantize_head, group, "bench");
+  const auto head = choose_head(spec, options.quantize_head, {.group_size = group}, "bench");
   return b.run(*random_model(config, matrix_type(options, group), head, options.seed, b.pool()), std::string(shape));
 }
 

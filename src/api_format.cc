@@ -5,6 +5,7 @@
 #include <bit>
 #include <numeric>
 
+#include "api_group_size.h"
 #include "base/check.h"
 #include "formats/params.h"
 #include "formats/stored.h"
@@ -122,7 +123,7 @@ class FittingSink final : public CheckpointSink {
 
 void FormatChoice::check_group(std::string_view operation, const std::string& of, int group_size) const {
   if (target && std::ranges::find(target->groups, group_size) == target->groups.end())
-    fail(operation, "{}: groups of {} columns, but {} runs {} of them", of, group_size, target->name,
+    fail(operation, "{}: {}, but {} runs groups of {}", of, text_of_group(group_size), target->name,
          fmt::join(target->groups, ", "));
 }
 
@@ -167,17 +168,65 @@ FormatChoice choose_format(std::string_view operation, const std::string& format
   return {&find_format(t.format), &t};
 }
 
+DType scale_type(std::string_view operation, const std::string& name) {
+  if (name == "f16") return DType::f16;
+  if (name == "bf16") return DType::bf16;
+  fail(operation, "--scales {}: expected f16 or bf16", name);
+}
+
+namespace {
+
+/// Names of the formats that hold codes in the way of `of`.
+std::string formats_with(bool Capacity::*of) {
+  std::string names;
+  for (const Format& f : formats())
+    if (f.create && f.holds && f.holds->*of) names += (names.empty() ? "" : ", ") + std::string(f.name);
+  return names;
+}
+
+void require_group(const Format& format, int size) {
+  const Capacity& c = *format.holds;
+  if (size == QuantSpec::kWholeRow) {
+    if (!c.whole_rows)
+      fail("quantize",
+           "--group-size -1: the format {} does not hold whole rows; take --group-size 128, 64 or 32, or one of {}",
+           format.name, formats_with(&Capacity::whole_rows));
+    return;
+  }
+  const bool held = c.groups.empty() || std::ranges::find(c.groups, size) != c.groups.end();
+  if (!held || (c.part && size % c.part))
+    fail("quantize", "--format {}: it does not hold groups of {} columns; take --group-size {}", format.name, size,
+         c.part ? c.part : c.groups.front());
+}
+
+void require_portable(const QuantSpec& spec) {
+  constexpr int kLeastDigits = 7;  // a scale then moves by 0.8 % at most
+  if (spec.symmetric)
+    fail("quantize", "--portable-scales: all zero points are the middle here, whose products are exact; leave it out");
+  if (spec.scale_digits() < kLeastDigits)
+    fail("quantize",
+         "--portable-scales: scales in {} for {} bits would keep {} significant bits, and at least {} are needed; take "
+         "--bits 4 and --scales f16, or leave it out",
+         name_of(spec.scale_dtype), spec.bits, spec.scale_digits(), kLeastDigits);
+}
+
+}  // namespace
+
 QuantSpec spec_to_quantize(const Format& format, QuantSpec spec) {
   const Capacity* c = format.holds;
   if (!c) fail("quantize", "--format {}: it holds floats; `awq convert` writes it", format.name);
   require_bits(format, spec.bits, "quantize");
-  if (!c->zero_zero)
-    fail("quantize", "--format {}: a zero point may become 0, which it does not hold; take gptq", format.name);
-  const bool group = c->groups.empty() || std::ranges::find(c->groups, spec.group_size) != c->groups.end();
-  if (!group || (c->part && spec.group_size % c->part))
-    fail("quantize", "--format {}: it does not hold groups of {} columns; take --group-size {}", format.name,
-         spec.group_size, c->part ? c->part : c->groups.front());
-  spec.symmetric = c->symmetric;
+  spec.symmetric = spec.symmetric || c->symmetric;
+  if (!c->zero_zero && !spec.symmetric)
+    fail("quantize",
+         "--format {}: a zero point may become 0, which it does not hold; take gptq, or --symmetric, with which none "
+         "does",
+         format.name);
+  if (spec.scale_dtype == DType::bf16 && !c->bf16)
+    fail("quantize", "--scales bf16: the format {} has scales in F16; leave it out, or take one of {}", format.name,
+         formats_with(&Capacity::bf16));
+  require_group(format, spec.group_size);
+  if (spec.portable_scales) require_portable(spec);
   return spec;
 }
 

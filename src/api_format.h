@@ -43,8 +43,11 @@ struct FormatChoice {
 FormatChoice choose_format(std::string_view operation, const std::string& format, const std::string& target,
                            std::string_view otherwise = "");
 
-/// As the format needs it: symmetric where its zero points are all the middle. Throws Error unless the format can hold
-/// whatever is quantized to it.
+/// Of --scales: "f16" or "bf16"; throws Error for others.
+DType scale_type(std::string_view operation, const std::string& name);
+
+/// As the format needs it: symmetric where its zero points are all the middle. Throws Error, naming what would do,
+/// unless the format can hold whatever is quantized to it.
 QuantSpec spec_to_quantize(const Format& format, QuantSpec spec);
 
 /// How the format then stores that: in groups of its own, with offsets in place of zero points.

@@ -21,7 +21,10 @@ std::string misfit(const ModelSpec& spec, int group) {
 GroupChoice choose_group(const ModelSpec& spec, int asked, std::string_view operation) {
   if (asked) {
     if (asked % 32 || asked < 32)
-      fail(operation, "--group-size {}: expected a multiple of 32, such as 128, 64 or 32", asked);
+      fail(operation,
+           "--group-size {}: expected a multiple of 32, such as 128, 64 or 32, or, of quantize and study, -1 for whole "
+           "rows",
+           asked);
     if (!group_fits(spec, asked))
       fail(operation,
            "--group-size {} does not divide every width of this model: {}. Leave it out to get the largest of 128, 64 "
@@ -33,6 +36,17 @@ GroupChoice choose_group(const ModelSpec& spec, int asked, std::string_view oper
     if (group_fits(spec, g))
       return {g, g == kGroupSizes[0] ? "" : fmt::format("{}, no multiple of {}", misfit(spec, 2 * g), 2 * g)};
   fail(operation, "no group size fits: {}, which neither 128, 64 nor 32 divides", misfit(spec, 32));
+}
+
+// Kernels and formats take columns by 8 to 32: what holds for groups of 32 holds for rows of whole ones.
+GroupChoice choose_group_or_rows(const ModelSpec& spec, int asked, std::string_view operation) {
+  if (asked != QuantSpec::kWholeRow) return choose_group(spec, asked, operation);
+  if (!group_fits(spec, 32)) fail(operation, "--group-size -1: {}, no multiple of 32", misfit(spec, 32));
+  return {asked, ""};
+}
+
+std::string text_of_group(int group_size) {
+  return group_size == QuantSpec::kWholeRow ? "whole rows" : fmt::format("groups of {}", group_size);
 }
 
 }  // namespace awq

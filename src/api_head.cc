@@ -5,7 +5,8 @@
 
 namespace awq {
 
-std::optional<QuantSpec> choose_head(const ModelSpec& spec, int bits, int group, std::string_view operation) {
+std::optional<QuantSpec> choose_head(const ModelSpec& spec, int bits, const QuantSpec& of_blocks,
+                                     std::string_view operation) {
   if (!bits) return {};
   if (bits != 4 && bits != 8)
     fail(operation, "--quantize-head {}: expected 4 or 8 bits; leave it out to keep the head in 16", bits);
@@ -18,7 +19,10 @@ std::optional<QuantSpec> choose_head(const ModelSpec& spec, int bits, int group,
     fail(operation,
          "--quantize-head {}: {} divides its head's rows by their length, which codes do not have; leave it out", bits,
          spec.arch);
-  return QuantSpec{.bits = bits, .group_size = group, .scale_dtype = DType::f16};
+  QuantSpec head = of_blocks;
+  head.bits = bits;
+  head.portable_scales = head.portable_scales && bits <= 4;
+  return head;
 }
 
 }  // namespace awq

@@ -27,11 +27,17 @@ double float_weights(const BlockSpec& b) {
   return n;
 }
 
-double matrix_weights(const BlockSpec& b) {
+/// The sum over matrices of their weights times `f` of their columns.
+template <class F>
+double matrix_sum(const BlockSpec& b, const F& f) {
   double n = 0;
   for (Param p : b.params())
-    if (is_rounded(p.role)) n += double(b.shape(p).first) * double(b.shape(p).second);
+    if (is_rounded(p.role)) n += double(b.shape(p).first) * double(b.shape(p).second) * f(b.shape(p).second);
   return n;
+}
+
+double matrix_weights(const BlockSpec& b) {
+  return matrix_sum(b, [](int64_t) { return 1.0; });
 }
 
 void add_file(Fingerprint& f, const fs::path& file) {
@@ -105,11 +111,15 @@ JobSetup::JobSetup(std::unique_ptr<Checkpoint> model, QuantizeOptions o)
   if (options.answers < 0) options.answers = own_text() ? kAnswers : 0;
   check_options();
   check_judging();
-  const GroupChoice group = choose_group(spec(), options.group_size, "quantize");
+  const GroupChoice group = choose_group_or_rows(spec(), options.group_size, "quantize");
   const FormatChoice choice = choose_format("quantize", options.format, options.target, "autoawq");
   choice.check_group("quantize", "--group-size", group.size);
   format = choice.format;
-  quant = spec_to_quantize(*format, {.bits = options.bits, .group_size = group.size, .scale_dtype = DType::f16});
+  quant = spec_to_quantize(*format, {.bits = options.bits,
+                                     .group_size = group.size,
+                                     .scale_dtype = scale_type("quantize", options.scales),
+                                     .symmetric = options.symmetric,
+                                     .portable_scales = options.portable_scales});
   require_units(*format, spec());
   choice.check_devices("quantize", spec(), options.tensor_parallel, [&](int block, Param p) {
     return std::optional(quant.of_width(spec().blocks[size_t(block)].shape(p).second));
@@ -121,13 +131,16 @@ JobSetup::JobSetup(std::unique_ptr<Checkpoint> model, QuantizeOptions o)
   if (options.quantize_head && format->name != "autoawq")
     fail("quantize", "--quantize-head {}: only autoawq has it, not {}; leave it out", options.quantize_head,
          format->name);
-  head = choose_head(spec(), options.quantize_head, group.size, "quantize");
+  head = choose_head(spec(), options.quantize_head, quant, "quantize");
 }
 
 void JobSetup::check_options() const {
   const QuantizeOptions& o = options;
   if (o.resume && o.restart) fail("quantize", "--resume goes on with a job and --restart throws it away; give one");
   if (o.keep < 0) fail("quantize", "--keep {}: expected a number of layers", o.keep);
+  if (o.portable_scales && o.variant != "ours")
+    fail("quantize", "--portable-scales: --variant {} rounds scales as that program does; leave one of them out",
+         o.variant);
   if (o.keep && o.budget != 0) fail("quantize", "--keep and --budget exclude each other; give one");
   if (search && !o.calibration.empty() && !keeps())
     fail("quantize", "--load-search {}: the scales are there already, and nothing is calibrated; leave out --calib",
@@ -189,7 +202,7 @@ int64_t JobSetup::largest_text() const {
 }
 
 uint64_t JobSetup::output_bytes() const {
-  const double table = double(spec().vocab) * spec().dim, head_bits = head ? awq::bits_per_weight(*head)
+  const double table = double(spec().vocab) * spec().dim, head_bits = head ? awq::bits_per_weight(*head, spec().dim)
                                                                       : spec().tied_embeddings ? 0
                                                                                                : 16;
   double bits = table * (16 + head_bits);
@@ -203,12 +216,20 @@ double JobSetup::quantized_weights() const {
   return weights;
 }
 
-double JobSetup::bits_of_blocks() const { return awq::bits_per_weight(stored_spec(*format, quant)); }
+double JobSetup::bits_of_blocks() const {
+  const QuantSpec stored = stored_spec(*format, quant);
+  double weights = 0, bits = 0;
+  for (const BlockSpec& b : spec().blocks) {
+    weights += matrix_weights(b);
+    bits += matrix_sum(b, [&](int64_t cols) { return awq::bits_per_weight(stored, cols); });
+  }
+  return bits / weights;
+}
 
 double JobSetup::bits_per_weight() const {
   const double of_head = head ? double(spec().vocab) * spec().dim : 0, all = quantized_weights(),
                bits = bits_of_blocks();
-  return ((all - of_head) * bits + (head ? of_head * awq::bits_per_weight(*head) : 0)) / all;
+  return ((all - of_head) * bits + (head ? of_head * awq::bits_per_weight(*head, spec().dim) : 0)) / all;
 }
 
 Fingerprint fingerprint_of(const JobSetup& job) {
@@ -224,6 +245,9 @@ Fingerprint fingerprint_of(const JobSetup& job) {
   f.emplace_back("--variant", o.variant);
   f.emplace_back("--bits", std::to_string(o.bits));
   f.emplace_back("--group-size", std::to_string(job.quant.group_size));
+  f.emplace_back("--symmetric", std::to_string(job.quant.symmetric));
+  f.emplace_back("--scales", o.scales);
+  f.emplace_back("--portable-scales", std::to_string(o.portable_scales));
   f.emplace_back("--quantize-head", std::to_string(o.quantize_head));
   f.emplace_back("--keep", std::to_string(o.keep));
   f.emplace_back("--budget", fmt::format("{}", o.budget));

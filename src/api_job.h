@@ -23,7 +23,7 @@ struct JobSetup {
   JobShape shape() const;
   uint64_t output_bytes() const;  // where nothing is kept in 16 bits
   double quantized_weights() const;
-  double bits_of_blocks() const;   // of a weight of theirs in the file
+  double bits_of_blocks() const;   // of a weight of theirs in the file, the mean
   double bits_per_weight() const;  // mean over them
 
   QuantizeOptions options;

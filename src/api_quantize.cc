@@ -4,6 +4,7 @@
 
 #include "api_calibration.h"
 #include "api_format.h"
+#include "api_group_size.h"
 #include "api_job.h"
 #include "api_judge.h"
 #include "api_quantize_report.h"
@@ -101,6 +102,7 @@ class Job {
   void begin() {
     report_.group_size = setup_.quant.group_size;
     report_.group_size_reason = setup_.group_size_reason;
+    report_.symmetric = setup_.quant.symmetric;
     if (setup_.head) report_.warnings.push_back(head_warning(*setup_.head));
     report_.bits_per_weight = setup_.bits_per_weight();
     report_.blocks = int(setup_.spec().blocks.size());
@@ -124,8 +126,8 @@ class Job {
     report_.search = setup_.options.load_search.filename().string();
     if (const int g = setup_.search->group_size(); g && g != setup_.quant.group_size)
       report_.warnings.push_back(
-          fmt::format("{} was searched for groups of {}, not {}; a search of their own would be closer to the original",
-                      report_.search, g, setup_.quant.group_size));
+          fmt::format("{} was searched for {}, not {}; a search of their own would be closer to the original",
+                      report_.search, text_of_group(g), text_of_group(setup_.quant.group_size)));
   }
 
   void work() {

@@ -189,7 +189,11 @@ Json report_json(const QuantizeReport& r, const QuantizeOptions& o, const ModelS
   j["model"] = {{"architecture", m.arch}, {"blocks", m.blocks.size()}, {"hidden_size", m.dim}, {"vocabulary", m.vocab}};
   j["method"] = o.method;
   if (o.variant != "ours") j["variant"] = o.variant;
+  j["bits"] = o.bits;
   j["group_size"] = r.group_size;
+  if (r.symmetric) j["symmetric"] = true;
+  if (o.scales != "f16") j["scale_type"] = o.scales;
+  if (o.portable_scales) j["portable_scales"] = true;
   j["bits_per_weight"] = r.bits_per_weight;
   if (!r.group_size_reason.empty()) j["group_size_reason"] = r.group_size_reason;
   if (o.quantize_head) j["head"] = {{"bits", o.quantize_head}, {"method", "rtn"}};

@@ -60,9 +60,9 @@ struct Measurement {
 
 }  // namespace
 
-double bits_per_weight(const QuantSpec& q) {
+double bits_per_weight(const QuantSpec& q, int64_t cols) {
   const int of_zero = q.symmetric ? 0 : q.offsets ? 16 : q.bits;
-  return q.bits + (16.0 + of_zero) / q.group_size;
+  return q.bits + (16.0 + of_zero) / q.of_width(cols).group_size;
 }
 
 double KeepUnit::total() const { return std::accumulate(kl.begin(), kl.end(), 0.0); }
@@ -176,9 +176,9 @@ SensitivityReport sensitivity(const std::filesystem::path& path, const Sensitivi
   for (const MatrixSensitivity& m :
        Measurement{device, *source, *method, spec, calibration, windows, r.window, progress}.run()) {
     const Estimate kl = mean_of(m.kl);
-    const double weights = double(shape_of(source->spec(), m.block, m.param).elements());
+    const Shape shape = shape_of(source->spec(), m.block, m.param);
     r.layers.push_back({base_name(source->spec(), m.block, m.param), kl.value, kl.standard_error,
-                        uint64_t(weights * (16 - bits_per_weight(spec)) / 8)});
+                        uint64_t(double(shape.elements()) * (16 - bits_per_weight(spec, shape[1])) / 8)});
   }
   r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return r;

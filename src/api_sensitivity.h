@@ -29,7 +29,7 @@ std::vector<KeepUnit> keep_units(const ModelSpec& spec, const nlohmann::json& j)
 
 /// A code, and its part of a scale of 16 bits and of a zero point as wide as a code, or of an offset of 16 bits; where
 /// all zero points are the middle, of none.
-double bits_per_weight(const QuantSpec& spec);
+double bits_per_weight(const QuantSpec& spec, int64_t cols);
 
 /// What options.keep or options.budget ask for, measured on some of the calibration text.
 /// `bits`: a weight takes so many where it is not kept.

@@ -6,6 +6,7 @@
 
 #include "api_calibration.h"
 #include "api_evaluate.h"
+#include "api_format.h"
 #include "api_group_size.h"
 #include "eval/study.h"
 #include "formats/context.h"
@@ -14,24 +15,26 @@
 namespace awq {
 namespace {
 
-using Named = std::pair<StudyRow, std::unique_ptr<Change>>;
-
-/// What a study is made of.
+/// What a study is made of, for one calibration.
 struct Plan {
   const ModelSpec& model;
   const StudyOptions& options;
   QuantSpec spec;
-  std::vector<Named> changes{};
+  int calibration = 0;     // its number
+  std::string label = "";  // what rows say of it
+  std::vector<StudyRow> rows{};
+  std::vector<std::unique_ptr<Change>> changes{};
   std::vector<std::string> warnings{};
 
   void add(std::string name, const QuantSpec& s, std::unique_ptr<Change> change) {
-    changes.emplace_back(StudyRow{.name = std::move(name),
-                                  .bits = s.bits,
-                                  .group_size = s.group_size,
-                                  .kl = {},
-                                  .top1 = {},
-                                  .difference = {}},
-                         std::move(change));
+    rows.push_back({.name = std::move(name),
+                    .bits = s.bits,
+                    .group_size = s.group_size,
+                    .kl = {},
+                    .top1 = {},
+                    .difference = {},
+                    .calibration = calibration});
+    changes.push_back(std::move(change));
   }
   void add(std::string name, std::unique_ptr<Change> change) { add(std::move(name), spec, std::move(change)); }
   std::vector<std::string> methods_or(std::vector<std::string> standard) const {
@@ -76,8 +79,6 @@ void add_contender(Plan& plan, const std::string& name, QuantSpec spec, const st
   }
   plan.add(label, spec, by_method(find_method(name).make(), spec));
 }
-
-std::string text_of_group(int g) { return g == QuantSpec::kWholeRow ? "whole rows" : fmt::format("groups of {}", g); }
 
 void plan_salient(Plan& p) {
   p.add("rounded", keeping_salient(p.spec, Salience::random, 0));
@@ -138,11 +139,17 @@ void plan_methods(Plan& p) {
   for (const std::string& m : p.methods_or(all)) add_contender(p, m, p.spec, m, p.options.bits != 0);
 }
 
+void plan_calibration(Plan& p) {
+  for (const std::string& m : p.methods_or({"awq", "gptq", "awq+"}))
+    add_contender(p, m, p.spec, fmt::format("{}, {}", m, p.label), p.options.bits != 0);
+}
+
 struct Study {
   std::string_view name, summary;
   int bits;  // where none are asked for; 0: it varies them
   bool has_methods;
   void (*plan)(Plan&);
+  bool has_counts = false;  // one calibration for each source and each number of sequences
 };
 constexpr std::array kStudies = {
     Study{"salient", "some channels stay float, or are scaled: at random, by weight norm, by activation", 3, false,
@@ -151,6 +158,7 @@ constexpr std::array kStudies = {
     Study{"clip", "how far ranges may shrink", 3, false, plan_clip},
     Study{"groups", "groups of 32, 64, 128 and whole rows", 4, true, plan_groups},
     Study{"bits", "2, 3, 4 and 8 bits", 0, true, plan_bits},
+    Study{"calibration", "each --calib by itself, and numbers of sequences", 4, true, plan_calibration, true},
     Study{"methods", "every method, other programs' AWQ, and rivals that no format here holds", 4, true, plan_methods},
 };
 
@@ -163,12 +171,6 @@ const Study& find_study(std::string_view name) {
   fail("study", "\"{}\" is no study; there are {}", name, known);
 }
 
-DType scale_type(const std::string& name) {
-  if (name == "f16") return DType::f16;
-  if (name == "bf16") return DType::bf16;
-  fail("study", "--scales {}: expected f16 or bf16", name);
-}
-
 QuantSpec spec_of(const Study& s, const StudyOptions& o, const ModelSpec& model) {
   const int bits = o.bits ? o.bits : s.bits;
   if (!s.bits && bits) fail("study", "--bits {}: the study \"{}\" varies them; leave it out", bits, s.name);
@@ -178,10 +180,8 @@ QuantSpec spec_of(const Study& s, const StudyOptions& o, const ModelSpec& model)
     fail("study", "--group-size {}: the study \"groups\" varies it; leave it out", o.group_size);
   if (!s.has_methods && !o.methods.empty())
     fail("study", "--methods: the study \"{}\" compares no methods; leave it out", s.name);
-  QuantSpec spec{.bits = bits ? bits : 4, .scale_dtype = scale_type(o.scales), .symmetric = o.symmetric};
-  spec.group_size = o.group_size == QuantSpec::kWholeRow || s.name == "groups"
-                        ? QuantSpec::kWholeRow
-                        : choose_group(model, o.group_size, "study").size;
+  QuantSpec spec{.bits = bits ? bits : 4, .scale_dtype = scale_type("study", o.scales), .symmetric = o.symmetric};
+  spec.group_size = s.name == "groups" ? QuantSpec::kWholeRow : choose_group_or_rows(model, o.group_size, "study").size;
   return spec;
 }
 
@@ -206,6 +206,55 @@ void set_scores(const std::vector<WindowScore>& scores, const std::vector<Window
 
 }  // namespace
 
+namespace {
+
+constexpr std::array kCounts = {4, 16, 64};
+
+/// Each source by itself. Fewer sequences than a count are one calibration of all that there are.
+std::vector<CalibrationSet> calibrations(Device& device, const Checkpoint& source, const StudyOptions& o,
+                                         const OnProgress& progress) {
+  std::vector<int> counts = o.counts;
+  if (counts.empty()) counts.assign(kCounts.begin(), kCounts.end());
+  std::ranges::sort(counts);
+  std::vector<CalibrationSet> sets;
+  std::vector<std::vector<CalibrationSource>> each;
+  for (const CalibrationSource& s : o.quantize.calibration) each.push_back({s});
+  if (each.empty()) each.emplace_back();  // the model's own
+  for (const auto& text : each)
+    for (const int count : counts) {
+      QuantizeOptions one = o.quantize;
+      one.calibration = text, one.samples = count;
+      sets.push_back(calibration_set(device, source, one, progress));
+      if (sets.back().report.sequences < count) break;
+    }
+  return sets;
+}
+
+std::vector<CalibrationSet> calibrations(const Study& s, Device& device, const Checkpoint& source,
+                                         const StudyOptions& o, const OnProgress& progress) {
+  if (s.has_counts) return calibrations(device, source, o, progress);
+  std::vector<CalibrationSet> one;
+  one.push_back(calibration_set(device, source, o.quantize, progress));
+  return one;
+}
+
+void check_counts(const Study& s, const StudyOptions& o) {
+  if (!s.has_counts && !o.counts.empty())
+    fail("study", "--counts: the study \"{}\" has one calibration, of --samples; leave it out", s.name);
+  if (s.has_counts && o.quantize.samples)
+    fail("study", "--samples {}: the study \"{}\" varies them; give --counts", o.quantize.samples, s.name);
+  std::vector<int> sorted = o.counts;
+  std::ranges::sort(sorted);
+  if (!sorted.empty() && (sorted.front() < 1 || std::ranges::adjacent_find(sorted) != sorted.end()))
+    fail("study", "--counts {}: expected different numbers of sequences, 1 or more", fmt::join(o.counts, ","));
+}
+
+std::string label_of(const CalibrationReport& r) {
+  return fmt::format("{} x {} of {}", r.sequences, r.sequence_tokens, r.source);
+}
+
+}  // namespace
+
 std::vector<StudyInfo> studies() {
   std::vector<StudyInfo> all;
   for (const Study& s : kStudies) all.push_back({s.name, s.summary});
@@ -224,33 +273,38 @@ StudyReport study(const std::filesystem::path& path, std::string_view name, cons
   const auto start = std::chrono::steady_clock::now();
   const Study& which = find_study(name);
   StudyOptions o = options;
+  check_counts(which, o);
   const std::unique_ptr<Checkpoint> source = Checkpoint::open(path);
   Device device(o.quantize.device);
   complete_calibration(o.quantize, *source, "study");
   check_windows(o, *source);
-  Plan plan{source->spec(), o, spec_of(which, o, source->spec())};
-  which.plan(plan);
+  Plan first{source->spec(), o, spec_of(which, o, source->spec())};
+  which.plan(first);  // throws for what cannot be studied, before any work
   const std::vector<int32_t> windows =
       o.text.empty() ? held_out_text(device, *source, o.quantize, o.windows, o.window, "study", progress)
                      : windows_of(o.text, *source, o.windows, o.window);
-  const CalibrationSet calibration = calibration_set(device, *source, o.quantize, progress);
-  StudyReport r{.rows = {}, .warnings = plan.warnings, .calibration = calibration.report, .text = {}};
+  const std::vector<CalibrationSet> sets = calibrations(which, device, *source, o, progress);
+  StudyReport r{.rows = {}, .warnings = first.warnings, .calibrations = {}, .text = {}};
   r.rows.push_back({.name = "float", .kl = {}, .top1 = {}, .difference = {}});
-  std::vector<std::unique_ptr<Change>> changes;
-  for (Named& n : plan.changes) r.rows.push_back(n.first), changes.push_back(std::move(n.second));
+  std::vector<StudyPart> parts;
+  for (const CalibrationSet& set : sets) {
+    Plan plan{source->spec(), o, first.spec, int(parts.size()), label_of(set.report)};
+    which.plan(plan);
+    r.rows.insert(r.rows.end(), plan.rows.begin(), plan.rows.end());
+    parts.push_back({set.sequences, {.counted = set.counted}, std::move(plan.changes)});
+    r.warnings.insert(r.warnings.end(), set.warnings.begin(), set.warnings.end());
+    r.calibrations.push_back(set.report);
+  }
   const auto scores = study({.source = *source,
-                             .sequences = calibration.sequences,
-                             .calibration = {.counted = calibration.counted},
+                             .parts = parts,
                              .windows = windows,
                              .window = o.window,
-                             .changes = changes,
                              .device = device,
                              .progress = [&](int done, int total) {
                                if (progress && !progress({"study", done, total})) throw Cancelled();
                              }});
   for (size_t i = 0; i < scores.size(); ++i)
     set_scores(scores[i], scores[std::min<size_t>(1, scores.size() - 1)], r.rows[i]);
-  r.warnings.insert(r.warnings.end(), calibration.warnings.begin(), calibration.warnings.end());
   r.text = o.text.empty() ? "self" : o.text.filename().string();
   r.windows = int(windows.size() / size_t(o.window)), r.window = o.window;
   r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

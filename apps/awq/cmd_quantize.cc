@@ -83,6 +83,9 @@ void print_json(const QuantizeReport& r, const QuantizeFlags& o) {
                                             {"variant", o.quantize.variant},
                                             {"bits", o.quantize.bits},
                                             {"group_size", r.group_size},
+                                            {"symmetric", r.symmetric},
+                                            {"scales", o.quantize.scales},
+                                            {"portable_scales", o.quantize.portable_scales},
                                             {"bits_per_weight", r.bits_per_weight},
                                             {"head_bits", o.quantize.quantize_head},
                                             {"kept", kept_json(r)},
@@ -105,8 +108,10 @@ void print_json(const QuantizeReport& r, const QuantizeFlags& o) {
 }
 
 void print_text(const QuantizeReport& r, const QuantizeFlags& o) {
-  fmt::print("{}: {} -> {}, {} bits in groups of {}{}, {}\n", r.output.string(), human_bytes(r.bytes_in),
-             human_bytes(r.bytes_out), o.quantize.bits, r.group_size,
+  fmt::print("{}: {} -> {}, {} bits in {}{}{}, {}\n", r.output.string(), human_bytes(r.bytes_in),
+             human_bytes(r.bytes_out), o.quantize.bits,
+             r.group_size < 0 ? "whole rows" : fmt::format("groups of {}", r.group_size),
+             r.symmetric ? ", symmetric" : "",
              o.quantize.quantize_head ? fmt::format(", the head in {} bits", o.quantize.quantize_head) : "",
              minutes(r.seconds));
   if (!r.group_size_reason.empty()) fmt::print("  groups of {} because {}\n", r.group_size, r.group_size_reason);
@@ -177,7 +182,13 @@ void add_quantize_options(CLI::App& app, QuantizeOptions& o) {
                  "Devices that it will be split over: refused unless each has whole groups, words and heads")
       ->capture_default_str();
   app.add_option("--group-size", o.group_size,
-                 "Weights that share a scale; default: 128, or 64 or 32 where a width needs it");
+                 "Weights that share a scale, -1: whole rows; default: 128, or 64 or 32 where a width needs it");
+  app.add_flag("--symmetric", o.symmetric, "Every zero point is the middle of the codes");
+  app.add_option("--scales", o.scales,
+                 "What a group's scale is rounded to and stored in: f16, or bf16 where the format holds it")
+      ->capture_default_str();
+  app.add_flag("--portable-scales", o.portable_scales,
+               "Scales of 7 significant bits, so that other formats hold the same weights to the last bit");
   app.add_option(
          "--quantize-head", o.quantize_head,
          "The head (lm_head) too, rounded to 4 or 8 bits: less to read for a token. Default: it stays in 16, for "

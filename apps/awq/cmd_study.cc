@@ -31,11 +31,9 @@ void print_table(const StudyReport& r) {
                fmt::format("{:.3f} ± {:.3f}", row.perplexity, row.perplexity_error),
                i ? fmt::format("{:.1f} ± {:.1f} %", 100 * row.top1.value, 100 * row.top1.standard_error) : "-");
   }
-  fmt::print(
-      "{} windows of {} tokens {}; ± is the standard error over windows; weights: bits x group; {}\n  calibrated on "
-      "{}\n",
-      r.windows, r.window, r.text == "self" ? "that the model wrote itself" : "of " + r.text, minutes(r.seconds),
-      calibration_text(r.calibration));
+  fmt::print("{} windows of {} tokens {}; ± is the standard error over windows; weights: bits x group; {}\n", r.windows,
+             r.window, r.text == "self" ? "that the model wrote itself" : "of " + r.text, minutes(r.seconds));
+  for (const CalibrationReport& c : r.calibrations) fmt::print("  calibrated on {}\n", calibration_text(c));
 }
 
 void print_json(const StudyReport& r, const std::string& name) {
@@ -51,12 +49,15 @@ void print_json(const StudyReport& r, const std::string& name) {
                     {"perplexity", row.perplexity},
                     {"perplexity_standard_error", row.perplexity_error},
                     {"top1", row.top1.value},
-                    {"top1_standard_error", row.top1.standard_error}});
+                    {"top1_standard_error", row.top1.standard_error},
+                    {"calibration", row.calibration}});
+  nlohmann::ordered_json calibrations = nlohmann::ordered_json::array();
+  for (const CalibrationReport& c : r.calibrations) calibrations.push_back(calibration_json(c));
   fmt::print("{}\n", nlohmann::ordered_json{{"study", name},
                                             {"text", r.text},
                                             {"windows", r.windows},
                                             {"window", r.window},
-                                            {"calibration", calibration_json(r.calibration)},
+                                            {"calibrations", calibrations},
                                             {"warnings", r.warnings},
                                             {"seconds", r.seconds},
                                             {"rows", rows}}
@@ -90,9 +91,14 @@ void add_study(CLI::App& app) {
                 "Weights that share a scale, -1: whole rows; default: 128, or 64 or 32 where a width needs it");
   c->add_flag("--symmetric", o->study.symmetric, "Every zero point is the middle of the codes");
   c->add_option("--scales", o->study.scales, "What a group's scale is rounded to: f16 or bf16")->capture_default_str();
-  c->add_option("--methods", o->study.methods,
-                fmt::format("Of the studies groups, bits (default: rtn,awq) and methods (default: all): {}",
-                            fmt::join(study_methods(), ", ")))
+  c->add_option(
+       "--methods", o->study.methods,
+       fmt::format("Of the studies groups, bits (default: rtn,awq), calibration (awq,gptq,awq+) and methods (all): {}",
+                   fmt::join(study_methods(), ", ")))
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  c->add_option("--counts", o->study.counts,
+                "Of the study calibration: numbers of sequences of each --calib; default: 4,16,64")
       ->delimiter(',')
       ->allow_extra_args(false);
   c->add_option("--text", o->study.text, "Held-out text, .txt or .jsonl; default: what the model writes");

@@ -68,7 +68,13 @@ struct QuantizeOptions {
   std::string format{}, target{};  // one of them, as of ConvertOptions, or neither: "autoawq"
   int tensor_parallel = 1;         // devices that the result will be split over: whole groups, words and heads on each
   int bits = 4;                    // 2, 3, 4 or 8 that the format holds
-  int group_size = 0;              // 0: 128, or the largest of 64 and 32 that divides every width of the model
+  /// 0: 128, or the largest of 64 and 32 that divides every width of the model; -1: whole rows.
+  int group_size = 0;
+  bool symmetric = false;      // every zero point is the middle of the codes
+  std::string scales = "f16";  // or "bf16": what a group's scale is rounded to and stored in
+  /// A scale has 11 - bits significant bits, so that its product with any zero point is exact in f16, and conversions
+  /// to formats that hold the product lose nothing. For 2, 3 and 4 bits with scales in f16.
+  bool portable_scales = false;
   /// 4 or 8: the head too, rounded to nearest, as a matrix of its own where it is tied to the embedding, which stays
   /// float. 0: it stays float, which every other program needs.
   int quantize_head = 0;
@@ -190,9 +196,10 @@ struct QuantizeReport {
   CalibrationReport calibration;
   std::optional<GateReport> gate;  // where one was asked for
   std::vector<AnswerReport> answers;
-  double worst_fold_error = 0;  // relative change of a float block by folding its scales
-  int group_size = 0;
+  double worst_fold_error = 0;        // relative change of a float block by folding its scales
+  int group_size = 0;                 // -1: whole rows
   std::string group_size_reason;      // why it is not 128, where it is not
+  bool symmetric = false;             // as asked for, or because the format has no zero points
   std::vector<std::string> warnings;  // what the user should know of the result before using it elsewhere
   std::vector<std::string> left_out;  // files and folders beside the model that were not copied: other weights
   uint64_t bytes_in = 0, bytes_out = 0;
@@ -241,7 +248,8 @@ struct StudyOptions {
   int group_size = 0;                  // as QuantizeOptions; -1: whole rows
   bool symmetric = false;              // every zero point is the middle
   std::string scales = "f16";          // or "bf16": what a group's scale is rounded to
-  std::vector<std::string> methods{};  // of "groups", "bits" and "methods"; empty: the study's own
+  std::vector<std::string> methods{};  // of those studies that compare some; empty: the study's own
+  std::vector<int> counts{};           // of "calibration": numbers of sequences; empty: 4, 16 and 64
   std::filesystem::path text{};        // held out, .txt or .jsonl; empty: text that the model writes itself
   int windows = 4, window = 512;
 };
@@ -251,12 +259,13 @@ struct StudyRow {
   Estimate kl, top1;             // as in EvaluateReport
   double perplexity = 0, perplexity_error = 0;
   Estimate difference;  // of KL to the second row's, the first that is not the float model, window by window
+  int calibration = 0;  // of StudyReport::calibrations
 };
 struct StudyReport {
   std::vector<StudyRow> rows;  // the float model first
   std::vector<std::string> warnings;
-  CalibrationReport calibration;
-  std::string text;  // "self" or the file's name
+  std::vector<CalibrationReport> calibrations;  // one, unless the study compares some
+  std::string text;                             // "self" or the file's name
   int windows = 0, window = 0;
   double seconds = 0;
 };

@@ -11,9 +11,12 @@ class StudyJob {
       : f_(f), dev_(*f.device.backend), host_{f.device.pool, f.device.kernels}, outer_(load_outer(dev_, f.source)) {}
 
   std::vector<std::vector<WindowScore>> run() {
-    states_.assign(f_.changes.size() + 1, embedded(dev_, outer_, f_.windows, f_.window));
+    for (const StudyPart& p : f_.parts) {
+      changes_ += p.changes.size();
+      calibrations_.push_back(embedded(dev_, outer_, joined(p.sequences), length(p)));
+    }
+    states_.assign(changes_ + 1, embedded(dev_, outer_, f_.windows, f_.window));
     for (Tensor& x : states_) x = x.clone();
-    calibration_ = embedded(dev_, outer_, joined(f_.sequences), int(f_.sequences.front().size()));
     for (int b = 0; b < int(outer_.spec.blocks.size()); ++b) block(b);
     for (Tensor& x : states_) final_norm_forward(dev_, outer_, x);
     std::vector<std::vector<WindowScore>> all;
@@ -22,18 +25,22 @@ class StudyJob {
   }
 
  private:
+  static int length(const StudyPart& p) { return int(p.sequences.front().size()); }
+
   void block(int b) {
     const BlockWeights w = load_float_block(f_.source, b, host_.pool);
     const Block original = upload(dev_, w, DType::f32);
-    BlockCosts costs;
-    const BlockCalibration seen = calibrate(
-        dev_, host_, original, b, in_memory(calibration_, int(f_.sequences.front().size())), f_.calibration, costs);
     run_sequences(dev_, original, f_.window, states_[0]);
-    for (size_t i = 0; i < f_.changes.size(); ++i) {
-      if (f_.progress)
-        f_.progress(b * int(f_.changes.size()) + int(i), int(outer_.spec.blocks.size() * f_.changes.size()));
-      const Block changed = f_.changes[i]->changed({w, original, seen, dev_, host_});
-      run_sequences(dev_, changed, f_.window, states_[i + 1]);
+    size_t done = 0;
+    for (size_t i = 0; i < f_.parts.size(); ++i) {
+      BlockCosts costs;
+      const BlockCalibration seen = calibrate(
+          dev_, host_, original, b, in_memory(calibrations_[i], length(f_.parts[i])), f_.parts[i].calibration, costs);
+      for (const auto& change : f_.parts[i].changes) {
+        if (f_.progress) f_.progress(b * int(changes_) + int(done), int(outer_.spec.blocks.size() * changes_));
+        const Block changed = change->changed({w, original, seen, dev_, host_});
+        run_sequences(dev_, changed, f_.window, states_[++done]);
+      }
     }
   }
 
@@ -51,8 +58,9 @@ class StudyJob {
   const StudyFlow& f_;
   Backend& dev_;
   Host host_;
-  Model outer_;  // without blocks
-  Tensor calibration_;
+  Model outer_;                       // without blocks
+  std::vector<Tensor> calibrations_;  // hidden states of each part's sequences
+  size_t changes_ = 0;
   std::vector<Tensor> states_;  // of the float model, and of each change
 };
 

@@ -329,14 +329,15 @@ constexpr Format variant(std::string_view name, const Capacity* holds) {
 
 }  // namespace
 
-const Capacity kGemvHolds{.bits = {4}};
-const Capacity kGemvFastHolds{.bits = {4}, .offsets = true, .rows = 8, .cols = 64};
+const Capacity kGemvHolds{.bits = {4}, .whole_rows = false};
+const Capacity kGemvFastHolds{.bits = {4}, .offsets = true, .rows = 8, .cols = 64, .whole_rows = false};
+const Capacity kLlmAwqHolds{.bits = {4}, .offsets = true, .rows = 8, .cols = 64, .whole_rows = false, .bf16 = true};
 const Capacity kMarlinHolds{.bits = {4}, .symmetric = true, .rows = 64, .cols = 16};
 extern const Format kAutoAwqGemv, kAutoAwqGemvFast, kAutoAwqMarlin, kLlmAwq;
 const Format kAutoAwqGemv = variant<AwqVersion::gemv>("autoawq-gemv", &kGemvHolds);
 const Format kAutoAwqGemvFast = variant<AwqVersion::gemv_fast>("autoawq-gemv-fast", &kGemvFastHolds);
 const Format kAutoAwqMarlin = variant<AwqVersion::marlin>("autoawq-marlin", &kMarlinHolds);
-const Format kLlmAwq = variant<AwqVersion::llm_awq>("llm-awq", &kGemvFastHolds);
+const Format kLlmAwq = variant<AwqVersion::llm_awq>("llm-awq", &kLlmAwqHolds);
 
 namespace {
 

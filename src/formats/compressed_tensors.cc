@@ -191,7 +191,7 @@ std::unique_ptr<Checkpoint> open_compressed_tensors(const fs::path& path) {
 
 }  // namespace
 
-const Capacity kCompressedTensorsHolds{.bits = {4, 8}};
+const Capacity kCompressedTensorsHolds{.bits = {4, 8}, .bf16 = true};
 extern const Format kCompressedTensors;
 const Format kCompressedTensors{"compressed-tensors", is_compressed_tensors, open_compressed_tensors,
                                 new_compressed_tensors, &kCompressedTensorsHolds};

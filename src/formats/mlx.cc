@@ -98,7 +98,8 @@ std::unique_ptr<Checkpoint> open_mlx(const fs::path& path) { return std::make_un
 
 }  // namespace
 
-const Capacity kMlxHolds{.bits = {2, 3, 4, 5, 6, 8}, .groups = {32, 64, 128}, .offsets = true};
+const Capacity kMlxHolds{
+    .bits = {2, 3, 4, 5, 6, 8}, .groups = {32, 64, 128}, .offsets = true, .whole_rows = false, .bf16 = true};
 extern const Format kMlx;
 const Format kMlx{"mlx", is_mlx, open_mlx, new_mlx, &kMlxHolds};
 

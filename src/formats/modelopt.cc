@@ -129,7 +129,8 @@ std::unique_ptr<CheckpointSink> new_modelopt(const OutputPlace& place, const Jso
 
 }  // namespace
 
-const Capacity kModelOptHolds{.bits = {4}, .symmetric = true, .inputs = true, .rows = 2};
+const Capacity kModelOptHolds{
+    .bits = {4}, .symmetric = true, .inputs = true, .rows = 2, .whole_rows = false, .bf16 = true};
 extern const Format kModelOpt;
 const Format kModelOpt{"modelopt", is_modelopt, open_modelopt, new_modelopt, &kModelOptHolds};
 

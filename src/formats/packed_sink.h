@@ -19,6 +19,9 @@ struct Capacity {
   bool widens = false;           // codes of fewer bits are moved to the middle of 8
   bool outer = false;            // embedding and head too
   int rows = 1, cols = 1;        // of a matrix, a multiple of these
+  // Of a new model, beside what programs made before:
+  bool whole_rows = true;  // a group may be a row
+  bool bf16 = false;       // scales may be in it
 };
 
 /// Losses that a conversion may be allowed, each under the name that --allow takes.

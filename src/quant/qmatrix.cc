@@ -19,6 +19,13 @@ float rounded_to(float v, DType t) {
 // The smallest scale a type can hold: a group of zeros, or of values too small for it, rounds to zeros.
 float smallest_scale(DType t) { return t == DType::f16 ? 0x1p-24f : 0x1p-126f; }
 
+/// The nearest number of so many significant bits, half to even.
+float with_digits(float v, int digits) {
+  int exponent = 0;
+  const float fraction = std::frexp(v, &exponent);  // 0.5 <= fraction < 1
+  return std::ldexp(round_even(std::ldexp(fraction, digits)), exponent - digits);
+}
+
 // w / scale may be huge for a scale at its floor; clamping before rounding gives the same codes.
 float level_of(float w, Grid g, int levels) {
   const float low = float(-g.zero), high = float(levels - g.zero);
@@ -42,13 +49,21 @@ Range range_of(std::span<const float> group) {
   return {std::ranges::min(low), std::ranges::max(high)};
 }
 
-float rounded_scale(float exact, DType type) { return std::max(rounded_to(exact, type), smallest_scale(type)); }
+int QuantSpec::scale_digits() const {
+  const int all = scale_dtype == DType::f16 ? 11 : scale_dtype == DType::bf16 ? 8 : 24;
+  return portable_scales ? all - bits : all;
+}
+
+// Below its smallest normal number f16 has fewer bits than that, and loses none of a product by a whole number.
+float rounded_scale(float exact, const QuantSpec& spec) {
+  const float few = spec.portable_scales && std::isfinite(exact) ? with_digits(exact, spec.scale_digits()) : exact;
+  return std::max(rounded_to(few, spec.scale_dtype), smallest_scale(spec.scale_dtype));
+}
 
 Grid grid_of(Range range, const QuantSpec& spec) {
-  if (spec.symmetric)
-    return {rounded_scale(2 * range.largest() / float(spec.levels()), spec.scale_dtype), spec.middle()};
+  if (spec.symmetric) return {rounded_scale(2 * range.largest() / float(spec.levels()), spec), spec.middle()};
   const float exact = (range.high - range.low) / float(spec.levels());
-  const float scale = rounded_scale(exact, spec.scale_dtype);
+  const float scale = rounded_scale(exact, spec);
   const float zero = std::min(round_even(std::min(-range.low / scale, 256.f)), float(spec.levels()));
   return {scale, int(zero)};
 }

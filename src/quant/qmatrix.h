@@ -15,9 +15,13 @@ struct QuantSpec {
   DType scale_dtype = DType::f16;
   bool offsets = false;    // instead of zero points
   bool symmetric = false;  // every zero point is the middle, 2^(bits - 1), and files need not hold them
+  /// Scales have so few significant bits that zero * scale is a value of scale_dtype for every zero point: formats with
+  /// offsets then hold the same weights, to the last bit.
+  bool portable_scales = false;
   bool operator==(const QuantSpec&) const = default;
   int levels() const { return (1 << bits) - 1; }
   int middle() const { return 1 << (bits - 1); }
+  int scale_digits() const;  // significant bits of a scale
   /// With the group size that a matrix of so many columns has.
   QuantSpec of_width(int64_t cols) const {
     QuantSpec own = *this;
@@ -77,8 +81,8 @@ struct Grid {
   int zero = 0;
 };
 Range range_of(std::span<const float> group);
-/// The nearest scale that the type holds, at least its smallest.
-float rounded_scale(float exact, DType type);
+/// The nearest scale of spec.scale_digits() that the type holds, at least its smallest.
+float rounded_scale(float exact, const QuantSpec& spec);
 /// Scale rounded to spec.scale_dtype first, then the zero point and all codes from the rounded scale. A range too wide
 /// for the scale's type gives an infinite scale. Symmetric: levels spread over +-the larger end, half a step beyond the
 /// highest of them, as compressed-tensors has it; so all 2^bits are used.

@@ -40,7 +40,9 @@ Pieces running_pieces(const JobShape& job, int block, Param p) {
 }
 
 /// Codes a byte each; scale, zero point and range of each group.
-int64_t rounded_bytes(int64_t weights, const QuantSpec& q) { return weights + weights / q.group_size * 13; }
+int64_t rounded_bytes(int64_t rows, int64_t cols, const QuantSpec& q) {
+  return rows * (cols + cols / q.of_width(cols).group_size * 13);
+}
 
 /// One block's pieces of memory.
 class BlockMemory {
@@ -49,11 +51,10 @@ class BlockMemory {
     stored_ = sum(b, [&](Param p, int64_t, int64_t) { return stored_bytes(job.source, block, p); });
     device_ = sum(b, [&](Param p, int64_t, int64_t) { return job.dev.linear_bytes(running_pieces(job, block, p)); });
     weights_ = sum(b, [](Param, int64_t rows, int64_t cols) { return rows * cols; });
+    rounded_ = sum(b, [&](Param, int64_t rows, int64_t cols) { return rounded_bytes(rows, cols, job.spec); });
     widest_ = std::max({int64_t(b.dim), int64_t(b.widest_mlp()), int64_t(b.attention.q_rows())});
   }
-  int64_t load() const {
-    return stored_ + device() + rounded_bytes(weights_, job_.spec) * 3 / 2;
-  }  // packed: half a byte
+  int64_t load() const { return stored_ + device() + rounded_ * 3 / 2; }  // packed: half a byte
   int64_t forward() const {
     if (!job_.calibrated) return 0;
     int64_t tokens = tokens_at_once(job_.length);
@@ -72,12 +73,12 @@ class BlockMemory {
   }
   int64_t clip() const {
     const int64_t gram = job_.calibrated ? resident() : stored_ + at_work();
-    return gram + form(widest_) + rounded_bytes(weights_, job_.spec) + widest_ * job_.spec.group_size * kFloat +
+    return gram + form(widest_) + rounded_ + widest_ * job_.spec.of_width(widest_).group_size * kFloat +
            (job_.extra ? job_.extra(widest_, job_.dev.threads()) : 0);
   }
   int64_t check() const {
     if (!job_.folds) return 0;
-    return stored_ + weights_ * kFloat + rounded_bytes(weights_, job_.spec) + activations(job_.length) +
+    return stored_ + weights_ * kFloat + rounded_ + activations(job_.length) +
            2 * int64_t(job_.length) * b_.dim * kFloat;
   }
 
@@ -112,13 +113,13 @@ class BlockMemory {
 
   const JobShape& job_;
   const BlockSpec& b_;
-  int64_t stored_ = 0, device_ = 0, weights_ = 0, widest_ = 0;
+  int64_t stored_ = 0, device_ = 0, weights_ = 0, rounded_ = 0, widest_ = 0;
 };
 
 int64_t outer_bytes(const JobShape& job) {
   const ModelSpec& m = job.source.spec();
   const int64_t weights = int64_t(m.vocab) * m.dim;
-  return job.head ? std::max(weights * 2, rounded_bytes(weights, *job.head) + weights) : weights * 2;
+  return job.head ? std::max(weights * 2, rounded_bytes(m.vocab, m.dim, *job.head) + weights) : weights * 2;
 }
 
 int64_t whole_model(const JobShape& job) {

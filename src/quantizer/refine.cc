@@ -209,7 +209,7 @@ class Band {
   void step(int64_t r, int64_t begin, int64_t end, double slope, double curvature) {
     float& scale = scales_[group(r, begin)];
     if (!(curvature > 0)) return;
-    const float best = rounded_scale(float(double(scale) - slope / curvature), spec_.scale_dtype);
+    const float best = rounded_scale(float(double(scale) - slope / curvature), spec_);
     const double by = double(best) - double(scale);
     if (!(best > scale / 2 && best < scale * 2 && by * (2 * slope + by * curvature) < 0)) return;
     scale = best;

@@ -51,7 +51,7 @@ class Replay final : public Method {
   }
 
   static QMatrix rounded(const Rows& w, const FoundRanges* found, const SolveContext& c, LayerResult& layer) {
-    if (found) layer.ranges = bounded(w, *found, c.spec.group_size, layer.clipped);
+    if (found) layer.ranges = bounded(w, *found, c.spec.of_width(w.cols).group_size, layer.clipped);
     QMatrix q = quantize(pieces_of(w), c.spec, c.host.pool, layer.ranges);
     layer.error = weight_error(c.host, w, q);
     return q;
@@ -80,7 +80,7 @@ class Replay final : public Method {
 }  // namespace
 
 bool ranges_fit(const SearchSource& source, const QuantSpec& spec) {
-  return source.bits() == 0 || source.bits() == spec.bits;
+  return source.bits() == 0 || (source.bits() == spec.bits && source.symmetric() == spec.symmetric);
 }
 
 std::unique_ptr<Method> make_replay(std::shared_ptr<const SearchSource> source) {

@@ -13,7 +13,7 @@ namespace awq {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr const char *kFormat = "awq-search", *kVersion = "1";
+constexpr const char *kFormat = "awq-search", *kVersion = "1", *kRows = "-1";
 
 std::string scales_name(const ModelSpec& m, int block, Param producer) {
   return base_name(m, block, producer) + ".scales";
@@ -53,7 +53,8 @@ class SearchFile final : public SearchSource {
            file_.name(), value("model"), here);
   }
   int bits() const override { return number("bits"); }
-  int group_size() const override { return number("group_size"); }
+  int group_size() const override { return value("group_size") == kRows ? QuantSpec::kWholeRow : number("group_size"); }
+  bool symmetric() const override { return value("symmetric") == "1"; }  // absent in files of earlier versions
 
   BlockSearch block(int index) const override {
     const BlockSpec& spec = model_.blocks.at(size_t(index));
@@ -111,9 +112,10 @@ class SearchFile final : public SearchSource {
            "{}: it holds {} tensors, of which the model has a use for {}; the search was made for another model",
            file_.name(), file_.entries().size(), seen);
   }
+  int group_in(int64_t cols) const { return QuantSpec{.group_size = group_size()}.of_width(cols).group_size; }
   Shape ranges_shape(const BlockSpec& spec, Param p) const {
     const auto [rows, cols] = spec.shape(p);
-    const int g = group_size();
+    const int g = group_in(cols);
     if (!g || cols % g)
       fail("load", "{}: its groups of {} columns do not divide the {} of {}", file_.name(), g, cols, name_of(p.role));
     return {rows, cols / g, 2};
@@ -123,7 +125,7 @@ class SearchFile final : public SearchSource {
     if (!file_.entries().contains(name)) return;
     const Tensor t = file_.tensor(name);
     const auto v = t.as<float>();
-    FoundRanges f{.group_size = group_size(), .ranges = {}};
+    FoundRanges f{.group_size = group_in(spec.shape(p).second), .ranges = {}};
     for (size_t i = 0; i < v.size(); i += 2) f.ranges.push_back({v[i], v[i + 1]});
     check_ranges(f, spec.shape(p), where(name));
     found.ranges.emplace(p, std::move(f));
@@ -135,13 +137,15 @@ class SearchFile final : public SearchSource {
 
 SafetensorsWriter::Metadata metadata_of(const Checkpoint& model, const QuantSpec& spec, std::string_view method,
                                         const std::string& calibration) {
-  return {{"format", kFormat},
-          {"version", kVersion},
-          {"model", fingerprint(model)},
-          {"method", std::string(method)},
-          {"bits", std::to_string(spec.bits)},
-          {"group_size", std::to_string(spec.group_size)},
-          {"sha256_of_token_ids", calibration}};
+  return {
+      {"format", kFormat},
+      {"version", kVersion},
+      {"model", fingerprint(model)},
+      {"method", std::string(method)},
+      {"bits", std::to_string(spec.bits)},
+      {"group_size", spec.group_size == QuantSpec::kWholeRow ? std::string(kRows) : std::to_string(spec.group_size)},
+      {"symmetric", spec.symmetric ? "1" : "0"},
+      {"sha256_of_token_ids", calibration}};
 }
 
 }  // namespace
@@ -179,7 +183,7 @@ SearchWriter::SearchWriter(const fs::path& file, const Checkpoint& model, const 
                            std::string_view method, const std::string& calibration)
     : file_(file),
       spec_(model.spec()),
-      group_size_(spec.group_size),
+      quant_(spec),
       writer_(file, header_room(spec_), metadata_of(model, spec, method, calibration)) {}
 
 SearchWriter::SearchWriter(const fs::path& file, const Checkpoint& model, const QuantSpec& spec,
@@ -187,7 +191,7 @@ SearchWriter::SearchWriter(const fs::path& file, const Checkpoint& model, const 
                            const SafetensorsWriter::State& state)
     : file_(file),
       spec_(model.spec()),
-      group_size_(spec.group_size),
+      quant_(spec),
       writer_(file, header_room(spec_), state, metadata_of(model, spec, method, calibration)) {}
 
 void SearchWriter::put(int block, const Solution& s) {
@@ -201,7 +205,8 @@ void SearchWriter::put(int block, const Solution& s) {
     if (l.ranges.empty()) continue;
     const auto [rows, cols] = spec_.blocks[size_t(block)].shape(l.param);
     writer_.put(ranges_name(spec_, block, l.param),
-                Tensor::of<float>({&l.ranges.front().low, 2 * l.ranges.size()}, {rows, cols / group_size_, 2}));
+                Tensor::of<float>({&l.ranges.front().low, 2 * l.ranges.size()},
+                                  {rows, cols / quant_.of_width(cols).group_size, 2}));
   }
 }
 

@@ -34,11 +34,12 @@ class SearchSource {
   virtual BlockSearch block(int index) const = 0;
   /// Bits and columns of a group that ranges were searched for; 0 where the file has none, or does not say it.
   virtual int bits() const = 0;
-  virtual int group_size() const = 0;
+  virtual int group_size() const = 0;  // QuantSpec::kWholeRow: whole rows
+  virtual bool symmetric() const { return false; }
 };
 
-/// Whether ranges are used: what was cut for 4 bits would lose more than it saves at 8. Other groups are cut as those
-/// that they overlap.
+/// Whether ranges are used: what was cut for 4 bits would lose more than it saves at 8, and symmetric levels are cut at
+/// the larger end alone. Other groups are cut as those that they overlap.
 bool ranges_fit(const SearchSource& source, const QuantSpec& spec);
 
 /// Rounds with a search's scales and ranges instead of searching. Errors in its solutions are of the weights.
@@ -62,7 +63,7 @@ class SearchWriter {
  private:
   std::filesystem::path file_;
   const ModelSpec& spec_;
-  int group_size_;
+  QuantSpec quant_;
   SafetensorsWriter writer_;
 };
 

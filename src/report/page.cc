@@ -97,11 +97,21 @@ std::string fact(std::string_view name, const std::string& value) {
   return fmt::format("<div><dt>{}</dt><dd>{}</dd></div>\n", name, escaped(value));
 }
 
+/// "4 bits, groups of 64, symmetric, scales in bf16"
+std::string codes_of(const Json& r) {
+  const int group = r.at("group_size").get<int>();
+  std::string s =
+      fmt::format("{} bits, {}", r.value("bits", 4), group < 0 ? "whole rows" : fmt::format("groups of {}", group));
+  if (r.value("symmetric", false)) s += ", symmetric";
+  if (r.contains("scale_type")) s += ", scales in " + r.at("scale_type").get<std::string>();
+  if (r.value("portable_scales", false)) s += ", portable scales";
+  return s;
+}
+
 std::string facts(const Json& r) {
   const Json& layers = list(r, "layers");
   const double error = mean(layers, "relative_error"), rounding = mean(layers, "relative_error_of_rounding");
-  std::string s = "<dl>\n" + fact("method", r.at("method")) +
-                  fact("weights", fmt::format("4 bits, groups of {}", r.at("group_size").get<int>())) +
+  std::string s = "<dl>\n" + fact("method", r.at("method")) + fact("weights", codes_of(r)) +
                   fact("bits per weight", number(r.at("bits_per_weight"))) +
                   fact("mean error of a layer", number(error)) + fact("by plain rounding", number(rounding));
   if (rounding > 0) s += fact("error left of rounding's", percent(error / rounding));

@@ -231,6 +231,10 @@ class Job(unittest.TestCase):
         weights.unlink()
         aside.rename(weights)
         self.assertIn("--seed was 0 and is 3", self.refused(*self.command(model, "--resume", "--seed", 3)))
+        for option, was in {"--symmetric": "--symmetric was 0 and is 1", "--portable-scales": "--portable-scales was 0 and is 1",
+                            "--group-size=-1": "--group-size was 32 and is -1"}.items():
+            self.assertIn(was, self.refused(*self.command(model, "--resume", option)))
+        self.assertIn("--format was autoawq and is ", self.refused(*self.command(model, "--resume", "--format", "llm-awq", "--scales", "bf16")))
         config = (model / "config.json").read_text()
         (model / "config.json").write_text(config.replace("10000.0", "20000.0"))
         self.assertRegex(self.refused(*self.command(model, "--resume")), r"config\.json was [0-9a-f]{64} and is ")
@@ -292,8 +296,8 @@ class Job(unittest.TestCase):
         model = make_model(self.work / "m", 2, 1024, 2816, 16)
         for method in "awq", "awq+", "gptq":
             with self.subTest(method):
-                self.memory_is_bounded_and_planned(model, ["--calib", self.text(), "--method", method])
                 shutil.rmtree(self.out, ignore_errors=True)
+                self.memory_is_bounded_and_planned(model, ["--calib", self.text(), "--method", method])
 
     def test_memory_of_experts_is_bounded_and_planned(self):
         self.memory_is_bounded_and_planned(make_model(self.work / "m", 2, 512, 1408, 8, experts=8), ["--calib", self.text()])

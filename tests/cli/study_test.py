@@ -74,6 +74,27 @@ class Study(unittest.TestCase):
             self.assertEqual(again["rows"], r["rows"])
         self.assertEqual({row["bits"] for row in r["rows"][1:]}, {3})
 
+    def test_calibrations_are_those_that_they_say(self):
+        """Each row is that of a study of its own calibration; a source that is too short has one row for all that it has."""
+        short = self.work / "short.txt"
+        short.write_text(self.calib.read_text()[:64 * 5])
+        sources = ["--calib", self.calib, "--calib", short, "--tokens", 64]
+        r = json.loads(run("study", "calibration", self.model, *sources, *self.held_out, "--methods", "rtn,awq", "--counts", "8,2,16", "--json"))
+        labels = [f"{n} x 64 of {source}" for source, counts in (("calib.txt", (2, 8, 16)), ("short.txt", (2, 5))) for n in counts]
+        self.assertEqual([row["name"] for row in r["rows"]], ["float"] + [f"{m}, {label}" for label in labels for m in ("rtn", "awq")])
+        self.assertEqual([row["calibration"] for row in r["rows"][1:]], [i for i in range(5) for _ in range(2)])
+        self.assertEqual([(c["source"], c["sequences"]) for c in r["calibrations"]],
+                         [("calib.txt", 2), ("calib.txt", 8), ("calib.txt", 16), ("short.txt", 2), ("short.txt", 5)])
+        self.assertEqual(len(r["warnings"]), 1)
+        self.assertIn("short.txt has text for 5 of the 8 calibration sequences", r["warnings"][0])
+        rows = {row["name"]: row for row in r["rows"]}
+        self.assertEqual(len({rows[f"rtn, {label}"]["kl"] for label in labels}), 1)  # looks at no data
+        self.assertEqual(len({rows[f"awq, {label}"]["kl"] for label in labels}), 4)  # the first two sequences of both are the same
+        alone = self.rows("methods", "--methods", "rtn,awq")  # 8 of calib.txt
+        for m in ("rtn", "awq"):
+            self.assertEqual(*(row["kl"] for row in (alone[m], rows[f"{m}, 8 x 64 of calib.txt"])))
+        self.assertEqual(rows["rtn, 2 x 64 of calib.txt"]["kl_difference"], 0)
+
     def test_rivals(self):
         rows = self.rows("methods", "--methods", "rtn,nf4,smoothquant-w8a8,w4a4,quarot-w4a4")
         self.assertLess(rows["smoothquant-w8a8"]["kl"], rows["rtn"]["kl"])

@@ -27,7 +27,7 @@ TEST_P(Refine, TheLossFallsWithEveryRoundAndZeroPointsStay) {
     before = after;
     EXPECT_TRUE(std::ranges::equal(zeros.as<uint8_t>(), layer.q.zeros.as<uint8_t>()));
     for (uint8_t code : layer.q.codes.as<uint8_t>()) ASSERT_LE(code, layer.q.spec.levels());
-    for (float s : layer.q.scales.as<float>()) ASSERT_EQ(s, rounded_scale(s, DType::f16));
+    for (float s : layer.q.scales.as<float>()) ASSERT_EQ(s, rounded_scale(s, QuantSpec()));
   }
 }
 
@@ -50,7 +50,7 @@ TEST_P(Refine, EndsWhereNoSingleCodeOrScaleWouldLowerTheLoss) {
       float& scale = layer.q.scales.as<float>()[size_t(r * layer.q.groups() + g)];
       for (float factor : {0.998f, 1.002f}) {
         const float kept = scale;
-        scale = rounded_scale(kept * factor, DType::f16);
+        scale = rounded_scale(kept * factor, QuantSpec());
         EXPECT_GE(layer.loss(r, 1.f), least - slack) << r << ' ' << g;
         scale = kept;
       }
