@@ -138,7 +138,7 @@ class ConvertTest(unittest.TestCase):
         self.assertIn("is no format that awq writes", self.refused(self.source, "--format", "exl2"))
         self.assertIn("what it loads is known of transformers, vllm, llama.cpp, mlx, sglang, tgi, tensorrt-llm, lmdeploy only",
                       self.refused(self.source, "--target", "exllama"))
-        self.assertIn("groups of 16 columns, but vllm runs", self.refused(FIXTURES / "gptq-v2", "--target", "vllm"))
+        self.assertIn("groups of 16, but vllm runs groups of 32, 64, 128, -1", self.refused(FIXTURES / "gptq-v2", "--target", "vllm"))
         self.assertIn("no matrix of it is quantized", self.refused(self.work / "float", "--format", "gptq"))
 
     def offset_model(self):
@@ -332,10 +332,10 @@ class ConvertTest(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             method = json.loads((out / "config.json").read_text())["quantization_config"]["quant_method"]
             self.assertEqual(method, {"autoawq": "awq", "modelopt": "modelopt"}[format])
-        for target, model, reason in [("lmdeploy", self.wide(64), "lmdeploy runs 128 of them"), ("tensorrt-llm", self.source, "tensorrt-llm runs 64, 128 of them"),
+        for target, model, reason in [("lmdeploy", self.wide(64), "lmdeploy runs groups of 128"), ("tensorrt-llm", self.source, "tensorrt-llm runs groups of 64, 128"),
                                       ("tgi", self.source, "but its kernels run multiples of 64 and 128 alone"),
                                       ("tensorrt-llm", self.wide(), "a zero point is"),
-                                      ("sglang", FIXTURES / "gptq-v2", "sglang runs 32, 64, 128 of them")]:
+                                      ("sglang", FIXTURES / "gptq-v2", "sglang runs groups of 32, 64, 128")]:
             self.assertIn(reason, self.refused(model, "--target", target), target)
         for target in ["sglang", "vllm", "transformers"]:
             done = awq("quantize", self.work / "float", "-o", self.work / "headless", "--group-size", "32", "--target", target, "--quantize-head", "4")

@@ -234,7 +234,7 @@ class Job(unittest.TestCase):
         for option, was in {"--symmetric": "--symmetric was 0 and is 1", "--portable-scales": "--portable-scales was 0 and is 1",
                             "--group-size=-1": "--group-size was 32 and is -1"}.items():
             self.assertIn(was, self.refused(*self.command(model, "--resume", option)))
-        self.assertIn("--format was autoawq and is ", self.refused(*self.command(model, "--resume", "--format", "llm-awq", "--scales", "bf16")))
+        self.assertIn("--format was autoawq and is ", self.refused(*self.command(model, "--resume", "--format", "modelopt", "--symmetric", "--scales", "bf16")))
         config = (model / "config.json").read_text()
         (model / "config.json").write_text(config.replace("10000.0", "20000.0"))
         self.assertRegex(self.refused(*self.command(model, "--resume")), r"config\.json was [0-9a-f]{64} and is ")

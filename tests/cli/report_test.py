@@ -218,7 +218,7 @@ class Report(unittest.TestCase):
 
     def test_gate_on_own_text_repeats_and_survives_kills(self):
         """Kills after the weights are complete: while both models are measured, while they answer, while the name is given."""
-        model = make_model(self.work / "m", 2)
+        model = make_model(self.work / "m", 2, 256, 512)
         more = ["--max-kl", "0"]
         self.run_json(*self.command(model, *more, out=self.work / "reference"), status=3)
         want, folder = digest(self.work / "reference.rejected"), self.work / "out.awq-job"
@@ -238,7 +238,7 @@ class Progress(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.work = pathlib.Path(tempfile.mkdtemp(prefix="awq-progress-"))
-        cls.model = make_model(cls.work / "m", cls.BLOCKS, 256, 768, 8)
+        cls.model = make_model(cls.work / "m", cls.BLOCKS, 512, 1536, 8)
         cls.calib = cls.work / "calib.txt"
         cls.calib.write_text("".join(f"Line {i}: nine lazy dogs. " for i in range(400)))
 
