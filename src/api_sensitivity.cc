@@ -60,11 +60,6 @@ struct Measurement {
 
 }  // namespace
 
-double bits_per_weight(const QuantSpec& q, int64_t cols) {
-  const int of_zero = q.symmetric ? 0 : q.offsets ? 16 : q.bits;
-  return q.bits + (16.0 + of_zero) / q.of_width(cols).group_size;
-}
-
 double KeepUnit::total() const { return std::accumulate(kl.begin(), kl.end(), 0.0); }
 
 std::vector<KeepUnit> keep_units(const ModelSpec& spec, std::span<const MatrixSensitivity> measured) {

@@ -27,10 +27,6 @@ std::vector<KeepUnit> within_budget(std::vector<KeepUnit> units, double budget, 
 nlohmann::json to_json(const ModelSpec& spec, std::span<const KeepUnit> units);
 std::vector<KeepUnit> keep_units(const ModelSpec& spec, const nlohmann::json& j);
 
-/// A code, and its part of a scale of 16 bits and of a zero point as wide as a code, or of an offset of 16 bits; where
-/// all zero points are the middle, of none.
-double bits_per_weight(const QuantSpec& spec, int64_t cols);
-
 /// What options.keep or options.budget ask for, measured on some of the calibration text.
 /// `bits`: a weight takes so many where it is not kept.
 std::vector<KeepUnit> choose_kept(Device& device, const Checkpoint& source, const Method& method, const QuantSpec& spec,

@@ -16,17 +16,16 @@ inline int64_t checked_mul(int64_t a, int64_t b) {
 
 inline float bf16_to_f32(uint16_t v) { return std::bit_cast<float>(uint32_t(v) << 16); }
 
-/// Round to nearest even; NaN stays NaN.
-inline uint16_t f32_to_bf16(float f) {
-  const uint32_t u = std::bit_cast<uint32_t>(f);
-  if ((u & 0x7fffffff) > 0x7f800000) return uint16_t((u >> 16) | 0x40);
-  return uint16_t((u + 0x7fff + ((u >> 16) & 1)) >> 16);
-}
-
-/// The same for what is no NaN, in a form that compilers vectorise.
+/// Round to nearest even; not for NaN. Compilers vectorise it.
 inline uint16_t number_to_bf16(float f) {
   const uint32_t u = std::bit_cast<uint32_t>(f);
   return uint16_t((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+}
+
+/// The same; NaN stays NaN.
+inline uint16_t f32_to_bf16(float f) {
+  const uint32_t u = std::bit_cast<uint32_t>(f);
+  return (u & 0x7fffffff) > 0x7f800000 ? uint16_t((u >> 16) | 0x40) : number_to_bf16(f);
 }
 
 inline float f16_to_f32(uint16_t h) {

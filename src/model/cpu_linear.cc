@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "model/cpu_pack.h"
+#include "model/cpu_tiles.h"
 
 namespace awq {
 namespace {
@@ -33,21 +34,9 @@ void prepare(const Act& act, ThreadPool& pool, const kernels::KernelSet& k) {
     pool.run(tokens, k.token_block, [&](int64_t b, int64_t e) { act.prepare(int32_t(b), int32_t(e)); });
 }
 
-int64_t room_for(int64_t tokens, const kernels::KernelSet& k) {
-  return (tokens + k.token_block - 1) / k.token_block * k.token_block;
+TileRows tile_rows(const Tensor& x, const kernels::KernelSet& k, bool pairs) {
+  return {k, x.as<float>().data(), x.shape()[0], x.shape()[1], pairs};
 }
-
-/// Activations for tiles of bfloat16.
-struct TileActivations {
-  const Tensor& x;
-  const kernels::KernelSet& k;
-  bool pairs;
-  Tensor values = Tensor::empty({room_for(x.shape()[0], k), x.shape()[1] * (pairs ? 2 : 1)}, DType::bf16);
-  kernels::ActBf16 view{reinterpret_cast<uint16_t*>(values.data()), int32_t(x.shape()[0]), int32_t(x.shape()[1]),
-                        pairs};
-
-  void prepare(int32_t begin, int32_t end) const { k.split_bf16(x.as<float>().data(), view, begin, end); }
-};
 
 class FloatLinear final : public Linear {
  public:
@@ -80,7 +69,7 @@ class FloatLinear final : public Linear {
 
  private:
   void on_tiles(const Tensor& x, Tensor& y) const {
-    const TileActivations act{x, k_, !rough_};
+    const TileRows act = tile_rows(x, k_, !rough_);
     prepare(act, pool_, k_);
     pool_.run(panels_of(rows_), 1, [&](int64_t begin, int64_t end) {
       k_.tiles_bf16(reinterpret_cast<const uint16_t*>(panels_.data()), int32_t(rows_), act.view, y.as<float>().data(),
@@ -137,8 +126,12 @@ struct IntActivations {
 Tensor scaled(const Tensor& x, const Tensor& factors) {
   if (!factors) return x;
   Tensor out = Tensor::empty(x.shape(), DType::f32);
-  const auto by = factors.as<float>(), from = x.as<float>();
-  for (size_t i = 0; i < from.size(); ++i) out.as<float>()[i] = from[i] * by[i % by.size()];
+  const auto by = factors.as<float>();
+  for (int64_t t = 0; t < x.shape()[0]; ++t) {
+    const float* row = x.as<float>().data() + t * x.shape()[1];
+    float* to = out.as<float>().data() + t * x.shape()[1];
+    for (size_t c = 0; c < by.size(); ++c) to[c] = row[c] * by[c];
+  }
   return out;
 }
 
@@ -198,7 +191,7 @@ class IntLinear final : public Linear {
     const bool any_rest = std::ranges::any_of(f, [](const IntLinear* l) { return bool(l->w_.rest); });
     const Tensor sums = any_rest ? group_sums(x, group, first.cpu_.pool) : Tensor();
     if (first.on_tiles(batch))
-      run(f, TileActivations{x, k, false}, sums, y);
+      run(f, tile_rows(x, k, false), sums, y);
     else if (first.cpu_.activations == Activations::bf16)
       run(f, IntActivations<int16_t>{x.to(DType::bf16).to(DType::f32), k, group}, sums, y);
     else if (first.narrow())

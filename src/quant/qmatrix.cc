@@ -36,6 +36,11 @@ float offset_of(int zero, float scale, DType t) { return rounded_to(-(float(zero
 
 }  // namespace
 
+double bits_per_weight(const QuantSpec& q, int64_t cols) {
+  const int of_zero = q.symmetric ? 0 : q.offsets ? 16 : q.bits;
+  return q.bits + (16.0 + of_zero) / q.of_width(cols).group_size;
+}
+
 Range range_of(std::span<const float> group) {
   constexpr size_t kLanes = 16;  // side by side, which a compiler may vectorize as they stand
   float low[kLanes] = {}, high[kLanes] = {};

@@ -30,6 +30,10 @@ struct QuantSpec {
   }
 };
 
+/// A code, and its part of a scale of 16 bits and of a zero point as wide as a code, or of an offset of 16 bits; where
+/// all zero points are the middle, of none.
+double bits_per_weight(const QuantSpec& spec, int64_t cols);
+
 /// A quantized [rows, cols] matrix in the one layout every other layout is converted to and from: codes row-major and
 /// unpacked to one per byte, what groups have as [rows, cols / group_size].
 ///

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/numeric.h"
+#include "model/cpu_tiles.h"
 #include "tensor/transpose.h"
 
 namespace awq {
@@ -51,14 +52,12 @@ Tensor panels_of(const Host& host, const Tensor& x) {
   return panels;
 }
 
-/// Channels [first, first + m) of x as rows of tokens, in the order of the set's tiles; `room` tokens as panels_of has.
-Tensor rows_of(const kernels::KernelSet& k, const Tensor& x, int64_t first, int64_t m, int64_t room) {
+/// Channels [first, first + m) of x as rows of `room` tokens, zeros behind its own.
+std::vector<float> rows_of(const Tensor& x, int64_t first, int64_t m, int64_t room) {
   const int64_t tokens = x.shape()[0], cols = x.shape()[1];
   std::vector<float> rows(size_t(m * room));
   transpose(x.as<float>().data() + first, cols, tokens, m, rows.data(), room);
-  Tensor out = Tensor::empty({(m + k.token_block - 1) / k.token_block * k.token_block, room}, DType::bf16);
-  k.split_bf16(rows.data(), {reinterpret_cast<uint16_t*>(out.data()), int32_t(m), int32_t(room), false}, 0, int32_t(m));
-  return out;
+  return rows;
 }
 
 }  // namespace
@@ -92,13 +91,14 @@ void Gram::add_on_tiles(const Host& host, const Tensor& x) {
 
 void Gram::add_block(const kernels::KernelSet& k, const Tensor& x, const Tensor& panels, int64_t first) {
   const int64_t m = std::min(kBlock, channels_ - first), tokens = panels.shape()[1];
-  Tensor rows = rows_of(k, x, first, m, tokens);
-  const kernels::ActBf16 view{reinterpret_cast<uint16_t*>(rows.data()), int32_t(m), int32_t(tokens), false};
+  const std::vector<float> channels = rows_of(x, first, m, tokens);
+  const TileRows rows(k, channels.data(), m, tokens);
+  rows.prepare(0, int32_t(m));
   std::vector<float> part(size_t(m * kChunk));
   for (int64_t c = first; c < channels_; c += kChunk) {
     const int64_t n = std::min(kChunk, channels_ - c);
-    k.tiles_bf16(reinterpret_cast<const uint16_t*>(panels.data()) + c * tokens, int32_t(n), view, part.data(), n, 0,
-                 int32_t(n / kPanel));
+    k.tiles_bf16(reinterpret_cast<const uint16_t*>(panels.data()) + c * tokens, int32_t(n), rows.view, part.data(), n,
+                 0, int32_t(n / kPanel));
     for (int64_t r = 0; r < m; ++r) add_row(first + r, c, {part.data() + r * n, size_t(n)});
   }
 }

@@ -66,11 +66,11 @@ Pieces in_f16(Pieces w, const std::string& name) {
   return w;
 }
 
-/// As a file holds it, about: zero points take as many bits as codes.
+/// As a file holds it.
 int64_t bytes_of(const Weight& w) {
   if (const auto* t = std::get_if<Tensor>(&w)) return int64_t(t->bytes());
   const auto& q = std::get<QMatrix>(w);
-  return (q.codes.shape().elements() * q.spec.bits + q.scales.shape().elements() * (16 + q.spec.bits)) / 8;
+  return int64_t(double(q.codes.shape().elements()) * bits_per_weight(q.spec, q.cols()) / 8);
 }
 
 constexpr size_t kSalient = 5;
