@@ -270,7 +270,7 @@ void fold(BlockWeights& w, const ScaleGroup& group, std::span<const float> s) {
 }
 
 Block upload(Backend& dev, const BlockWeights& w, std::optional<DType> type) {
-  Block b{.spec = w.spec, .norm = {}, .linear = {}, .rope = w.spec.attention.rope.frequencies()};
+  Block b{.spec = w.spec, .norm = {}, .linear = {}, .rope = w.spec.attention.rope.frequencies(), .type = type};
   for (const auto& [param, weight] : w.at) {
     const auto bias = w.bias.find(param);
     const bool has = bias != w.bias.end();

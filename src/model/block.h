@@ -37,7 +37,8 @@ struct Block {
   BlockSpec spec;
   std::map<Param, NormWeights> norm;
   std::map<Param, std::shared_ptr<const Linear>> linear;
-  std::vector<float> rope;  // frequencies
+  std::vector<float> rope;      // frequencies
+  std::optional<DType> type{};  // of all matrices, where upload() was asked for one
   const Linear& operator[](Param p) const { return *linear.at(p); }
   const Linear& operator[](Role role) const { return *linear.at({role}); }
 };

@@ -183,7 +183,7 @@ class Solver {
   // Infinity for the rest of the grid, which is out.
   std::vector<double> judged_by_module(const ScaleGroup& g, const Scales& scales,
                                        const std::vector<size_t>& chosen) const {
-    const ModuleLoss loss(g, w_, block_, calibration_, context_, ModuleLoss::Products::fastest);
+    const ModuleLoss loss(g, w_, block_, calibration_, context_, Products::fastest);
     std::vector<double> losses(scales.size(), INFINITY);
     for (size_t i : chosen) losses[i] = loss.of([&](Param p) { return tried(g, p, scales[i]); });
     return losses;

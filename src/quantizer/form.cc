@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "base/numeric.h"
+#include "model/cpu_tiles.h"
 
 namespace awq {
 namespace {
@@ -55,10 +56,10 @@ void errors_of(const Rows& w, const Rows& rounded, Vector divisors, int64_t firs
 
 }  // namespace
 
-QuadraticForm::QuadraticForm(const Host& host, const Gram& gram) : host_(host), gram_(gram) {
+QuadraticForm::QuadraticForm(const Host& host, const Gram& gram, Products products) : host_(host), gram_(gram) {
   const int64_t n = gram.channels();
   for (int64_t i = 0; i < n; ++i) diagonal_.push_back(gram.at(i, i));
-  if (!has_tiles(host.kernels) || n % 32) return;
+  if (products == Products::exact || !has_tiles(host.kernels) || n % 32) return;
   panels_ = Tensor::empty({n / kPanel, n, kPanel}, DType::bf16);
   auto* to = reinterpret_cast<uint16_t*>(panels_.data());
   host.pool.each(n / kPanel, [&](int64_t p) {
@@ -112,16 +113,15 @@ double QuadraticForm::in_floats(const float* e, int64_t m) const {
 
 double QuadraticForm::on_tiles(const float* e, int64_t m) const {
   const kernels::KernelSet& k = host_.kernels;
-  const int64_t n = gram_.channels(), room = (m + k.token_block - 1) / k.token_block * k.token_block;
-  Tensor rows = Tensor::empty({room, n}, DType::bf16);
-  const kernels::ActBf16 view{reinterpret_cast<uint16_t*>(rows.data()), int32_t(m), int32_t(n), false};
-  k.split_bf16(e, view, 0, int32_t(m));
+  const int64_t n = gram_.channels();
+  const TileRows rows(k, e, m, n);
+  rows.prepare(0, int32_t(m));
   const auto* panels = reinterpret_cast<const uint16_t*>(panels_.data());
   std::vector<float> y(size_t(m * kPanels * kPanel));
   double sum = 0;
   for (int64_t p = 0; p < n / kPanel; p += kPanels) {
     const int64_t count = std::min(kPanels, n / kPanel - p), width = count * kPanel;
-    k.tiles_bf16(panels + p * n * kPanel, int32_t(width), view, y.data(), width, 0, int32_t(count));
+    k.tiles_bf16(panels + p * n * kPanel, int32_t(width), rows.view, y.data(), width, 0, int32_t(count));
     for (int64_t r = 0; r < m; ++r) {
       float lanes[kPanel] = {};
       for (int64_t c = 0; c < width; c += kPanel)

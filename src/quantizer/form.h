@@ -6,13 +6,15 @@
 
 namespace awq {
 
-/// Sums over rows of e C e^T: squared error of a layer's output summed over all calibration tokens, exact for a linear
-/// layer. Where the kernel set has tiles and channels are a multiple of 32, e and C are rounded to bfloat16: 2^-9 of
-/// each term, at random, for several times the speed. Partial sums are added in row order, so threads do not matter.
-/// Reads the Gram matrix, which outlives it.
+/// Exact: in f32. Fastest: on tiles of bfloat16 where the kernel set has them.
+enum class Products { exact, fastest };
+
+/// Sums over rows of e C e^T: squared error of a layer's output summed over all calibration tokens. On tiles, for which
+/// channels are a multiple of 32, e and C are rounded to bfloat16: 2^-9 of each term, at random. Partial sums are added
+/// in row order, so threads do not matter. Reads the Gram matrix, which outlives it.
 class QuadraticForm {
  public:
-  QuadraticForm(const Host& host, const Gram& gram);
+  QuadraticForm(const Host& host, const Gram& gram, Products products = Products::fastest);
   /// `errors(first row, rows, out)` fills rows of e.
   double total(int64_t rows, const std::function<void(int64_t, int64_t, float*)>& errors) const;
   /// e = rounded - w, divided by `divisors` of the channels where there are any: w and `rounded` are then of a layer

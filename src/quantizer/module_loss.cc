@@ -23,13 +23,16 @@ ModuleLoss::ModuleLoss(const ScaleGroup& g, const BlockWeights& w, const Block& 
                        const BlockCalibration& calibration, const SolveContext& context, Products products)
     : group_(g),
       w_(w),
-      tiles_(products == Products::fastest && has_tiles(context.host.kernels)),
+      type_(products == Products::exact ? DType::f32 : running_type(context.host.kernels)),
       block_(block),
       calibration_(calibration),
       context_(context) {
-  if (tiles_)
-    for (const auto& [reader, role] : {std::pair(Role::q, Role::o), std::pair(Role::up, Role::down)})
-      if (reads(reader)) block_.linear[{role}] = linear({role}, rows_of(w_, {role}));
+  if (type_ && block_.type != type_) {
+    std::vector<Param> all = group_.consumers;
+    if (reads(Role::q)) all.push_back({Role::o});
+    if (reads(Role::up)) all.push_back({Role::down});
+    for (Param p : all) block_.linear[p] = linear(p, rows_of(w_, p));
+  }
   reference_ = output(block_);
 }
 
@@ -43,8 +46,7 @@ double ModuleLoss::of(const std::function<Rows(Param)>& changed) const {
 
 std::shared_ptr<const Linear> ModuleLoss::linear(Param p, const Rows& w) const {
   const auto bias = w_.bias.find(p);
-  const Pieces pieces = pieces_of(w);
-  return context_.dev.linear(tiles_ ? in_type(pieces, DType::bf16) : pieces,
+  return context_.dev.linear(in_type(pieces_of(w), type_.value_or(DType::f32)),
                              bias == w_.bias.end() ? nullptr : &bias->second);
 }
 

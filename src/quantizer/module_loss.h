@@ -1,4 +1,5 @@
 #pragma once
+#include "quantizer/form.h"
 #include "quantizer/method.h"
 
 namespace awq {
@@ -7,10 +8,9 @@ namespace awq {
 /// attention, the MLP, or both where the block adds both. All arguments must outlive it.
 class ModuleLoss {
  public:
-  /// Fastest: with changed layers, and what the module reads beside them, in bfloat16 where tiles multiply that several
-  /// times as fast as f32. Rounding to 2^-9 of a weight moves the loss of rounding to 4 bits by some 0.1 %.
-  enum class Products { exact, fastest };
-  /// `block` is `w` on the device, unchanged.
+  /// `block` is `w` on the device, unchanged. Exact: all of the module's matrices in f32. Fastest: in running_type(),
+  /// changed layers in f32 where that is none; bfloat16, 2^-9 of a weight, moves the loss of rounding to 4 bits by some
+  /// 0.1 %.
   ModuleLoss(const ScaleGroup& g, const BlockWeights& w, const Block& block, const BlockCalibration& calibration,
              const SolveContext& context, Products products);
   /// Squared distance to the unchanged output, summed over rows that count, with `changed(p)` in place of each layer.
@@ -24,7 +24,7 @@ class ModuleLoss {
 
   const ScaleGroup& group_;
   const BlockWeights& w_;
-  bool tiles_;
+  std::optional<DType> type_;
   Block block_;
   const BlockCalibration& calibration_;
   const SolveContext& context_;
