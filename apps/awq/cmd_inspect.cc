@@ -25,7 +25,7 @@ Json to_json(const MatrixReport& m) {
           {"suspicions", m.suspicions}};
 }
 
-void print_json(const InspectReport& r) {
+void print_json(const InspectReport& r, bool codes) {
   Json j{{"format", r.format},
          {"architecture", r.architecture},
          {"blocks", r.blocks},
@@ -54,6 +54,7 @@ void print_json(const InspectReport& r) {
     if (!t.reason.empty()) tensor["reason"] = t.reason;
   }
   j["side_files"] = r.side_files;
+  if (codes) j["matrices"] = Json::array();
   for (const MatrixReport& m : r.matrices) j["matrices"].push_back(to_json(m));
   fmt::print("{}\n", j.dump(1));
 }
@@ -153,10 +154,13 @@ void add_inspect(CLI::App& app) {
   c->add_flag("--json", o->json, "Print everything as JSON");
   c->footer("Example:\n  awq inspect smollm2-awq --codes");
   c->callback([o] {
-    ProgressLine line;
-    const InspectReport r = inspect(o->model, o->inspect, std::ref(line));
+    InspectReport r;
+    {
+      ProgressLine line;
+      r = inspect(o->model, o->inspect, std::ref(line));
+    }
     if (o->json)
-      print_json(r);
+      print_json(r, o->inspect.codes);
     else
       print_text(r, o->tensors, o->inspect.codes);
   });

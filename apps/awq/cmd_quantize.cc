@@ -188,7 +188,7 @@ void add_quantize_options(CLI::App& app, QuantizeOptions& o) {
                  "What a group's scale is rounded to and stored in: f16, or bf16 where the format holds it")
       ->capture_default_str();
   app.add_flag("--portable-scales", o.portable_scales,
-               "Scales of 7 significant bits, so that other formats hold the same weights to the last bit");
+               "Scales of 11 - bits significant bits, so that other formats hold the same weights to the last bit");
   app.add_option(
          "--quantize-head", o.quantize_head,
          "The head (lm_head) too, rounded to 4 or 8 bits: less to read for a token. Default: it stays in 16, for "

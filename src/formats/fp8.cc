@@ -132,11 +132,14 @@ class Fp8Checkpoint final : public FolderCheckpoint {
     const auto* from = reinterpret_cast<const uint8_t*>(codes.data());
     float* to = out.as<float>().data();
     for (int64_t r = begin; r < end; ++r)
-      for (int64_t c = 0; c < cols; ++c) *to++ = kE4m3[*from++] * scale(base, scales, r, c);
+      for (int64_t c = 0; c < cols; c += block_.cols) {
+        const float s = scale(base, scales, r / block_.rows, c / block_.cols);
+        for (int64_t i = c; i < std::min(c + block_.cols, cols); ++i) *to++ = kE4m3[*from++] * s;
+      }
     return out;
   }
-  float scale(const std::string& base, const Tensor& scales, int64_t row, int64_t col) const {
-    const int64_t r = row / block_.rows, c = col / block_.cols;
+  /// Of block [r, c].
+  float scale(const std::string& base, const Tensor& scales, int64_t r, int64_t c) const {
     const float s = scales.as<float>()[size_t(r * scales.shape()[1] + c)];
     if (!std::isfinite(s))
       fail("open", "{}: the scale of block {}, {} of {} is {}; the file is damaged", folder().string(), r, c, base, s);

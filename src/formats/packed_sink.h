@@ -19,7 +19,7 @@ struct Capacity {
   bool widens = false;           // codes of fewer bits are moved to the middle of 8
   bool outer = false;            // embedding and head too
   int rows = 1, cols = 1;        // of a matrix, a multiple of these
-  // Of a new model, beside what programs made before:
+  // Of a model that is quantized to it; a conversion keeps what the source has:
   bool whole_rows = true;  // a group may be a row
   bool bf16 = false;       // scales may be in it
 };

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include <cmath>
 #include <cstring>
 
@@ -55,6 +57,29 @@ TEST(Shape, RefusesWhatOverflows) {
   EXPECT_THROW(Shape({int64_t(1) << 40, int64_t(1) << 40}), Error);
   EXPECT_THROW(Shape({-1, 2}), Error);
   EXPECT_EQ(Shape({3, 4}).text(), "[3, 4]");
+}
+
+// Tensors of some size take over freed memory of the same size: what was in it must not be seen as zeros.
+TEST(Tensor, ZerosAreZerosInMemoryThatWasUsed) {
+  constexpr int64_t kElements = 1 << 18;
+  for (int i = 0; i < 3; ++i) {
+    Tensor used = Tensor::empty({kElements}, DType::f32);
+    std::ranges::fill(used.as<float>(), 1.f);
+    used = {};
+    const Tensor zeros = Tensor::zeros({kElements}, DType::f32);
+    EXPECT_EQ(std::ranges::count(zeros.as<float>(), 0.f), kElements);
+  }
+}
+
+// Whoever still has a tensor keeps its memory.
+TEST(Tensor, SharedMemoryIsNotTakenOver) {
+  constexpr int64_t kElements = 1 << 18;
+  Tensor one = Tensor::zeros({kElements}, DType::f32);
+  const Tensor same = one;
+  one = {};
+  Tensor other = Tensor::empty({kElements}, DType::f32);
+  std::ranges::fill(other.as<float>(), 1.f);
+  EXPECT_EQ(std::ranges::count(same.as<float>(), 0.f), kElements);
 }
 
 TEST(Tensor, RowsShareAndConvertersCopy) {
