@@ -52,6 +52,9 @@ class BlockMemory {
     device_ = sum(b, [&](Param p, int64_t, int64_t) { return job.dev.linear_bytes(running_pieces(job, block, p)); });
     weights_ = sum(b, [](Param, int64_t rows, int64_t cols) { return rows * cols; });
     rounded_ = sum(b, [&](Param, int64_t rows, int64_t cols) { return rounded_bytes(rows, cols, job.spec); });
+    sum(b, [&](Param, int64_t rows, int64_t cols) {
+      return most_rounded_ = std::max(most_rounded_, rounded_bytes(rows, cols, job.spec));
+    });
     widest_ = std::max({int64_t(b.dim), int64_t(b.widest_mlp()), int64_t(b.attention.q_rows())});
   }
   int64_t load() const { return stored_ + device() + rounded_ * 3 / 2; }  // packed: half a byte
@@ -71,9 +74,10 @@ class BlockMemory {
     const int64_t attention = (matrix(Role::q) + 2 * matrix(Role::k)) * tried + activations(sampled_tokens()) / 2;
     return resident() + std::max(std::max(mlp, attention) + form(b_.dim), form(widest_));
   }
+  // A matrix whose bounds were in vain is rounded again before its first codes are freed.
   int64_t clip() const {
     const int64_t gram = job_.calibrated ? resident() : stored_ + at_work();
-    return gram + form(widest_) + rounded_ + widest_ * job_.spec.of_width(widest_).group_size * kFloat +
+    return gram + form(widest_) + rounded_ + most_rounded_ + widest_ * job_.spec.of_width(widest_).group_size * kFloat +
            (job_.extra ? job_.extra(widest_, job_.dev.threads()) : 0);
   }
   int64_t check() const {
@@ -100,8 +104,11 @@ class BlockMemory {
   int64_t samples() const {
     return (sampled_tokens() + std::min<int64_t>(job_.calibration.sample_rows, tokens())) * b_.dim * kFloat;
   }
-  /// Threads each hold some rows of the widest matrix.
-  int64_t at_work() const { return int64_t(job_.dev.threads()) * 200 * widest_ * kFloat; }
+  /// Threads each hold some rows of the widest matrix: on tiles 128 of errors, as many of weights, and bfloat16 of
+  /// them.
+  int64_t at_work() const {
+    return int64_t(job_.dev.threads()) * (job_.calibrated && job_.running ? 320 : 200) * widest_ * kFloat;
+  }
   int64_t resident() const { return stored_ + device_ + grams() + samples() + at_work(); }
   /// The block's input, its norm and its output; gate and up, or queries, keys, values and their cache. All tokens may
   /// go to one expert, which has them copied and its output apart.
@@ -113,7 +120,7 @@ class BlockMemory {
 
   const JobShape& job_;
   const BlockSpec& b_;
-  int64_t stored_ = 0, device_ = 0, weights_ = 0, rounded_ = 0, widest_ = 0;
+  int64_t stored_ = 0, device_ = 0, weights_ = 0, rounded_ = 0, most_rounded_ = 0, widest_ = 0;
 };
 
 int64_t outer_bytes(const JobShape& job) {
@@ -173,8 +180,9 @@ int64_t kept_bytes(const JobShape& job) {
 
 }  // namespace
 
-// What the allocator keeps of pieces below the size that it maps, with a threshold of 1 MB: 10 MB were seen.
-constexpr int64_t kKept = 12 << 20;
+// What the allocator keeps of pieces below the size that it maps, with a threshold of 1 MB: 1 to 7 MB were seen beside
+// spares.
+constexpr int64_t kKept = 8 << 20;
 
 // A tokenizer.json of 2 to 33 MB took 3.7 to 6.9 times its size; a text 13 to 16 times in English, and 36 times of
 // random letters and Chinese, a token a byte.
