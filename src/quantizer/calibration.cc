@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 namespace awq {
 namespace {
@@ -73,14 +72,24 @@ std::vector<uint8_t> counted_of(const std::vector<int64_t>& rows, std::span<cons
   return some;
 }
 
-Tensor appended(const Tensor& sample, const Tensor& x, const std::vector<int64_t>& rows) {
-  const int64_t have = sample ? sample.shape()[0] : 0, cols = x.shape()[1];
-  Tensor out = Tensor::empty({have + int64_t(rows.size()), cols}, DType::f32);
-  if (have) std::memcpy(out.data(), sample.data(), sample.bytes());
-  for (size_t i = 0; i < rows.size(); ++i)
-    std::memcpy(out.as<float>().data() + (have + int64_t(i)) * cols, x.as<float>().data() + rows[i] * cols,
-                size_t(cols) * sizeof(float));
+/// To `to`, in that order.
+void gather(const Tensor& x, const std::vector<int64_t>& rows, float* to) {
+  const int64_t cols = x.shape()[1];
+  for (int64_t r : rows) to = std::copy_n(x.as<float>().data() + r * cols, cols, to);
+}
+
+Tensor of_rows(const Tensor& x, const std::vector<int64_t>& rows) {
+  Tensor out = Tensor::empty({int64_t(rows.size()), x.shape()[1]}, DType::f32);
+  gather(x, rows, out.as<float>().data());
   return out;
+}
+
+/// Puts what x, which begins at row `begin` of all, has of `rows` of all into its place in the sample of them.
+void keep(const std::vector<int64_t>& rows, const Tensor& x, int64_t begin, Tensor& sample) {
+  const int64_t cols = x.shape()[1];
+  if (!sample) sample = Tensor::empty({int64_t(rows.size()), cols}, DType::f32);
+  const auto before = std::ranges::lower_bound(rows, begin) - rows.begin();
+  gather(x, within(rows, begin, begin + x.shape()[0]), sample.as<float>().data() + before * cols);
 }
 
 }  // namespace
@@ -113,9 +122,9 @@ class Observer {
     const int64_t n = all.shape()[0];
     const std::vector<int64_t> here = rows.empty() ? within(rows_, begin, begin + n) : counting(rows, begin);
     SiteStatistics& s = sites_[site];
-    if (site.role == Role::q) s.sample = appended(s.sample, all, within(sequences_, begin, begin + n));
-    if (site.role == Role::gate) s.sample = appended(s.sample, all, within(sample_rows_, begin, begin + n));
-    add(site, int64_t(here.size()) == n ? all : appended({}, all, here));
+    if (site.role == Role::q) keep(sequences_, all, begin, s.sample);
+    if (site.role == Role::gate) keep(sample_rows_, all, begin, s.sample);
+    add(site, int64_t(here.size()) == n ? all : of_rows(all, here));
   }
   /// Of experts that too few tokens went to.
   void force(Backend& dev, const Block& block, int64_t enough) {

@@ -15,6 +15,7 @@ enum class Products { exact, fastest };
 class QuadraticForm {
  public:
   QuadraticForm(const Host& host, const Gram& gram, Products products = Products::fastest);
+  const Host& host() const { return host_; }
   /// `errors(first row, rows, out)` fills rows of e.
   double total(int64_t rows, const std::function<void(int64_t, int64_t, float*)>& errors) const;
   /// e = rounded - w, divided by `divisors` of the channels where there are any: w and `rounded` are then of a layer

@@ -82,7 +82,7 @@ class BlockMemory {
   }
   int64_t check() const {
     if (!job_.folds) return 0;
-    return stored_ + weights_ * kFloat + rounded_ + activations(job_.length) +
+    return stored_ + weights_ * kFloat + rounded_ * 3 / 2 + activations(job_.length) +
            2 * int64_t(job_.length) * b_.dim * kFloat;
   }
 

@@ -1,20 +1,27 @@
 #include "quantizer/module_loss.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace awq {
 namespace {
 
-// Over the rows that count; all where `counted` is empty.
-double squared_distance(const Tensor& a, const Tensor& b, std::span<const uint8_t> counted) {
-  const auto cols = size_t(a.shape()[1]);
+double squared_distance(const float* a, const float* b, size_t n) {
   double sum = 0;
-  for (size_t i = 0; i < a.as<float>().size(); ++i) {
-    if (!counted.empty() && !counted[i / cols]) continue;
-    const double d = double(a.as<float>()[i]) - double(b.as<float>()[i]);
-    sum += d * d;
-  }
+  for (size_t i = 0; i < n; ++i) sum += (double(a[i]) - double(b[i])) * (double(a[i]) - double(b[i]));
   return sum;
+}
+
+// Over the rows that count; all where `counted` is empty. Added up in the order of rows.
+double squared_distance(const Host& host, const Tensor& a, const Tensor& b, std::span<const uint8_t> counted) {
+  const auto cols = size_t(a.shape()[1]);
+  std::vector<double> of_row(size_t(a.shape()[0]));
+  host.pool.run(a.shape()[0], 16, [&](int64_t begin, int64_t end) {
+    for (auto r = size_t(begin); r < size_t(end); ++r)
+      if (counted.empty() || counted[r])
+        of_row[r] = squared_distance(a.as<float>().data() + r * cols, b.as<float>().data() + r * cols, cols);
+  });
+  return std::accumulate(of_row.begin(), of_row.end(), 0.0);
 }
 
 }  // namespace
@@ -41,7 +48,7 @@ double ModuleLoss::of(const std::function<Rows(Param)>& changed) const {
   for (Param p : group_.consumers) b.linear[p] = linear(p, changed(p));
   std::span<const uint8_t> counted;  // rows of gate's sample all count
   if (group_.consumers.front().role == Role::q) counted = calibration_.sample_counted;
-  return squared_distance(reference_, output(b), counted);
+  return squared_distance(context_.host, reference_, output(b), counted);
 }
 
 std::shared_ptr<const Linear> ModuleLoss::linear(Param p, const Rows& w) const {

@@ -121,19 +121,18 @@ class BlockJob {
     for (const auto& [p, w] : w_.at) result_.costs.load.bytes += int64_t(std::get<Tensor>(w).bytes());
   }
 
-  /// `ready` is called before the hidden states of the block before the last are written over.
+  /// `ready` is called before the hidden states of the block before the last are written over, and what statistics take
+  /// is allocated.
   void run(const std::function<void()>& ready) {
     BlockCalibration calibration;
-    ready();
     Tensor input, output;
     if (f_.method.folds()) {
       input = f_.hidden ? f_.hidden->input(index_).read(0, f_.hidden->length()) : noise(w_.spec.dim);
       output = wide_output(input);
     }
-    if (f_.hidden) {
-      block_ = uploaded();
-      calibration = observed();
-    }
+    if (f_.hidden) block_ = uploaded();
+    ready();
+    if (f_.hidden) calibration = observed();
     report("search");
     const auto go_on = [&] { report("search"); };
     result_.solution = f_.method.solve(w_, block_, calibration, {f_.spec, f_.dev, f_.host, result_.costs, go_on});

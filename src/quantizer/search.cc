@@ -91,12 +91,16 @@ std::vector<float> tied(std::span<const float> channels, int tied_heads, int hea
 
 std::vector<double> gram_losses(const QuadraticForm& form, std::span<const Rows> weights,
                                 std::span<const std::vector<float>> scales, const QuantSpec& spec) {
-  std::vector<double> losses;
-  for (const std::vector<float>& s : scales) {
-    double loss = 0;
-    for (const Rows& w : weights) loss += form.loss(w, effective(w, s, spec));
-    losses.push_back(loss);
-  }
+  std::vector<double> losses(scales.size());
+  const auto add = [&](int64_t i) {
+    for (const Rows& w : weights) losses[size_t(i)] += form.loss(w, effective(w, scales[size_t(i)], spec));
+  };
+  const auto n = int64_t(scales.size());
+  ThreadPool& pool = form.host().pool;
+  if (n >= 4 * pool.size())
+    pool.each(n, add);  // of few rows, whose parts would keep threads waiting for one another
+  else
+    for (int64_t i = 0; i < n; ++i) add(i);
   return losses;
 }
 
