@@ -1,16 +1,18 @@
 # One object library per instruction set. The flags apply to that file only, and a test (kernel_objects.*) fails if
 # such an object exports anything the rest of the program could link to.
 set(AWQ_ISAS)
-set(AWQ_KERNEL_FLAGS -O3)
+set(AWQ_KERNEL_LEVEL -O3)
 # AddressSanitizer sees what these checks of every access would see. Checks of accesses as calls, not as code in line:
 # Clang takes 52 s for amx.cc, 97 s without, and longer still with those checks.
 if(CMAKE_CXX_FLAGS MATCHES "-fsanitize=.*undefined")
-  set(AWQ_KERNEL_FLAGS -O1 -fno-sanitize=null,object-size,pointer-overflow
+  set(AWQ_KERNEL_LEVEL -O1)
+  set(AWQ_KERNEL_CHECKS -fno-sanitize=null,object-size,pointer-overflow
     "SHELL:-mllvm -asan-instrumentation-with-call-threshold=0")
 endif()
 function(awq_add_isa name)
   add_library(awq_isa_${name} OBJECT src/kernels/${name}.cc)
-  target_compile_options(awq_isa_${name} PRIVATE ${ARGN} ${AWQ_KERNEL_FLAGS} -ffp-contract=off -fno-math-errno -fno-trapping-math)
+  target_compile_options(awq_isa_${name} PRIVATE ${ARGN} ${AWQ_KERNEL_LEVEL} ${AWQ_KERNEL_CHECKS}
+    -ffp-contract=off -fno-math-errno -fno-trapping-math)
   target_include_directories(awq_isa_${name} PRIVATE src)
   target_link_libraries(awq_isa_${name} PRIVATE awq_warnings)
   list(APPEND AWQ_ISAS ${name})
