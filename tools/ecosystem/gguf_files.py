@@ -27,7 +27,8 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "tests" / "cli
 import tiny
 
 FAMILIES = ("llama", "llama-bias", "mistral", "qwen2", "qwen3", "gemma3")
-NOT_IN_TRANSFORMERS = {"llama-bias": "its reader leaves out the biases of q, k, v and o", "qwen3": "its reader takes every head for one of 128 channels"}
+NOT_IN_TRANSFORMERS = {"llama-bias": "its reader leaves out the biases of q, k, v and o", "qwen3": "its reader takes every head for one of 128 channels",
+                       "gemma3": "its reader takes the published models' windows and scale of queries, and no rope scaling"}
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
          "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}

@@ -38,7 +38,7 @@ fi
 set -- --awq "$awq" --rows "$rows"
 if [ -z "$cheap" ]; then
   model=$(../fetch_model.py smollm2-135m)
-  real=$work/smollm2
+  real=$work/smollm2-awq
   # A little text is enough: the numbers must be AWQ's (scales folded, ranges clipped), not good.
   cat check.py loaders.py awq_folder.py > "$work/calibration.txt"
   "$awq" quantize "$model" -o "$real" --calib "$work/calibration.txt" --samples 4 --tokens 256 --answers 0
