@@ -148,8 +148,9 @@ void FormatChoice::check_devices(std::string_view operation, const ModelSpec& mo
 void FormatChoice::check_matrix(const std::string& name, Role role, const Pieces& w) const {
   const auto* q = std::get_if<QuantSpec>(&w.type);
   if (!target || !q) return;
-  if (std::ranges::find(target->scales, q->scale_dtype) == target->scales.end())
-    fail("convert", "{}: scales of {}; {} computes in 16 bits and would round them", name, name_of(q->scale_dtype),
+  const DType scales = stored_type(*format->holds, q->scale_dtype);
+  if (std::ranges::find(target->scales, scales) == target->scales.end())
+    fail("convert", "{}: scales of {}; {} computes in 16 bits and would round them", name, name_of(scales),
          target->name);
   if (w.inputs && !target->fused_inputs && !splits_columns(role))
     fail("convert",

@@ -19,3 +19,11 @@ environment() {
   fi
   echo "$env/bin/python"
 }
+
+# Python of an environment with llama.cpp, compiled for this CPU (a quarter of an hour on 2 cores). A wheel that pip kept may be
+# of another machine or without the header.
+llama_environment() {
+  peers=$1/peers
+  CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" CXXFLAGS="-include $peers/gcc_amx.h" PIP_NO_CACHE_DIR=1 \
+    environment "$peers/requirements-llama.txt"
+}

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Makes tests/formats/fixtures/fp8, a model of 8-bit floats in blocks, and tests/formats/fp8-floats, the float model that
-torch makes of it.
+torch makes of it; and tests/fuzz/corpus/packed/fp8, a seed of the fuzz target: the number of its config.json there, then a safetensors file.
 
     tools/make_fp8_vectors.py          (needs torch and safetensors)
 
@@ -12,9 +12,11 @@ import json
 import pathlib
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 TESTS = pathlib.Path(__file__).parent.parent / "tests" / "formats"
+SEED = TESTS.parent / "fuzz" / "corpus" / "packed" / "fp8"
+SEED_CONFIG, SEED_BLOCK = 9, (16, 24)  # of tests/fuzz/packed_fuzz.cc
 DIM, HEADS, HEAD, EXPERT, VOCAB, EXPERTS = 64, 2, 32, 32, 16, 2
 BLOCK = (24, 48)
 
@@ -36,15 +38,33 @@ def plain(random):
     return {name + ".weight": torch.randn(shape, generator=random).to(torch.bfloat16) for name, shape in shapes.items()}
 
 
-def main():
-    random = torch.Generator().manual_seed(3)
+def in_blocks(rows, cols, block, random):
+    """Codes with every number of the type, as far as there is room, and scales."""
     numbers = torch.tensor([i for i in range(256) if i & 127 != 127], dtype=torch.uint8)
+    codes = numbers[torch.randperm(rows * cols, generator=random) % len(numbers)].reshape(rows, cols).view(torch.float8_e4m3fn)
+    return codes, torch.exp(torch.randn([-(-n // b) for n, b in zip((rows, cols), block)], generator=random)) / 4096
+
+
+def make_seed():
+    """The Llama of packed_fuzz.cc."""
+    random = torch.Generator().manual_seed(4)
+    at, dim, ffn, vocab = "model.layers.0.", 32, 64, 16
+    tensors = {name + ".weight": torch.randn(shape, generator=random).to(torch.bfloat16)
+               for name, shape in [("model.embed_tokens", (vocab, dim)), ("lm_head", (vocab, dim)), ("model.norm", (dim,)),
+                                   (at + "input_layernorm", (dim,)), (at + "post_attention_layernorm", (dim,))]}
+    shapes = {f"self_attn.{n}_proj": (dim, dim) for n in "qkvo"} | {"mlp.gate_proj": (ffn, dim), "mlp.up_proj": (ffn, dim), "mlp.down_proj": (dim, ffn)}
+    for name, (rows, cols) in shapes.items():
+        tensors[f"{at}{name}.weight"], tensors[f"{at}{name}.weight_scale_inv"] = in_blocks(rows, cols, SEED_BLOCK, random)
+    SEED.write_bytes(bytes([SEED_CONFIG]) + save(tensors))
+
+
+def main():
+    make_seed()
+    random = torch.Generator().manual_seed(3)
     stored = plain(random)
     floats = dict(stored)
     for i, (name, rows, cols) in enumerate(matrices()):
-        codes = numbers[torch.randperm(rows * cols, generator=random) % len(numbers)].reshape(rows, cols).view(torch.float8_e4m3fn)
-        blocks = [-(-n // b) for n, b in zip((rows, cols), BLOCK)]
-        scales = torch.exp(torch.randn(blocks, generator=random)) / 4096
+        codes, scales = in_blocks(rows, cols, BLOCK, random)
         scales = scales.to(torch.bfloat16) if i % 2 else scales
         stored[name + ".weight"], stored[name + ".weight_scale_inv"] = codes, scales
         each = scales.float().repeat_interleave(BLOCK[0], 0)[:rows].repeat_interleave(BLOCK[1], 1)[:, :cols]

@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "formats/folder.h"
+#include "formats/fp8.h"
 #include "formats/params.h"
 
 namespace awq {
@@ -22,7 +23,11 @@ DType type_named(const nlohmann::json& config) {
 class ConfigOnly final : public Checkpoint {
  public:
   explicit ConfigOnly(const fs::path& folder)
-      : folder_(folder), config_(read_config(folder)), spec_(parse_spec(config_, folder)), type_(type_named(config_)) {
+      : folder_(folder),
+        config_(is_fp8(folder) ? float_config_of_fp8(folder) : read_config(folder)),
+        spec_(parse_spec(config_, folder)),
+        type_(type_named(config_)),
+        type_of_rounded_(is_fp8(folder) ? DType::f32 : type_) {
     if (config_.contains("quantization_config"))
       fail("open", "{}: the model is quantized already; take the float model that it was made of", described_in());
   }
@@ -36,7 +41,8 @@ class ConfigOnly final : public Checkpoint {
   Tensor bias(int, Param) const override { no_weights(); }
   Pieces pieces(int block, Param p) const override {
     const Shape shape = shape_of(spec_, block, p);
-    return in_bands(shape, type_, shape[1] * int64_t(size_of(type_)), 1,
+    const DType type = is_rounded(p.role) ? type_of_rounded_ : type_;
+    return in_bands(shape, type, shape[1] * int64_t(size_of(type)), 1,
                     [this](int64_t, int64_t) -> Tensor { no_weights(); });
   }
 
@@ -48,7 +54,7 @@ class ConfigOnly final : public Checkpoint {
   fs::path folder_;
   nlohmann::json config_;
   ModelSpec spec_;
-  DType type_;
+  DType type_, type_of_rounded_;  // 8-bit floats are read as f32
 };
 
 }  // namespace

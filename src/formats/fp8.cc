@@ -1,6 +1,8 @@
 // A Hugging Face folder with matrices of 8-bit floats and a scale for each block of them, in which DeepSeek-V3's and
 // Qwen3's "FP8" models are published. Read as the float model that it stands for: a weight is its float times the scale
 // of its block, rounded once to f32.
+#include "formats/fp8.h"
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -151,10 +153,12 @@ class Fp8Checkpoint final : public FolderCheckpoint {
   ScaleBlock block_;
 };
 
-bool is_fp8(const fs::path& path) { return quant_method(path) == "fp8"; }
 std::unique_ptr<Checkpoint> open_fp8(const fs::path& path) { return std::make_unique<Fp8Checkpoint>(path); }
 
 }  // namespace
+
+bool is_fp8(const fs::path& folder) { return quant_method(folder) == "fp8"; }
+Json float_config_of_fp8(const fs::path& folder) { return Fp8Config(folder).config(); }
 
 extern const Format kFp8;
 const Format kFp8{"fp8", is_fp8, open_fp8, nullptr};

@@ -70,18 +70,29 @@ void require_half(const Tensor& grids, const std::string& name, std::string_view
   const Tensor back = grids.to(DType::f16).to(DType::f32);
   for (size_t i = 0; i < grids.as<float>().size(); ++i)
     if (back.as<float>()[i] != grids.as<float>()[i])
-      fail("convert", "{}: the {} {} is not exact in F16, in which this format has it", name, what,
-           grids.as<float>()[i]);
+      fail(
+          "convert",
+          "{}: the {} {} is not exact in F16, in which this format has it; compressed-tensors and mlx hold it as it is",
+          name, what, grids.as<float>()[i]);
+}
+
+/// The same scales and offsets, stored in F16.
+QMatrix in_half_scales(QMatrix q, const std::string& name) {
+  require_half(q.scales, name, "scale");
+  require_half(q.offsets, name, "offset");
+  q.spec.scale_dtype = DType::f16;
+  return q;
 }
 
 QMatrix in_half_parts(const QMatrix& q, int columns, const std::string& name) {
   if (q.spec.group_size % columns)
     fail("convert", "{}: groups of {} columns; this format has a scale for each {}", name, q.spec.group_size, columns);
-  require_half(q.scales, name, "scale");
-  require_half(q.offsets, name, "offset");
-  QMatrix out = in_groups_of(q, columns);
-  out.spec.scale_dtype = DType::f16;
-  return out;
+  return in_groups_of(in_half_scales(q, name), columns);
+}
+
+/// Programs that own the format have scales of its type alone.
+QMatrix in_own_type(QMatrix q, const Capacity& c, const std::string& name) {
+  return stored_type(c, q.spec.scale_dtype) == q.spec.scale_dtype ? q : in_half_scales(std::move(q), name);
 }
 
 /// The same weights in 8 bits with 128 for every zero point: code - zero is what counts.
@@ -133,13 +144,15 @@ Losses losses_of(const std::vector<std::string>& names) {
   return losses;
 }
 
+DType stored_type(const Capacity& c, DType scales) { return scales == DType::bf16 && !c.bf16 ? DType::f16 : scales; }
+
 QMatrix fitted(const QMatrix& source, const Capacity& c, const Losses& allowed, const std::string& name) {
   QMatrix q = source;
   if (c.part) q = in_half_parts(q, c.part, name);
   if (c.widens) q = widened(to_zeros(q, allowed, name), name);
   check_shape(q, c, name);
-  if (c.offsets) return to_offsets(q, allowed, name);
-  QMatrix out = to_zeros(q, allowed, name);
+  if (c.offsets) return to_offsets(in_own_type(q, c, name), allowed, name);
+  QMatrix out = in_own_type(to_zeros(q, allowed, name), c, name);
   check_zeros(out, c, allowed, name);
   return out;
 }

@@ -21,7 +21,8 @@ struct Capacity {
   int rows = 1, cols = 1;        // of a matrix, a multiple of these
   // Of a model that is quantized to it; a conversion keeps what the source has:
   bool whole_rows = true;  // a group may be a row
-  bool bf16 = false;       // scales may be in it
+  // Of both again:
+  bool bf16 = false;  // scales may be in it
 };
 
 /// Losses that a conversion may be allowed, each under the name that --allow takes.
@@ -30,6 +31,10 @@ struct Losses {
   bool borrowed_zeros = false;   // a zero point of 0 is stored so that some programs read another one
 };
 Losses losses_of(const std::vector<std::string>& names);  // throws Error, listing the names
+
+/// What scales of such a type are stored in: BF16 becomes F16, if every value is exact there, where the layout has
+/// none.
+DType stored_type(const Capacity& capacity, DType scales);
 
 /// The matrix as the layout holds it: the same codes and scales. Throws Error where it cannot, or not without a loss
 /// that is not allowed.

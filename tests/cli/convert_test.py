@@ -92,6 +92,25 @@ class ConvertTest(unittest.TestCase):
         self.assertIn(": exact", awq("verify", FIXTURES / "fp8", "--against", FIXTURES.parent / "fp8-floats").stdout)
         self.assertIn("no matrix of it is quantized", self.refused(FIXTURES / "fp8", "--format", "gptq"))
 
+    def test_plan_of_floats_of_8_bits_from_their_description(self):
+        bare = self.work / "fp8-bare"
+        bare.mkdir()
+        shutil.copy(FIXTURES / "fp8" / "config.json", bare)
+
+        def planned(model):
+            done = awq("plan", model, "--method", "rtn", "--group-size", "32", "--json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return json.loads(done.stdout)
+        of_config, of_files, of_floats = (planned(m) for m in (bare, FIXTURES / "fp8", FIXTURES.parent / "fp8-floats"))
+        for same in ["parameters", "blocks", "output_bytes", "scratch_bytes"]:
+            self.assertEqual(of_config[same], of_files[same], same)
+            self.assertEqual(of_config[same], of_floats[same], same)
+        self.assertNotIn("seconds", of_config)
+        config = json.loads((bare / "config.json").read_text())
+        config["quantization_config"]["quant_method"] = "awq"
+        (bare / "config.json").write_text(json.dumps(config))
+        self.assertIn("is quantized already", awq("plan", bare).stderr)
+
     def test_factors_of_inputs(self):
         """ModelOpt's pre_quant_scale: run as stored, kept by its own format, in the columns of floats, refused elsewhere."""
         source = FIXTURES / "modelopt-inputs"
@@ -123,6 +142,32 @@ class ConvertTest(unittest.TestCase):
         back, _ = self.convert(there, "mlx-back", "--format", "autoawq", "--allow", "rounded-offsets")
         self.assertEqual((back / "model.safetensors").read_bytes(), (self.source / "model.safetensors").read_bytes())
 
+    def test_scales_in_bf16(self):
+        """AutoAWQ and GPTQ have scales in F16: the same numbers are written in it, or none."""
+        source = self.quantize("bf16", "--format", "compressed-tensors", "--scales", "bf16")
+        for name, suffix in [("autoawq", ".scales"), ("autoawq-gemv", ".scales"), ("gptq", ".scales"), ("compressed-tensors", ".weight_scale"), ("mlx", ".scales")]:
+            there, report = self.convert(source, "bf16-" + name, "--format", name, "--allow", "rounded-offsets")
+            types = {dtype for tensor, (dtype, _, _) in self.tensors(there).items() if tensor.endswith(suffix)}
+            self.assertEqual(types, {"BF16" if name in ("compressed-tensors", "mlx") else "F16"}, name)
+            self.assertEqual(report["exact"], name != "mlx", name)
+        of_products = self.work / "bf16-mlx"
+        self.assertIn(": exact", awq("verify", self.convert(of_products, "bf16-back", "--format", "gptq", "--allow", "rounded-offsets")[0], "--against", source).stdout)
+        self.assertTrue(self.convert(self.wide(128, 128, 256, "--format", "compressed-tensors", "--scales", "bf16"), "bf16-lmdeploy", "--target", "lmdeploy")[1]["exact"])
+        message = self.refused(self.with_first(source, "model.layers.1.mlp.up_proj.weight_scale", b"\x81\x31"), "--format", "gptq")
+        self.assertIn("model.layers.1.mlp.up_proj.weight: the scale 3.754394e-09 is not exact in F16, in which this format has it; compressed-tensors and mlx hold", message)
+
+    def with_first(self, source, tensor, element):
+        """A copy whose first element of a tensor is other bytes."""
+        out = self.work / f"first-of-{source.name}"
+        shutil.copytree(source, out, dirs_exist_ok=True)
+        file = out / "model.safetensors"
+        data = bytearray(file.read_bytes())
+        n = struct.unpack("<Q", data[:8])[0]
+        at = 8 + n + json.loads(data[8:8 + n])[tensor]["data_offsets"][0]
+        data[at:at + len(element)] = element
+        file.write_bytes(data)
+        return out
+
     def test_zero_points_of_0_in_the_first_version_of_gptq(self):
         fixture = FIXTURES / "gptq-v2"
         self.assertIn("--allow borrowed-zeros", self.refused(fixture, "--format", "gptq-v1"))
@@ -143,16 +188,7 @@ class ConvertTest(unittest.TestCase):
 
     def offset_model(self):
         """MLX's with a bias that is no multiple of its scale."""
-        out = self.work / "offset"
-        shutil.copytree(FIXTURES / "mlx-4", out, dirs_exist_ok=True)
-        file = out / "model.safetensors"
-        data = bytearray(file.read_bytes())
-        n = struct.unpack("<Q", data[:8])[0]
-        entry = json.loads(data[8:8 + n])["model.layers.0.mlp.up_proj.biases"]
-        at = 8 + n + entry["data_offsets"][0]
-        data[at:at + 2] = struct.pack("<e", 0.1234)
-        file.write_bytes(data)
-        return out
+        return self.with_first(FIXTURES / "mlx-4", "model.layers.0.mlp.up_proj.biases", struct.pack("<e", 0.1234))
 
     def test_every_fixture_to_its_own_format(self):
         for folder in sorted(FIXTURES.iterdir()):

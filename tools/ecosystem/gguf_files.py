@@ -1,34 +1,39 @@
 #!/usr/bin/env python3
-"""Are the GGUF files that awq writes what the package gguf and llama.cpp make of them? By hand, with the Python of an
-environment that has gguf 0.19, llama-cpp-python 0.3.36 (which compiles for half an hour) and safetensors:
-
-    PYTHON tools/ecosystem/gguf_files.py AWQ tests/golden [--real FLOAT_MODEL]
+"""Are the GGUF files that awq writes what the package gguf, transformers and llama.cpp make of them? Started by run.sh, with
+the Python of an environment that has gguf and transformers.
 
 Of AutoAWQ folders that become Q4_1 and Q8_0 every weight is compared bit by bit, by gguf's own dequantize, with
 code * scale + float16(-zero * scale) or (code - zero) * scale as the folder has them, rows of q and k put in Llama's order.
-Logits and token ids of llama.cpp are then compared with awq's own of the same file: rel = max |a - b| / max |b|, rows taken
-from their means. llama.cpp rounds activations to 8 bits for blocks, which costs up to 6e-2 here, and to 16 for floats.
+Logits of transformers' reader and of llama.cpp, and llama.cpp's token ids of a text, are then compared with awq's own of the same
+file: distance() of check.py, and answer() for a real model. llama.cpp rounds activations to 8 bits for blocks, which costs
+up to 6e-2 here, and to 16 for floats. The last line reads "N passed, N failed, N skipped".
 """
 import argparse
+import dataclasses
 import json
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
 
 import gguf
-import llama_cpp
 import numpy as np
 from safetensors import safe_open
+
+import page
+from check import Tally, answer, awq_logits, distance, load, write_answer
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "tests" / "cli"))
 import tiny
 
+FAMILIES = ("llama", "llama-bias", "mistral", "qwen2", "qwen3", "gemma3")
+NOT_IN_TRANSFORMERS = {"llama-bias": "its reader leaves out the biases of q, k, v and o", "qwen3": "its reader takes every head for one of 128 channels",
+                       "gemma3": "its reader takes the published models' windows and scale of queries, and no rope scaling"}
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
          "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
-BOUND = {"gguf-f16": 1e-2, "gguf-bf16": 3e-2, "gguf-q8_0": 6e-2, "gguf-q4_1": 6e-2, "gguf-q4_0": 6e-2}
+LLAMA = {"gguf-f16": 1e-2, "gguf-bf16": 3e-2, "gguf-q8_0": 6e-2, "gguf-q4_1": 6e-2, "gguf-q4_0": 6e-2}
+READER = {"gguf-f16": 1e-2, "gguf-bf16": 1e-2, "gguf-q8_0": 5e-3, "gguf-q4_1": 5e-3, "gguf-q4_0": 5e-3}  # transformers in float32
 TEXT = "The quick brown fox, 12345 jumps;\n  over it!"
 
 
@@ -71,62 +76,111 @@ def decoded(folder, product_rounded):
     return out
 
 
-def check_weights(name, file, expected):
+def check_weights(tally, name, file, expected):
+    """The cell of a page's row."""
     tensors = {t.name: t for t in gguf.GGUFReader(file).tensors}
-    for key, w in expected.items():
-        got = gguf.dequantize(tensors[key].data, tensors[key].tensor_type)
-        if not np.array_equal(got, w):
-            sys.exit(f"{name}: {key} differs, at most by {np.abs(got - w).max()}")
-    print(f"{name}: {len(expected)} matrices are the same bit by bit")
+    same = sum(np.array_equal(gguf.dequantize(tensors[key].data, tensors[key].tensor_type), w) for key, w in expected.items())
+    tally.check(same == len(expected) > 0, f"{name:34} {same} of {len(expected)} matrices are the same bit by bit")
+    return f"{same} of {len(expected)}"
 
 
-def centred(x):
-    return x - x.mean(1, keepdims=True)
+@dataclasses.dataclass
+class File:
+    model: str
+    format: str
+    folder: pathlib.Path
+    weights: str = "-"  # a cell of the page
+    begin: int = 0  # of the answer among the ids
+    ids: pathlib.Path | None = None
+
+    def name(self):
+        return f"{self.model} {self.format} of {'floats' if self.weights == '-' else 'codes'}"
 
 
-def check_llama(awq, name, folder, bound, work):
-    file = folder / "model.gguf"
-    window = gguf.GGUFReader(file).fields.get("llama.attention.sliding_window")  # which llama.cpp does not know
-    length = 24 if window is None else min(24, int(window.parts[window.data[0]][0]))
-    llama = llama_cpp.Llama(str(file), n_ctx=64, n_batch=64, logits_all=True, type_k=0, type_v=0, flash_attn=False, verbose=False)
-    ids = np.random.default_rng(1).integers(3, min(llama.n_vocab(), 96), length).tolist()
-    (work / "ids.json").write_text(json.dumps(ids))
-    run(awq, "eval", folder, "--ids", work / "ids.json", "--dump-logits", work / "logits.npy")
-    llama.eval(ids)
-    a, b = centred(np.array(llama.scores[:len(ids)])), centred(np.load(work / "logits.npy").reshape(len(ids), -1))
-    rel = np.abs(a - b).max() / np.abs(b).max()
-    tokens = llama.tokenize(TEXT.encode(), add_bos=True, special=False)
-    ours = [int(i) for i in re.findall(r"\d+", run(awq, "tokenize", file, "--ids", "-p", TEXT))]
-    print(f"{name}: llama.cpp rel {rel:.1e}, at most {bound:.0e}; {len(tokens)} token ids {'the same' if tokens == ours else f'differ: {tokens} {ours}'}")
-    return rel <= bound and tokens == ours
+def files_of(tally, awq, model, source, quantized, work):
+    """Of codes, then, where there is a float model, of floats."""
+    for format, product_rounded in [("gguf-q4_1", True), ("gguf-q8_0", False)]:
+        out = work / f"{model}-{format}-codes"
+        run(awq, "convert", quantized, "-o", out, "--format", format, "--allow", "rounded-offsets")
+        yield File(model, format, out, check_weights(tally, f"{model} {format}", out / "model.gguf", decoded(quantized, product_rounded)))
+    for format in LLAMA if source else ():
+        out = work / f"{model}-{format}"
+        run(awq, "convert", source, "-o", out, "--format", format)
+        yield File(model, format, out)
+
+
+def tiny_files(tally, args, work):
+    for family in FAMILIES:
+        source = tiny.make(args.golden, family, work / family)
+        if family == "gemma3":
+            tiny.as_gguf_has_gemma3(source)
+        run(args.awq, "quantize", source, "-o", work / f"{family}-awq", "--method", "rtn", "--group-size", "32")
+        yield from files_of(tally, args.awq, family, source, work / f"{family}-awq", work)
+
+
+def write_ids(file, work):
+    file.ids = work / f"{file.folder.name}.json"
+    reader = gguf.GGUFReader(file.folder / "model.gguf")
+    window = reader.fields.get("llama.attention.sliding_window")  # which llama.cpp does not know
+    length = 24 if window is None else min(24, int(window.contents()))
+    file.ids.write_text(json.dumps(np.random.default_rng(1).integers(3, 96, length).tolist()))
+
+
+def check_logits(tally, files, ours, python, program, bounds, versions, rows):
+    jobs = [(f.folder, f.ids, "float32") for f in files]
+    for file, a, b in zip(files, ours, load(python, program, jobs, files[0].ids.parent)):
+        if a is None or b is None:
+            tally.check(False, f"{file.name():34} {'awq' if a is None else program} does not load it")
+            continue
+        rel, bound, words = distance(b, a), bounds[file.format], "-"
+        tally.check(rel <= bound, f"{file.name():34} {program} rel {rel:.1e}, at most {bound:.1e}")
+        if file.begin:
+            ok, words = answer(json.loads(file.ids.read_text()), file.begin, b, bound)
+            tally.check(ok, f"{file.name():34} {program} greedy tokens {words}")
+        page.add(rows, "gguf", file.model, file.format, file.weights, versions, f"{rel:.1e}", f"{bound:.1e}", words)
+
+
+def check_ids(tally, files, awq, python, work):
+    text = work / "text.json"
+    text.write_text(json.dumps(TEXT))
+    for file, theirs in zip(files, load(python, "llama-ids", [(f.folder, text, "-") for f in files], work)):
+        ours = [int(i) for i in run(awq, "tokenize", file.folder, "--ids", "-p", TEXT).split()]
+        tally.check(theirs is not None and theirs.tolist() == ours, f"{file.name():34} llama.cpp's {len(ours)} token ids")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("awq")
-    parser.add_argument("golden", type=pathlib.Path)
-    parser.add_argument("--real")
+    parser.add_argument("--awq", required=True)
+    parser.add_argument("--golden", type=pathlib.Path, required=True, help="the folder of tiny models")
+    parser.add_argument("--real", type=pathlib.Path, help="an AutoAWQ folder that awq made of a real model")
+    parser.add_argument("--llama-python", help="of llama.cpp's environment; without it llama.cpp is not run")
+    parser.add_argument("--rows", help="gets the rows of docs/compatibility.md (page.py)")
     args = parser.parse_args()
-    good = True
+    tally = Tally()
     with tempfile.TemporaryDirectory(prefix="awq-gguf-") as folder:
         work = pathlib.Path(folder)
-        sources = [(f, tiny.make(args.golden, f, work / f), "32") for f in ("llama", "llama-bias", "mistral", "qwen2", "qwen3", "gemma3")]
-        tiny.as_gguf_has_gemma3(work / "gemma3")
+        files = list(tiny_files(tally, args, work))
+        for f in files:
+            write_ids(f, work)
         if args.real:
-            sources.append(("real", args.real, "64"))
-        for family, source, group in sources:
-            quantized = work / f"{family}-awq"
-            run(args.awq, "quantize", source, "-o", quantized, "--method", "rtn", "--group-size", group)
-            for format, product_rounded in [("gguf-q4_1", True), ("gguf-q8_0", False)]:
-                out = work / f"{family}-{format}-codes"
-                run(args.awq, "convert", quantized, "-o", out, "--format", format, "--allow", "rounded-offsets")
-                check_weights(f"{family} {format}", out / "model.gguf", decoded(quantized, product_rounded))
-                good &= check_llama(args.awq, f"{family} {format} of codes", out, BOUND[format], work)
-            for format in BOUND:
-                out = work / f"{family}-{format}"
-                run(args.awq, "convert", source, "-o", out, "--format", format)
-                good &= check_llama(args.awq, f"{family} {format} of floats", out, BOUND[format], work)
-    return 0 if good else 1
+            for f in files_of(tally, args.awq, args.real.name, None, args.real, work):
+                f.ids = work / f"{f.folder.name}.json"
+                f.begin = write_answer(args.awq, f.folder, f.ids)
+                files.append(f)
+        ours = awq_logits(args.awq, [(f.folder, f.ids, None) for f in files], work)
+        for family, why in NOT_IN_TRANSFORMERS.items():
+            tally.add("skipped", f"{family:34} transformers: {why}")
+        known = [i for i, f in enumerate(files) if f.model not in NOT_IN_TRANSFORMERS]
+        check_logits(tally, [files[i] for i in known], [ours[i] for i in known], sys.executable, "gguf", READER,
+                     page.versions(sys.executable, ["transformers", "gguf"]), args.rows)
+        if args.llama_python:
+            check_logits(tally, files, ours, args.llama_python, "llama", LLAMA, page.versions(args.llama_python, ["llama-cpp-python"]), args.rows)
+            check_ids(tally, files, args.awq, args.llama_python, work)
+        else:
+            tally.add("skipped", "llama.cpp: its environment was not given")
+            page.not_run(args.rows, "gguf", "all of these", "gguf", "-", "llama.cpp: not run")
+    print(f"{tally.count['passed']} passed, {tally.count['FAILED']} failed, {tally.count['skipped']} skipped")
+    return 0 if tally.count["passed"] and not tally.count["FAILED"] else 1
 
 
 if __name__ == "__main__":

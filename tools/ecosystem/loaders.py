@@ -5,8 +5,12 @@ usage: loaders.py PROGRAM (FOLDER IDS.json DTYPE OUT.npy)...
 
 PROGRAM transformers   float folders; those of compressed-tensors where it is installed
         gptqmodel      AutoAWQ folders: transformers with GPTQModel's kernels (backend torch_awq: nothing to compile)
+        gptq           GPTQ folders: GPTQModel alone, with its plain kernel
         vllm           AutoAWQ and compressed-tensors folders: vLLM on a CPU. It gives log-probabilities
         mlx            folders of MLX, and AutoAWQ ones: mlx-lm on a CPU
+        gguf           folders with a model.gguf: transformers' reader of it
+        llama          the same: llama.cpp, with keys and values in float32
+        llama-ids      the same, with a text for IDS: its ids
 OUT.npy float32 [tokens, vocab]. Exits 1 if a tensor was missing or not used: transformers only warns of that and goes on
 with random weights.
 """
@@ -37,12 +41,41 @@ def transformers(folder, ids, dtype, **kwargs):
         return model.eval()(input_ids=torch.tensor([ids])).logits[0].float().numpy()
 
 
+def gguf(folder, ids, dtype):
+    from transformers import GgufConfig
+    return transformers(folder, ids, dtype, gguf_file="model.gguf", quantization_config=GgufConfig(dequantize=True))
+
+
+def open_llama(folder, **kwargs):
+    import llama_cpp
+    return llama_cpp.Llama(os.path.join(folder, "model.gguf"), verbose=False, **kwargs)
+
+
+def llama(folder, ids, dtype):
+    model = open_llama(folder, n_ctx=256, n_batch=256, logits_all=True, type_k=0, type_v=0, flash_attn=False)
+    model.eval(ids)
+    return np.array(model.scores[:len(ids)], np.float32)
+
+
+def llama_ids(folder, text, dtype):
+    return np.array(open_llama(folder, vocab_only=True).tokenize(text.encode(), add_bos=True, special=False))
+
+
 def gptqmodel(folder, ids, dtype):
     from transformers import AwqConfig
     q = config_of(folder)["quantization_config"]
     quant = AwqConfig(bits=q["bits"], group_size=q["group_size"], zero_point=q["zero_point"], backend="torch_awq",
                       modules_to_not_convert=q["modules_to_not_convert"])
     return transformers(folder, ids, dtype, device_map="cpu", quantization_config=quant)
+
+
+def gptq(folder, ids, dtype):
+    os.environ["GPTQMODEL_CPU_WORKERS"] = "2"  # with one it does not start
+    import torch
+    from gptqmodel import BACKEND, GPTQModel
+    model = GPTQModel.load(folder, device="cpu", backend=BACKEND.GPTQ_TORCH, dtype=getattr(torch, dtype)).model
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([ids])).logits[0].float().numpy()
 
 
 def replace_missing_product():
@@ -72,7 +105,7 @@ def vllm(folder, ids, dtype):
     from vllm import LLM, SamplingParams
     replace_missing_product()
     vocab = config_of(folder)["vocab_size"]
-    llm = LLM(model=folder, dtype=dtype, enforce_eager=True, max_model_len=128, max_num_seqs=1, max_logprobs=vocab,
+    llm = LLM(model=folder, dtype=dtype, enforce_eager=True, max_model_len=256, max_num_seqs=1, max_logprobs=vocab,
               enable_prefix_caching=False, logprobs_mode="raw_logprobs", skip_tokenizer_init=True)
     sampling = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=vocab, logprobs=vocab, detokenize=False)
     out = llm.generate([{"prompt_token_ids": ids}], sampling, use_tqdm=False)[0]
@@ -95,7 +128,7 @@ def mlx(folder, ids, dtype):
 
 def main():
     program, *arguments = sys.argv[1:]
-    run = {"transformers": transformers, "gptqmodel": gptqmodel, "vllm": vllm, "mlx": mlx}[program]
+    run = {"transformers": transformers, "gptqmodel": gptqmodel, "gptq": gptq, "vllm": vllm, "mlx": mlx, "gguf": gguf, "llama": llama, "llama-ids": llama_ids}[program]
     for folder, ids_file, dtype, out in zip(*[iter(arguments)] * 4, strict=True):
         with open(ids_file) as file:
             np.save(out, run(folder, json.load(file), dtype))

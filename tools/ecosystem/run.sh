@@ -1,13 +1,20 @@
 #!/bin/sh
-# make test-ecosystem: run.sh AWQ_BINARY. Compares tokens with those of the tokenizers and sentencepiece libraries (text.py;
-# AWQ_TOKENIZERS or ../shared/data/tokenizers beside the checkout is where tokenizer.json files are). Then loads folders written by awq in transformers with GPTQModel and in vLLM, in
-# two virtual environments of the user's cache folder (1.2 and 3.4 GB, made once), and compares logits (check.py). Then does the
-# same with the formats that awq convert writes (formats.py), with a third environment for MLX, and writes docs/compatibility.md.
+# make test-ecosystem: run.sh AWQ_BINARY [--cheap]. Compares tokens with those of the tokenizers and sentencepiece libraries
+# (text.py; AWQ_TOKENIZERS or ../shared/data/tokenizers beside the checkout is where tokenizer.json files are). Then loads what awq writes in
+# programs that we did not write, and what they write in awq: AutoAWQ folders (check.py), the formats that awq convert writes
+# (formats.py), GGUF (gguf_files.py), and files of other programs (theirs.py). A real model is quantized for that.
+#
+# Each program has a virtual environment in the user's cache folder, made once: transformers with GPTQModel and compressed-tensors 1.2 GB,
+# vLLM 3.4 GB, AutoAWQ 2 GB, MLX, and llama.cpp, which is compiled. With --cheap there are tiny models alone, and no vLLM, AutoAWQ
+# and llama.cpp. Where all of it was run and nothing failed, docs/compatibility.md is written.
 set -eu
-[ $# -eq 1 ] || { echo "usage: run.sh AWQ_BINARY" >&2; exit 2; }
+case $#${2-} in 1) cheap= ;; 2--cheap) cheap=1 ;; *) echo "usage: run.sh AWQ_BINARY [--cheap]" >&2; exit 2 ;; esac
 awq=$(realpath "$1")
 cd "$(dirname "$0")"
 . ../environment.sh
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+rows=$work/rows.jsonl
 
 text=$(environment requirements-text.txt)
 set -- --awq "$awq"
@@ -20,9 +27,28 @@ header=$(python3 -c 'import sysconfig; print(sysconfig.get_path("include") + "/P
 [ -f "$header" ] || { echo "ecosystem: $header is missing; install python3-dev" >&2; exit 1; }
 
 transformers=$(environment requirements-transformers.txt)
-vllm=$(environment requirements-vllm.txt)
-set -- --golden ../../tests/golden --vllm-python "$vllm" --awq "$awq"
-if model=$(../fetch_model.py smollm2-135m); then set -- "$@" --model "$model"; fi
-"$transformers" check.py "$@"
 mlx=$(environment requirements-mlx.txt)
-exec "$transformers" formats.py --awq "$awq" --golden ../../tests/golden --vllm-python "$vllm" --mlx-python "$mlx" --out ../../docs/compatibility.md
+vllm= autoawq= llama=
+if [ -z "$cheap" ]; then
+  vllm=$(environment requirements-vllm.txt)
+  autoawq=$(environment requirements-autoawq.txt)
+  llama=$(llama_environment "$(realpath ..)")
+fi
+
+set -- --awq "$awq" --rows "$rows"
+if [ -z "$cheap" ]; then
+  model=$(../fetch_model.py smollm2-135m)
+  real=$work/smollm2-awq
+  # A little text is enough: the numbers must be AWQ's (scales folded, ranges clipped), not good.
+  cat check.py loaders.py awq_folder.py > "$work/calibration.txt"
+  "$awq" quantize "$model" -o "$real" --calib "$work/calibration.txt" --samples 4 --tokens 256 --answers 0
+  set -- "$@" --real "$real"
+fi
+golden=../../tests/golden
+"$transformers" check.py "$@" --golden $golden ${vllm:+--vllm-python "$vllm"}
+"$transformers" formats.py "$@" --golden $golden ${vllm:+--vllm-python "$vllm"} --mlx-python "$mlx"
+"$transformers" gguf_files.py "$@" --golden $golden ${llama:+--llama-python "$llama"}
+[ -z "$cheap" ] || exit 0
+more=$(../fetch_model.py gemma3-270m)
+"$transformers" theirs.py --awq "$awq" --rows "$rows" --model "$model" --more "$more" --mlx-python "$mlx" --autoawq-python "$autoawq"
+python3 page.py "$rows" ../../docs/compatibility.md

@@ -8,9 +8,7 @@ set -eu
 cd "$(dirname "$0")"
 . ../environment.sh
 
-# A wheel that pip kept may be of another machine or without the header.
-llama=$(CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" CXXFLAGS="-include $PWD/gcc_amx.h" PIP_NO_CACHE_DIR=1 \
-  environment requirements-llama.txt)
+llama=$(llama_environment "$(realpath ..)")
 if [ "$1" = --self-test ]; then
   "$llama" compare.py --self-test
   exec "$llama" models.py --self-test
