@@ -146,14 +146,15 @@ class Search {
     }
   }
 
-  /// Power, quotient, clamp, then the normalization, after which nothing is clamped.
+  /// Power, quotient, clamp, then the normalization, after which nothing is clamped. PyTorch rounds the exponent to the
+  /// type of the base.
   std::vector<float> scales(Candidate c, std::span<const float> m, std::span<const double> wm, Arithmetic type) const {
     const double ratio = double(c.ratio);
     const auto r = [&](double x) { return v_.extends && c.weight_term ? x : double(rounded_to(x, type)); };
     std::vector<double> s(m.size());
     for (size_t i = 0; i < s.size(); ++i) {
-      s[i] = r(std::pow(double(m[i]), ratio));
-      if (c.weight_term) s[i] = r(s[i] / r(r(std::pow(wm[i], 1 - ratio)) + 1e-4));
+      s[i] = r(std::pow(double(m[i]), r(ratio)));
+      if (c.weight_term) s[i] = r(s[i] / r(r(std::pow(wm[i], r(1 - ratio))) + 1e-4));
       s[i] = std::max(s[i], r(1e-4));
     }
     const auto [low, high] = std::minmax_element(s.begin(), s.end());
@@ -215,9 +216,11 @@ class Search {
             }};
   }
 
-  static std::vector<float> clamped(std::span<const float> w, Range r) {
+  /// The bounds have the type of the weights, too.
+  static std::vector<float> clamped(std::span<const float> w, Range r, Arithmetic type) {
+    const float low = rounded_to(double(r.low), type), high = rounded_to(double(r.high), type);
     std::vector<float> out;
-    for (float v : w) out.push_back(std::clamp(v, r.low, r.high));
+    for (float v : w) out.push_back(std::clamp(v, low, high));
     return out;
   }
 
@@ -230,7 +233,7 @@ class Search {
     LayerResult layer{.param = p, .rounding_error = rounding_.at(p), .ranges = {}};
     if (v_.clips && p.role != Role::q && p.role != Role::k) layer.ranges = clip(p, w, g, spec, s);
     if (!layer.ranges.empty()) layer.clipped = share_cut(w, layer.ranges);
-    QMatrix& q = solution_.matrices[p] = encoded(w, spec, layer.ranges);
+    QMatrix& q = solution_.matrices[p] = encoded(w, spec, layer.ranges, searched_in(p));
     layer.error = relative_loss(c_.host, rows_of(w_, p), rows_of(q), gram(g), s);
     solution_.layers.push_back(std::move(layer));
   }
@@ -240,25 +243,26 @@ class Search {
                           std::span<const float> s) const {
     const Arithmetic type = searched_in(p);
     const auto one = [&](std::span<const float> group, Range r, float* out) {
-      std::ranges::copy(rounded(v_, clamped(group, r), spec, type).dequantized, out);
+      std::ranges::copy(rounded(v_, clamped(group, r, type), spec, type).dequantized, out);
     };
     return best_ranges(c_.host, w, gram(g), spec.group_size, one, s, {.both = 10, .each = 0, .patience = 10});
   }
 
-  /// In the arithmetic of the type of the scales: AutoAWQ casts to f16 for that.
-  QMatrix encoded(const Rows& w, const QuantSpec& spec, std::span<const Range> ranges) const {
+  /// In the arithmetic of the type of the scales: AutoAWQ casts to f16 for that, weights that are clipped already.
+  QMatrix encoded(const Rows& w, const QuantSpec& spec, std::span<const Range> ranges, Arithmetic clipped_in) const {
     QMatrix q = QMatrix::empty({w.rows, w.cols}, spec);
     const auto g = size_t(spec.group_size);
     const Arithmetic type = arithmetic_of(spec.scale_dtype);
     c_.host.pool.each(w.rows, [&](int64_t r) {
       std::vector<float> row(size_t(w.cols));
       w.read(r, 1, row.data());
-      for (float& x : row) x = rounded_to(double(x), type);
       for (size_t begin = 0; begin < row.size(); begin += g) {
         const size_t at = (size_t(r) * row.size() + begin) / g;
         const auto group = std::span<const float>(row).subspan(begin, g);
         const Range range = ranges.empty() ? range_of(group) : ranges[at];
-        const PublishedGroup found = rounded(v_, clamped(group, range), spec, type);
+        std::vector<float> cut = clamped(group, range, clipped_in);
+        for (float& x : cut) x = rounded_to(double(x), type);
+        const PublishedGroup found = rounded(v_, cut, spec, type);
         q.scales.as<float>()[at] = found.scale;
         q.zeros.as<uint8_t>()[at] = uint8_t(found.zero);
         std::ranges::copy(found.codes, q.codes.as<uint8_t>().begin() + ptrdiff_t(at * g));

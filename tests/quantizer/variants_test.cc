@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/numeric.h"
+#include "quant/published.h"
 #include "quantizer/block_fixture.h"
 
 namespace awq {
@@ -146,8 +147,8 @@ std::vector<double> scales(const Program& p, double ratio, const std::vector<dou
   const Round r = p.weight_term ? p.of_means : p.r;
   std::vector<double> s;
   for (size_t i = 0; i < m.size(); ++i) {
-    double v = r(std::pow(m[i], ratio));
-    if (p.weight_term) v = r(v / r(r(std::pow(w[i], 1 - ratio)) + 1e-4));
+    double v = r(std::pow(m[i], r(ratio)));
+    if (p.weight_term) v = r(v / r(r(std::pow(w[i], r(1 - ratio))) + 1e-4));
     s.push_back(std::max(v, r(1e-4)));
   }
   const double high = *std::ranges::max_element(s), low = *std::ranges::min_element(s);
@@ -261,7 +262,28 @@ TEST(Variants, RatiosOfACheckpointInBfloatAreThoseOfItsArithmetic) {
     expect_same_choices(block, p);
 }
 
-// Codes are those of the published quantizer, on weights that were scaled, rounded to f16 and cut.
+// AutoAWQ cuts in the checkpoint's type, f32 here, and then casts to f16: bounds are no f16 before.
+TEST(Variants, WeightsAreScaledThenCutThenRounded) {
+  SmallBlock block;
+  const Solution s = block.solve(*make_awq_variant("autoawq"), {.bits = 4, .group_size = 32});
+  const auto layer = std::ranges::find(s.layers, Param{Role::down}, &LayerResult::param);
+  const auto group =
+      std::ranges::find_if(s.groups, [](const auto& g) { return g.group.consumers[0].role == Role::down; });
+  const Tensor& w = block.w.tensor({Role::down});
+  const QMatrix& q = s.matrices.at({Role::down});
+  for (size_t at = 0; at < layer->ranges.size(); ++at) {
+    std::vector<float> cut;
+    for (size_t i = 32 * at; i < 32 * (at + 1); ++i) {
+      const float scaled = w.as<float>()[i] * group->scales[i % size_t(w.shape()[1])];
+      cut.push_back(float(to_half(double(std::clamp(scaled, layer->ranges[at].low, layer->ranges[at].high)))));
+    }
+    const PublishedGroup expected = quantize_published(cut, 4, false, Arithmetic::half);
+    EXPECT_EQ(q.scales.as<float>()[at], expected.scale) << "group " << at;
+    EXPECT_EQ(q.zeros.as<uint8_t>()[at], expected.zero) << "group " << at;
+    for (size_t i = 0; i < 32; ++i) EXPECT_EQ(q.codes.as<uint8_t>()[32 * at + i], expected.codes[i]) << "group " << at;
+  }
+}
+
 TEST(Variants, CodesAreWithinTheRangesAndQueriesAndKeysAreNotCut) {
   SmallBlock block;
   for (const Variant& v : variants()) {

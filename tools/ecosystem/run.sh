@@ -2,7 +2,8 @@
 # make test-ecosystem: run.sh AWQ_BINARY [--cheap]. Compares tokens with those of the tokenizers and sentencepiece libraries
 # (text.py; AWQ_TOKENIZERS or ../shared/data/tokenizers beside the checkout is where tokenizer.json files are). Then loads what awq writes in
 # programs that we did not write, and what they write in awq: AutoAWQ folders (check.py), the formats that awq convert writes
-# (formats.py), GGUF (gguf_files.py), and files of other programs (theirs.py). A real model is quantized for that.
+# (formats.py), GGUF (gguf_files.py), and files of other programs (theirs.py). A real model is quantized for that. AutoAWQ itself
+# quantizes tiny models beside awq --variant autoawq (autoawq_codes.py).
 #
 # Each program has a virtual environment in the user's cache folder, made once: transformers with GPTQModel and compressed-tensors 1.2 GB,
 # vLLM 3.4 GB, AutoAWQ 2 GB, MLX, and llama.cpp, which is compiled. With --cheap there are tiny models alone, and no vLLM, AutoAWQ
@@ -32,6 +33,7 @@ vllm= autoawq= llama=
 if [ -z "$cheap" ]; then
   vllm=$(environment requirements-vllm.txt)
   autoawq=$(environment requirements-autoawq.txt)
+  OMP_NUM_THREADS=1 "$autoawq" autoawq_codes.py --awq "$awq"
   llama=$(llama_environment "$(realpath ..)")
 fi
 
