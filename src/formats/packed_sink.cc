@@ -65,21 +65,19 @@ QMatrix to_zeros(const QMatrix& q, const Losses& allowed, const std::string& nam
   return *out;
 }
 
-void require_half(const Tensor& grids, const std::string& name, std::string_view what) {
+void require_half(const Tensor& grids, const std::string& name, std::string_view what, std::string_view holders) {
   if (!grids) return;
   const Tensor back = grids.to(DType::f16).to(DType::f32);
   for (size_t i = 0; i < grids.as<float>().size(); ++i)
     if (back.as<float>()[i] != grids.as<float>()[i])
-      fail(
-          "convert",
-          "{}: the {} {} is not exact in F16, in which this format has it; compressed-tensors and mlx hold it as it is",
-          name, what, grids.as<float>()[i]);
+      fail("convert", "{}: the {} {} is not exact in F16, in which this format has it; try {}", name, what,
+           grids.as<float>()[i], holders);
 }
 
 /// The same scales and offsets, stored in F16.
 QMatrix in_half_scales(QMatrix q, const std::string& name) {
-  require_half(q.scales, name, "scale");
-  require_half(q.offsets, name, "offset");
+  require_half(q.scales, name, "scale", "compressed-tensors or mlx, which have BF16");
+  require_half(q.offsets, name, "offset", "mlx, which has BF16");
   q.spec.scale_dtype = DType::f16;
   return q;
 }

@@ -52,9 +52,9 @@ class BlockMemory {
     device_ = sum(b, [&](Param p, int64_t, int64_t) { return job.dev.linear_bytes(running_pieces(job, block, p)); });
     weights_ = sum(b, [](Param, int64_t rows, int64_t cols) { return rows * cols; });
     rounded_ = sum(b, [&](Param, int64_t rows, int64_t cols) { return rounded_bytes(rows, cols, job.spec); });
-    sum(b, [&](Param, int64_t rows, int64_t cols) {
-      return most_rounded_ = std::max(most_rounded_, rounded_bytes(rows, cols, job.spec));
-    });
+    for (Param p : b.params())
+      if (!is_norm(p.role))
+        most_rounded_ = std::max(most_rounded_, rounded_bytes(b.shape(p).first, b.shape(p).second, job.spec));
     widest_ = std::max({int64_t(b.dim), int64_t(b.widest_mlp()), int64_t(b.attention.q_rows())});
   }
   int64_t load() const { return stored_ + device() + rounded_ * 3 / 2; }  // packed: half a byte

@@ -8,7 +8,10 @@ namespace {
 
 double squared_distance(const float* a, const float* b, size_t n) {
   double sum = 0;
-  for (size_t i = 0; i < n; ++i) sum += (double(a[i]) - double(b[i])) * (double(a[i]) - double(b[i]));
+  for (size_t i = 0; i < n; ++i) {
+    const double d = double(a[i]) - double(b[i]);
+    sum += d * d;
+  }
   return sum;
 }
 

@@ -121,8 +121,8 @@ class BlockJob {
     for (const auto& [p, w] : w_.at) result_.costs.load.bytes += int64_t(std::get<Tensor>(w).bytes());
   }
 
-  /// `ready` is called before the hidden states of the block before the last are written over, and what statistics take
-  /// is allocated.
+  /// `ready` is called before this block's statistics are allocated and the input of the block before it, which that
+  /// block's state still counts on, is written over.
   void run(const std::function<void()>& ready) {
     BlockCalibration calibration;
     Tensor input, output;

@@ -154,7 +154,7 @@ class ConvertTest(unittest.TestCase):
         self.assertIn(": exact", awq("verify", self.convert(of_products, "bf16-back", "--format", "gptq", "--allow", "rounded-offsets")[0], "--against", source).stdout)
         self.assertTrue(self.convert(self.wide(128, 128, 256, "--format", "compressed-tensors", "--scales", "bf16"), "bf16-lmdeploy", "--target", "lmdeploy")[1]["exact"])
         message = self.refused(self.with_first(source, "model.layers.1.mlp.up_proj.weight_scale", b"\x81\x31"), "--format", "gptq")
-        self.assertIn("model.layers.1.mlp.up_proj.weight: the scale 3.754394e-09 is not exact in F16, in which this format has it; compressed-tensors and mlx hold", message)
+        self.assertIn("model.layers.1.mlp.up_proj.weight: the scale 3.754394e-09 is not exact in F16, in which this format has it; try compressed-tensors or mlx, which have BF16", message)
 
     def with_first(self, source, tensor, element):
         """A copy whose first element of a tensor is other bytes."""

@@ -124,6 +124,12 @@ def load(python, program, jobs, work):
     return [np.load(out) if out.exists() else None for out in outs]
 
 
+def noise_of(floats, ids, work):
+    """What float16 makes of a float model in transformers."""
+    exact, half = load(sys.executable, "transformers", [(floats, ids, t) for t in ("float32", "float16")], work)
+    return distance(half, exact)
+
+
 def awq_logits(awq, jobs, work):
     """As load, of awq."""
     results, out = [], work / "awq.npy"

@@ -21,8 +21,7 @@ import numpy as np
 from safetensors import safe_open
 
 import page
-from check import AWQ, HERE, NOISE, Tally, answer, awq_logits, distance, load, write_answer
-
+from check import AWQ, HERE, NOISE, Tally, answer, awq_logits, distance, load, noise_of, write_answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +60,6 @@ def unequal(expected, floats):
     if not total:
         raise RuntimeError(f"{expected}: no matrix in it")
     return wrong, total
-
-
-def noise_of(floats, ids, work):
-    """What float16 makes of a float model."""
-    exact, half = load(sys.executable, "transformers", [(floats, ids, t) for t in ("float32", "float16")], work)
-    return distance(half, exact)
 
 
 def check(tally, w, model, python, args, work):
