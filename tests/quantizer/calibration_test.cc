@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "block_fixture.h"
 #include "float_set.h"
 #include "quantizer/method.h"
 
@@ -152,6 +153,44 @@ TEST_F(Masked, AttentionIsJudgedByTheTokensThatCount) {
   for (size_t i = 0; i < a.as<float>().size(); ++i)
     if (c.sample_counted[i / kDim]) want += std::pow(double(a.as<float>()[i]) - double(b.as<float>()[i]), 2);
   EXPECT_NEAR(s.groups.front().identity_loss / want, 1, 1e-6);
+}
+
+/// Those whose place in `all` is `rows`.
+std::vector<float> picked(const Tensor& all, const std::vector<int64_t>& rows) {
+  std::vector<float> some;
+  for (int64_t r : rows) {
+    const auto row = all.rows(r, r + 1).as<float>();
+    some.insert(some.end(), row.begin(), row.end());
+  }
+  return some;
+}
+
+// The block sees 512 tokens at most at once. Four sequences of 300 are seen one after another, and each alone, which
+// gives all of its inputs.
+TEST(Calibration, SamplesOfManyPassesAreInTheOrderOfTokens) {
+  constexpr int64_t kLong = 300, kAll = 4 * kLong;
+  SmallBlock small;
+  std::mt19937 random(3);
+  const Tensor hidden = random_tensor({kAll, 128}, random);
+  BlockCosts costs;
+  const auto seen = [&](int64_t first, int64_t tokens, int sequences, int rows) {
+    const HiddenStates states{
+        tokens, kLong, [&](int64_t begin, int64_t end) { return hidden.rows(first + begin, first + end).clone(); }, {}};
+    const CalibrationOptions options{.sample_sequences = sequences, .sample_rows = rows};
+    return calibrate(*small.dev, small.host, upload(*small.dev, small.w), 0, states, options, costs);
+  };
+  const BlockCalibration c = seen(0, kAll, 2, 5);
+  std::vector<int64_t> sequences;  // the first and the third
+  for (int64_t r = 0; r < kLong; ++r) sequences.push_back(r);
+  for (int64_t r = 2 * kLong; r < 3 * kLong; ++r) sequences.push_back(r);
+  for (const auto& [site, rows] : {std::pair(Site{Role::q}, sequences), {Site{Role::gate}, {0, 240, 480, 720, 960}}}) {
+    Tensor all = Tensor::empty({kAll, 128}, DType::f32);
+    for (int64_t first = 0; first < kAll; first += kLong)
+      std::ranges::copy(seen(first, kLong, 1, kLong).sites.at(site).sample.as<float>(),
+                        all.rows(first, first + kLong).as<float>().begin());
+    const auto sample = c.sites.at(site).sample.as<float>();
+    EXPECT_EQ(std::vector<float>(sample.begin(), sample.end()), picked(all, rows)) << name_of(site.role);
+  }
 }
 
 }  // namespace
