@@ -163,7 +163,7 @@ class TileActivations {
   TileActivations(const KernelSet& set, const std::vector<float>& x, Shape s, int m, bool pairs)
       : values_(Tensor::empty({m + 32, int64_t(s.cols) * 2}, DType::bf16)),
         view_{reinterpret_cast<uint16_t*>(values_.data()), m, s.cols, pairs} {
-    set.split_bf16(x.data(), view_, 0, m);
+    set.split_bf16(x.data(), view_, 0, m, 0, view_.cols);
   }
   const ActBf16& view() const { return view_; }
 

@@ -175,7 +175,7 @@ JobShape JobSetup::shape() const {
           .head = head,
           .calibrated = calibrated(),
           .folds = method->folds(),
-          .extra = [this](int64_t cols, int threads) { return method->extra_bytes(cols, threads); },
+          .extra = [this](int64_t cols) { return method->extra_bytes(cols); },
           .tokenizer_bytes = tokenizer_bytes(),
           .largest_text = needs_text() || gated() ? largest_text() : 0,
           .sequences = options.samples,

@@ -89,9 +89,9 @@ inline uint16_t* tile_row(const ActBf16& x, int32_t token, int32_t k) {
   return x.values + ((step * 2 + token % unit / kTileRows) * kTileRows + token % kTileRows) * kBfTileK;
 }
 
-void split_bf16(const float* x, const ActBf16& to, int32_t begin, int32_t end) {
+void split_bf16(const float* x, const ActBf16& to, int32_t begin, int32_t end, int32_t first_col, int32_t last_col) {
   for (int32_t t = begin; t < end; ++t)
-    for (int32_t k = 0; k < to.cols; k += kBfTileK) {
+    for (int32_t k = first_col; k < last_col; k += kBfTileK) {
       const float* from = x + ptrdiff_t(t) * to.cols + k;
       const __m512 first = _mm512_loadu_ps(from), second = _mm512_loadu_ps(from + 16);
       const __m512i high = to_bf16(first, second);

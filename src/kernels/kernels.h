@@ -127,7 +127,9 @@ struct KernelSet {
   /// Columns, and groups of them, are multiples of 32. Weights are bfloat16 in panels, or (code - zero) * scale rounded
   /// to bfloat16. A token's result does not depend on its company, but every set's rounding is its own. Subnormal
   /// bfloat16 counts as zero; a token with NaN, infinity or what rounds to infinity has no finite output.
-  void (*split_bf16)(const float* x, const ActBf16& to, int32_t begin, int32_t end) = nullptr;
+  /// Of tokens [begin, end), columns [first, last).
+  void (*split_bf16)(const float* x, const ActBf16& to, int32_t begin, int32_t end, int32_t first,
+                     int32_t last) = nullptr;
   void (*tiles_bf16)(const uint16_t* panels, int32_t rows, const ActBf16& x, float* y, ptrdiff_t y_row,
                      int32_t panel_begin, int32_t panel_end) = nullptr;
   void (*tiles_int)(const PackedInt& w, const ActBf16& x, float* y, ptrdiff_t y_row, int32_t panel_begin,

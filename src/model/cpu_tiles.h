@@ -18,7 +18,11 @@ struct TileRows {
         values(Tensor::empty({room_for(rows, k), cols * (pairs ? 2 : 1)}, DType::bf16)),
         view{reinterpret_cast<uint16_t*>(values.data()), int32_t(rows), int32_t(cols), pairs} {}
   /// begin and end: multiples of token_block, or all rows
-  void prepare(int32_t begin, int32_t end) const { k.split_bf16(from, view, begin, end); }
+  void prepare(int32_t begin, int32_t end) const { k.split_bf16(from, view, begin, end, 0, view.cols); }
+  /// Of all rows, columns [first, last): multiples of 32
+  void prepare_columns(int64_t first, int64_t last) const {
+    k.split_bf16(from, view, 0, view.tokens, int32_t(first), int32_t(last));
+  }
 
   const kernels::KernelSet& k;
   const float* from;

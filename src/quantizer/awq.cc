@@ -124,8 +124,8 @@ class Solver {
     std::vector<double> ranking = gram_search(some, form, scales);
     if (w_.spec.experts && reads(g, Role::up))
       return losses_among(finalists(ranking), sampled(weights, kExpertRows), form, scales);
-    if (g.consumers.size() > 1) return judged_by_module(g, scales, finalists(ranking));
-    if (refinement_) return refined_losses(finalists(ranking), weights.front(), form, gram(g), scales);
+    if (g.consumers.size() > 1) return judged_by_module(g, form, scales, finalists(ranking));
+    if (refinement_) return refined_losses(finalists(ranking), weights.front(), form, scales);
     if (some.front().rows == total_rows(weights)) return ranking;  // nothing was left out
     return losses_among(finalists(ranking), weights, form, scales);
   }
@@ -161,10 +161,10 @@ class Solver {
   }
 
   std::vector<double> refined_losses(const std::vector<size_t>& wanted, const Rows& w, const QuadraticForm& form,
-                                     const Gram& gram, const Scales& scales) const {
+                                     const Scales& scales) const {
     std::vector<double> losses(scales.size(), INFINITY);
     for (size_t i : wanted) {
-      const QMatrix q = refined_trial(w, gram, scales[i]);
+      const QMatrix q = refined_trial(w, form, scales[i]);
       losses[i] = form.loss(w, unscaled(q, scales[i]));
     }
     return losses;
@@ -181,26 +181,26 @@ class Solver {
   }
 
   // Infinity for the rest of the grid, which is out.
-  std::vector<double> judged_by_module(const ScaleGroup& g, const Scales& scales,
+  std::vector<double> judged_by_module(const ScaleGroup& g, const QuadraticForm& form, const Scales& scales,
                                        const std::vector<size_t>& chosen) const {
     const ModuleLoss loss(g, w_, block_, calibration_, context_, Products::fastest);
     std::vector<double> losses(scales.size(), INFINITY);
-    for (size_t i : chosen) losses[i] = loss.of([&](Param p) { return tried(g, p, scales[i]); });
+    for (size_t i : chosen) losses[i] = loss.of([&](Param p) { return tried(form, p, scales[i]); });
     return losses;
   }
 
-  Rows tried(const ScaleGroup& g, Param p, std::span<const float> s) const {
+  Rows tried(const QuadraticForm& form, Param p, std::span<const float> s) const {
     const Rows w = rows_of(w_, p);
-    return refinement_ ? unscaled(refined_trial(w, gram(g), s), s) : effective(w, s, spec_);
+    return refinement_ ? unscaled(refined_trial(w, form, s), s) : effective(w, s, spec_);
   }
 
-  QMatrix refined_trial(const Rows& w, const Gram& gram, std::span<const float> s) const {
+  QMatrix refined_trial(const Rows& w, const QuadraticForm& form, std::span<const float> s) const {
     const Rows ws = scaled(w, s);
     QMatrix q = quantize(pieces_of(ws), spec_, host_.pool);
     Refinement few = *refinement_;
     few.rounds = 1;
     begin(context_.costs.search, refine_operations(w, few));
-    refine(host_, ws, gram, s, few, q);
+    refine(form, ws, s, few, q);
     return q;
   }
 
@@ -235,7 +235,7 @@ class Solver {
     if (compensation) {
       begin(context_.costs.clip, QuadraticForm::operations(w) + refine_operations(w, *refinement_));
       compensation->round(host_, w, q);
-      refine(host_, w, gram, s, *refinement_, q);
+      refine(form, w, s, *refinement_, q);
     }
     double loss = form.loss(w, rows_of(q), s), clipped = share_cut(w, ranges);
     if (!(loss < plain_loss)) {
@@ -272,8 +272,8 @@ class Awq final : public Method {
   explicit Awq(const std::optional<Refinement>& refinement) : refinement_(refinement) {}
   bool needs_calibration() const override { return true; }
   bool folds() const override { return true; }
-  int64_t extra_bytes(int64_t cols, int threads) const override {
-    return refinement_ ? Compensation::bytes_for(cols) + refine_bytes(cols, threads) : 0;
+  int64_t extra_bytes(int64_t cols) const override {
+    return refinement_ ? Compensation::bytes_for(cols) + refine_bytes(cols) : 0;
   }
   Solution solve(BlockWeights& w, const Block& block, const BlockCalibration& calibration,
                  const SolveContext& context) const override {

@@ -116,12 +116,11 @@ double QuadraticForm::on_tiles(const float* e, int64_t m) const {
   const int64_t n = gram_.channels();
   const TileRows rows(k, e, m, n);
   rows.prepare(0, int32_t(m));
-  const auto* panels = reinterpret_cast<const uint16_t*>(panels_.data());
   std::vector<float> y(size_t(m * kPanels * kPanel));
   double sum = 0;
   for (int64_t p = 0; p < n / kPanel; p += kPanels) {
     const int64_t count = std::min(kPanels, n / kPanel - p), width = count * kPanel;
-    k.tiles_bf16(panels + p * n * kPanel, int32_t(width), rows.view, y.data(), width, 0, int32_t(count));
+    k.tiles_bf16(panels() + p * n * kPanel, int32_t(width), rows.view, y.data(), width, 0, int32_t(count));
     for (int64_t r = 0; r < m; ++r) {
       float lanes[kPanel] = {};
       for (int64_t c = 0; c < width; c += kPanel)

@@ -16,6 +16,9 @@ class QuadraticForm {
  public:
   QuadraticForm(const Host& host, const Gram& gram, Products products = Products::fastest);
   const Host& host() const { return host_; }
+  const Gram& gram() const { return gram_; }
+  /// The whole square in bfloat16, [channels / 16][channels][16]; null without tiles.
+  const uint16_t* panels() const { return panels_ ? reinterpret_cast<const uint16_t*>(panels_.data()) : nullptr; }
   /// `errors(first row, rows, out)` fills rows of e.
   double total(int64_t rows, const std::function<void(int64_t, int64_t, float*)>& errors) const;
   /// e = rounded - w, divided by `divisors` of the channels where there are any: w and `rounded` are then of a layer

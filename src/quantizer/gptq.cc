@@ -125,7 +125,7 @@ class Gptq final : public Method {
  public:
   bool needs_calibration() const override { return true; }
   bool folds() const override { return false; }
-  int64_t extra_bytes(int64_t cols, int) const override { return Compensation::bytes_for(cols); }
+  int64_t extra_bytes(int64_t cols) const override { return Compensation::bytes_for(cols); }
 
   Solution solve(BlockWeights& w, const Block&, const BlockCalibration& calibration,
                  const SolveContext& c) const override {

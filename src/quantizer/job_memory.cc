@@ -78,7 +78,7 @@ class BlockMemory {
   int64_t clip() const {
     const int64_t gram = job_.calibrated ? resident() : stored_ + at_work();
     return gram + form(widest_) + rounded_ + most_rounded_ + widest_ * job_.spec.of_width(widest_).group_size * kFloat +
-           (job_.extra ? job_.extra(widest_, job_.dev.threads()) : 0);
+           (job_.extra ? job_.extra(widest_) : 0);
   }
   int64_t check() const {
     if (!job_.folds) return 0;

@@ -22,15 +22,15 @@ struct JobShape {
   QuantSpec spec;
   std::optional<DType> running{};  // running_type()
   std::optional<QuantSpec> head{};
-  bool calibrated = true;                                     // by a method that looks at activations
-  bool folds = true;                                          // by one that scales channels
-  std::function<int64_t(int64_t cols, int threads)> extra{};  // Method::extra_bytes; none: no bytes
-  int64_t tokenizer_bytes = 0, largest_text = 0;              // of files
-  int sequences = 0, length = 0;                              // of calibration
-  int text_sequences = 0, text_length = 0;  // of text that the model writes, so many sequences together
-  bool gated = false;                       // the result is measured against the original
-  int answers = 0;                          // prompts that both answer
-  bool keeps = false;                       // some layers in 16 bits, chosen by measuring all
+  bool calibrated = true;                         // by a method that looks at activations
+  bool folds = true;                              // by one that scales channels
+  std::function<int64_t(int64_t cols)> extra{};   // Method::extra_bytes; none: no bytes
+  int64_t tokenizer_bytes = 0, largest_text = 0;  // of files
+  int sequences = 0, length = 0;                  // of calibration
+  int text_sequences = 0, text_length = 0;        // of text that the model writes, so many sequences together
+  bool gated = false;                             // the result is measured against the original
+  int answers = 0;                                // prompts that both answer
+  bool keeps = false;                             // some layers in 16 bits, chosen by measuring all
   int text_batch = 32;
   CalibrationOptions calibration;
 };

@@ -70,7 +70,7 @@ class Method {
   virtual bool needs_calibration() const = 0;
   virtual bool folds() const = 0;  // calls fold(), so that the float block is to be checked
   /// Bytes that it needs for layers of that width beyond what every method does.
-  virtual int64_t extra_bytes(int64_t /*cols*/, int /*threads*/) const { return 0; }
+  virtual int64_t extra_bytes(int64_t /*cols*/) const { return 0; }
   /// `block` is `w` on the device, before any change; empty where no calibration is needed.
   virtual Solution solve(BlockWeights& w, const Block& block, const BlockCalibration& calibration,
                          const SolveContext& context) const = 0;

@@ -1,6 +1,5 @@
 #pragma once
-#include "quantizer/gram.h"
-#include "quantizer/rows.h"
+#include "quantizer/form.h"
 
 namespace awq {
 
@@ -14,10 +13,11 @@ struct Refinement {
 /// scale of a group as its type holds it, with the least sum over rows of e (C + d) e^T while everything else stays, so
 /// the sum never grows. e = (rounded - w) / divisors as in QuadraticForm::loss, d the damping. Zero points stay. Rows
 /// are independent, so threads do not matter.
-void refine(const Host& host, const Rows& w, const Gram& gram, std::span<const float> divisors, const Refinement& steps,
+/// On tiles of bfloat16, where `form` has them, products are of errors that are rounded to 2^-9 of each.
+void refine(const QuadraticForm& form, const Rows& w, std::span<const float> divisors, const Refinement& steps,
             QMatrix& q);
-/// What refine() takes for a matrix of that width.
-int64_t refine_bytes(int64_t cols, int threads);
+/// What refine() takes for a matrix of that width beside some rows a thread, as QuadraticForm::loss does.
+int64_t refine_bytes(int64_t cols);
 /// Of one call, for a matrix of that shape: a product is one, its addition another.
 double refine_operations(const Rows& w, const Refinement& steps);
 

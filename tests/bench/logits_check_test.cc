@@ -96,7 +96,7 @@ TEST(LogitsCheck, FindsALostColumn) {
 // On tiles of its own, which are right but for one row of each panel.
 TEST(LogitsCheck, FindsAWrongTile) {
   KernelSet set = broken([](KernelSet& s) {
-    s.split_bf16 = [](const float* x, const kernels::ActBf16& to, int32_t begin, int32_t end) {
+    s.split_bf16 = [](const float* x, const kernels::ActBf16& to, int32_t begin, int32_t end, int32_t, int32_t) {
       for (int64_t i = int64_t(begin) * to.cols; i < int64_t(end) * to.cols; ++i) to.values[i] = f32_to_bf16(x[i]);
     };
     s.tiles_int = [](const kernels::PackedInt& w, const kernels::ActBf16& x, float* y, ptrdiff_t row, int32_t b,

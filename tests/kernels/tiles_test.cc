@@ -22,7 +22,7 @@ class TileInput {
       : values_(size_t((tokens + set.token_block - 1) / set.token_block * set.token_block * cols * (pairs ? 2 : 1))),
         view{values_.data(), tokens, cols, pairs} {
     const Guarded<float> exact_size(x);
-    set.split_bf16(exact_size.data(), view, 0, tokens);
+    set.split_bf16(exact_size.data(), view, 0, tokens, 0, cols);
   }
 
  private:
