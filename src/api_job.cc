@@ -68,6 +68,9 @@ std::shared_ptr<const SearchSource> search_of(const QuantizeOptions& o, const Ch
   if (!find_method(o.method).make()->folds())
     fail("quantize", "--load-search {}: the method {} uses no scales; leave one of them out", o.load_search.string(),
          o.method);
+  if (o.method == "awq+")
+    fail("quantize", "--load-search {}: a search has no codes, which awq+ refines; leave out --method",
+         o.load_search.string());
   return SearchSource::open(o.load_search, source);
 }
 
@@ -100,8 +103,14 @@ std::string amount(double bytes) {
 
 }  // namespace
 
+// The best method: its time is within five times that of awq (docs/numerics.md).
+QuantizeOptions with_method(QuantizeOptions o) {
+  if (o.method.empty()) o.method = o.variant == "ours" && o.load_search.empty() ? "awq+" : "awq";
+  return o;
+}
+
 JobSetup::JobSetup(std::unique_ptr<Checkpoint> model, QuantizeOptions o)
-    : options(std::move(o)),
+    : options(with_method(std::move(o))),
       source(std::move(model)),
       search(search_of(options, *source)),
       method(search ? make_replay(search) : make_method(options.method, options.variant)),

@@ -8,6 +8,9 @@
 
 namespace awq {
 
+/// With the method that an empty one stands for.
+QuantizeOptions with_method(QuantizeOptions o);
+
 struct JobSetup {
   /// Throws Error for options that do not fit each other or the model.
   JobSetup(const std::filesystem::path& model, QuantizeOptions o) : JobSetup(Checkpoint::open(model), std::move(o)) {}

@@ -100,6 +100,7 @@ class Job {
   }
 
   void begin() {
+    report_.method = setup_.options.method;
     report_.group_size = setup_.quant.group_size;
     report_.group_size_reason = setup_.group_size_reason;
     report_.symmetric = setup_.quant.symmetric;

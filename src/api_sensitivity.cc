@@ -6,6 +6,7 @@
 
 #include "api_evaluate.h"
 #include "api_group_size.h"
+#include "api_job.h"
 #include "formats/context.h"
 #include "formats/params.h"
 #include "io/file.h"
@@ -149,7 +150,7 @@ std::vector<KeepUnit> choose_kept(Device& device, const Checkpoint& source, cons
 SensitivityReport sensitivity(const std::filesystem::path& path, const SensitivityOptions& options,
                               const OnProgress& progress) {
   const auto start = std::chrono::steady_clock::now();
-  QuantizeOptions o = options.quantize;
+  QuantizeOptions o = with_method(options.quantize);
   const std::unique_ptr<Method> method = make_method(o.method, o.variant);
   const std::unique_ptr<Checkpoint> source = Checkpoint::open(path);
   Device device(o.device);

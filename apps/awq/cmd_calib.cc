@@ -86,7 +86,7 @@ void add_calib(CLI::App& app) {
   c->add_option("--window", o->compare.window, "Tokens of a held-out window")->capture_default_str();
   c->add_option("--windows", o->compare.windows, "Held-out windows; default: all of the file, or 16")
       ->check(CLI::Range(1, 1 << 30));
-  c->add_option("--method", o->compare.quantize.method, "As for quantize")->capture_default_str();
+  c->add_option("--method", o->compare.quantize.method, "As for quantize");
   c->add_option("--group-size", o->compare.quantize.group_size, "As for quantize");
   add_calibration_options(*c, o->compare.quantize);
   c->add_option("--scratch", o->compare.scratch, "Folder for the quantized models until the end; default: the current");

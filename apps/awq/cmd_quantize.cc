@@ -79,7 +79,7 @@ void print_json(const QuantizeReport& r, const QuantizeFlags& o) {
   fmt::print("{}\n", nlohmann::ordered_json{{"output", r.output.string()},
                                             {"rejected", rejected(r)},
                                             {"gate", gate_json(r)},
-                                            {"method", o.quantize.method},
+                                            {"method", r.method},
                                             {"variant", o.quantize.variant},
                                             {"bits", o.quantize.bits},
                                             {"group_size", r.group_size},
@@ -163,7 +163,7 @@ void add_quantize_options(CLI::App& app, QuantizeOptions& o) {
   std::string names;
   for (const MethodInfo& m : quantize_methods())
     names += fmt::format("{}{}: {}", names.empty() ? "" : "; ", m.name, m.summary);
-  app.add_option("--method", o.method, names)->capture_default_str();
+  app.add_option("--method", o.method, names + "; default: awq+, or awq with --variant or --load-search");
   app.add_option("--variant", o.variant,
                  "Of awq, to compare with: llm-awq, autoawq or llm-compressor search as those programs do; \"ours\" is "
                  "closer to the original")

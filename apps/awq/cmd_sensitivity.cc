@@ -81,7 +81,7 @@ void add_sensitivity(CLI::App& app) {
       ->check(CLI::Range(1, 1 << 20));
   c->add_option("--window", o->sensitivity.window, "Tokens of a window")->capture_default_str();
   c->add_option("--limit", o->limit, "Print the first N layers only; default: all")->check(CLI::Range(1, 1 << 20));
-  c->add_option("--method", o->sensitivity.quantize.method, "As for quantize")->capture_default_str();
+  c->add_option("--method", o->sensitivity.quantize.method, "As for quantize");
   c->add_option("--group-size", o->sensitivity.quantize.group_size, "As for quantize");
   add_calibration_sources(*c, o->sensitivity.quantize);
   add_calibration_options(*c, o->sensitivity.quantize);

@@ -63,7 +63,8 @@ struct CalibrationSource {
 };
 
 struct QuantizeOptions {
-  std::string method = "awq";      // see quantize_methods()
+  /// See quantize_methods(). Empty: "awq+"; with a variant or a loaded search, whose codes are rounded, "awq".
+  std::string method{};
   std::string variant = "ours";    // of "awq": "llm-awq", "autoawq" or "llm-compressor" search as those programs do
   std::string format{}, target{};  // one of them, as of ConvertOptions, or neither: "autoawq"
   int tensor_parallel = 1;         // devices that the result will be split over: whole groups, words and heads on each
@@ -189,6 +190,7 @@ struct AnswerReport {
 };
 struct QuantizeReport {
   std::filesystem::path output;  // where the result is: `out`, or "<out>.rejected"
+  std::string method;
   std::vector<LayerReport> layers;
   std::vector<GroupReport> groups;
   std::vector<KeptReport> kept;

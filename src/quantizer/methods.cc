@@ -19,7 +19,8 @@ std::span<const MethodEntry> methods() {
   static constexpr std::array table = {
       MethodEntry{"awq", "activation-aware scales and clipping, searched on calibration text",
                   [] { return make_awq(std::nullopt); }},
-      MethodEntry{"awq+", "awq, then codes and group scales refined together; the same format, closer to the original",
+      MethodEntry{"awq+",
+                  "as awq, then codes and group scales refined together: the same format, closer to the original",
                   [] { return make_awq(Refinement()); }},
       MethodEntry{"gptq", "rounding that makes up for the errors before it, in activation order; no scales", make_gptq},
       MethodEntry{"rtn", "plain rounding to nearest; needs no calibration", make_rtn},
@@ -39,7 +40,8 @@ const MethodEntry& find_method(std::string_view name) {
 std::unique_ptr<Method> make_method(std::string_view name, std::string_view variant) {
   const MethodEntry& entry = find_method(name);
   if (name == "awq") return make_awq_variant(variant);
-  if (variant != "ours") fail("quantize", "--variant {}: variants are of the method awq, not of {}", variant, name);
+  if (variant != "ours")
+    fail("quantize", "--variant {}: variants are of the method awq, not of {}; leave out --method", variant, name);
   return entry.make();
 }
 

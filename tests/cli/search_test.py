@@ -53,14 +53,15 @@ class Search(unittest.TestCase):
         return (self.work / out / "model.safetensors").read_bytes()
 
     def test_a_loaded_search_gives_the_same_bytes(self):
-        self.quantize("searched", *self.common, "--save-search", self.work / "s")
+        self.quantize("searched", *self.common, "--method", "awq", "--save-search", self.work / "s")
         loaded = self.quantize("loaded", "--load-search", self.work / "s")
+        self.assertEqual(loaded["method"], "awq")
         self.assertEqual(self.bytes_of("loaded"), self.bytes_of("searched"))
         self.assertEqual(loaded["search"], "s")
         self.assertLess(loaded["worst_fold_error"], 1e-5)
         self.assertGreater(loaded["worst_fold_error"], 0)  # it was checked
         again = self.work / "s2"
-        self.quantize("searched2", *self.common, "--save-search", again)
+        self.quantize("searched2", *self.common, "--method", "awq", "--save-search", again)
         self.assertEqual(again.read_bytes(), (self.work / "s").read_bytes())
 
     def test_a_search_of_llm_awq_is_applied(self):
