@@ -239,7 +239,7 @@ QuantSpec stored_spec(const Format& format, QuantSpec spec) {
 
 void require_units(const Format& format, const ModelSpec& spec) {
   const Capacity& c = *format.holds;
-  const StoredTensors stored(spec);
+  const StoredTensors stored(spec, Experts::apart);
   for (const StoredTensor& t : stored.all()) {
     const int block = t.parts.front().block;
     if (block < 0 || is_norm(t.first().role) || is_router(t.first().role)) continue;

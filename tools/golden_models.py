@@ -28,12 +28,13 @@ def with_layer_norms(architecture, model_type, eps, **changes):
 class As:
     """A published model, and one of transformers' with the same numbers under other names. `renames` turns its names into
     the published ones, in order; names that become one are fused, their rows one after another or, with `kv_heads`, each
-    kv head's together."""
+    kv head's together. `stacked`: all experts are published in one tensor, too."""
 
     def __init__(self, published, reference, renames, kv_heads=0, unit_head=False, alibi=False,
-                 attention="eager", long=0):
+                 attention="eager", long=0, stacked=False):
         self.published, self.reference, self.renames, self.kv_heads = published, reference, renames, kv_heads
         self.unit_head, self.alibi, self.attention, self.long = unit_head, alibi, attention, long
+        self.stacked = stacked
 
     def name(self, reference_name):
         for old, new in self.renames:
@@ -163,6 +164,18 @@ def qwen_moe(architecture, model_type, **changes):
                                                      "sliding_window": None, "max_window_layers": 2, **changes})
 
 
+STACKED = [("router.weight", "router.layer.weight"), ("experts.gate_up_proj", "input_linear.weight"),
+           ("experts.down_proj", "output_linear.weight")]
+
+
+def granite_moe(architecture, model_type, **changes):
+    published = with_experts(architecture, model_type, attention_bias=False, num_local_experts=5, intermediate_size=32,
+                             embedding_multiplier=12.0, residual_multiplier=0.5, attention_multiplier=0.3, logits_scaling=2.0,
+                             **changes)
+    published.pop("num_experts"), published.pop("norm_topk_prob")
+    return As(published, published, STACKED, stacked=True)
+
+
 def mixtral():
     published = with_experts("MixtralForCausalLM", "mixtral", num_local_experts=5, intermediate_size=32,
                              sliding_window=None)
@@ -220,6 +233,9 @@ MODELS = {
     "qwen3-moe": qwen_moe("Qwen3MoeForCausalLM", "qwen3_moe", head_dim=16, attention_bias=False, norm_topk_prob=True,
                           num_hidden_layers=3, mlp_only_layers=[1], num_experts=5, num_experts_per_tok=3),
     "olmoe": with_experts("OlmoeForCausalLM", "olmoe", attention_bias=False, clip_qkv=None, intermediate_size=32),
+    "granite-moe": granite_moe("GraniteMoeForCausalLM", "granitemoe"),
+    "granite-moe-shared": granite_moe("GraniteMoeSharedForCausalLM", "granitemoeshared", shared_intermediate_size=64,
+                                      tie_word_embeddings=True),
     "chatglm": chatglm(),
     "exaone": exaone(),
     "minicpm": minicpm(),

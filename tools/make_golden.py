@@ -172,7 +172,7 @@ def unstacked(weights):
 
 def published(model, weights):
     """The reference's weights under the names and in the layout of `model`, a golden_models.As."""
-    named, weights = {}, unstacked(weights)
+    named, weights = {}, weights if model.stacked else unstacked(weights)
     for kind in ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", ""):  # parts in the order of their rows
         for name in weights:
             if kind in name and name not in sum(named.values(), []):

@@ -125,7 +125,7 @@ class AutoAwqSink : public FolderSink {
  public:
   AutoAwqSink(const OutputPlace& place, const Json& config, const ModelSpec& spec, const QuantSpec& quant,
               uint64_t shard_bytes)
-      : FolderSink(place, config, spec, shard_bytes), quant_(quant) {}
+      : FolderSink(place, config, spec, shard_bytes, Experts::apart), quant_(quant) {}
 
  private:
   void write(const StoredTensor& t, const Weight& w) override {

@@ -116,11 +116,11 @@ Json read_config(const fs::path& folder) {
   return config;
 }
 
-FolderCheckpoint::FolderCheckpoint(const fs::path& folder, Json config)
+FolderCheckpoint::FolderCheckpoint(const fs::path& folder, Json config, Experts experts)
     : folder_(folder),
       config_(std::move(config)),
       spec_(parse_spec(config_, folder)),
-      stored_(spec_),
+      stored_(spec_, experts),
       files_(open_files(folder)) {}
 
 std::string FolderCheckpoint::name(const StoredTensor& t) const {
@@ -145,7 +145,7 @@ Tensor FolderCheckpoint::rows(const StoredTensor& t, const std::string& tensor, 
 Weight FolderCheckpoint::weight(int block, Param param) const {
   const StoredTensor& t = stored_.holding(block, param);
   const std::string tensor = name(t) + ".weight";
-  if (!is_norm(param.role) && t.parts.size() == 1 && !t.transposed) return files_.tensor(tensor);
+  if (!is_norm(param.role) && t.parts.size() == 1 && !t.transposed && !t.stack) return files_.tensor(tensor);
   return rows(t, tensor, stored_.rows(block, param), 0, shape_of(spec_, block, param)[0]);
 }
 
@@ -247,10 +247,10 @@ void TensorCheck::no_others() const {
          count > 3 ? fmt::format(" and {} more", count - 3) : "", count > 1 ? "them" : "it");
 }
 
-FolderSink::FolderSink(const OutputPlace& place, Json config, ModelSpec spec, uint64_t shard_bytes)
+FolderSink::FolderSink(const OutputPlace& place, Json config, ModelSpec spec, uint64_t shard_bytes, Experts experts)
     : config_(std::move(config)),
       spec_(std::move(spec)),
-      stored_(spec_),
+      stored_(spec_, experts),
       dir_(place),
       writer_(dir_, header_room(spec_), shard_bytes) {}
 

@@ -29,7 +29,7 @@ class FolderCheckpoint : public Checkpoint {
   std::vector<std::filesystem::path> weight_files() const override;
 
  protected:
-  FolderCheckpoint(const std::filesystem::path& folder, nlohmann::json config);
+  FolderCheckpoint(const std::filesystem::path& folder, nlohmann::json config, Experts experts = Experts::as_published);
   const StoredTensors& stored() const { return stored_; }
   /// The tensor's name in these files, less ".weight": "model.layers.3.mlp.up_proj".
   std::string name(const StoredTensor& t) const;
@@ -85,7 +85,8 @@ nlohmann::json read_config(const std::filesystem::path& folder);  // an object; 
 /// Writes such a folder. A format derives from it and says how a weight becomes tensors.
 class FolderSink : public CheckpointSink {
  public:
-  FolderSink(const OutputPlace& place, nlohmann::json config, ModelSpec spec, uint64_t shard_bytes);
+  FolderSink(const OutputPlace& place, nlohmann::json config, ModelSpec spec, uint64_t shard_bytes,
+             Experts experts = Experts::as_published);
   void put(int block, Param param, const Weight& w) final;
   void put_bias(int block, Param param, const Tensor& b) final;
   /// A later file replaces an earlier one of the same name.

@@ -31,7 +31,15 @@ Shape norm_shape(const BlockSpec& b, Role role) {
 }
 
 StoredTensor first_part(const Source& source, const Shape& shape, bool bias) {
-  return {source.name, shape, 0, source.transposed, bias, {}};
+  return {source.name, shape, 0, source.stack, source.transposed, bias, {}};
+}
+
+Source laid_out(const Source& s, Experts experts) { return s.stack && experts == Experts::apart ? Source(s.apart) : s; }
+
+Shape whole_shape(const StoredTensor& t) {
+  const int64_t cols = t.shape[1];
+  if (t.stack) return {t.stack, t.rows / t.stack, cols};
+  return t.transposed ? Shape{cols, t.rows} : Shape{t.rows, cols};
 }
 
 Tensor other_way_round(const Tensor& t) {
@@ -47,17 +55,17 @@ void put_rows(const RowPattern& p, const Tensor& part, Tensor& to) {
 
 }  // namespace
 
-StoredTensors::StoredTensors(const ModelSpec& spec) {
+StoredTensors::StoredTensors(const ModelSpec& spec, Experts experts) {
   std::map<std::string, size_t> by_name;
   for (const auto& [block, param] : params_of(spec)) {
-    const Source source = source_of(spec, block, param);
+    const Source source = laid_out(source_of(spec, block, param), experts);
     const Shape shape = shape_of(spec, block, param);
     const bool bias = has_bias(spec, block, param);
     const auto [it, added] = by_name.emplace(source.name, all_.size());
     if (added) all_.push_back(first_part(source, shape, bias));
     StoredTensor& t = all_[it->second];
     if (!added && (shape.rank() != 2 || t.shape.rank() != 2 || shape[1] != t.shape[1] || t.bias != bias ||
-                   t.transposed != source.transposed))
+                   t.transposed != source.transposed || t.stack != source.stack))
       fail("model", "{}: {} and {} cannot share {}", spec.arch, name_of(t.first().role), name_of(param.role), t.name);
     t.rows += shape[0];
     const RowPattern whole{0, shape[0], shape[0]};
@@ -69,7 +77,7 @@ StoredTensors::StoredTensors(const ModelSpec& spec) {
     if (is_norm(t.first().role) && t.parts.front().block >= 0)
       t.shape = norm_shape(spec.blocks[size_t(t.parts.front().block)], t.first().role);
     else if (t.shape.rank() == 2)
-      t.shape = t.transposed ? Shape{t.shape[1], t.rows} : Shape{t.rows, t.shape[1]};
+      t.shape = whole_shape(t);
   }
 }
 

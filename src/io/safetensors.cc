@@ -209,7 +209,8 @@ Tensor SafetensorsFile::tensor(std::string_view name) const {
 
 Tensor SafetensorsFile::rows(std::string_view name, int64_t begin, int64_t end) const {
   const SafetensorsEntry& e = readable(name);
-  const Tensor part = Tensor::wrap(data_.data() + e.begin, e.shape, *e.dtype, nullptr).rows(begin, end);
+  const Shape flat = e.shape.rank() == 3 ? Shape{e.shape[0] * e.shape[1], e.shape[2]} : e.shape;
+  const Tensor part = Tensor::wrap(data_.data() + e.begin, flat, *e.dtype, nullptr).rows(begin, end);
   Tensor copy = Tensor::empty(part.shape(), *e.dtype);
   read_part({part.data(), part.bytes()}, owner_, copy.data());
   return copy;

@@ -220,6 +220,8 @@ struct Source {
   std::string name;  // without ".weight" or ".bias": "model.layers.3.self_attn.q_proj"
   RowPattern rows;
   bool transposed = false;  // the matrix is stored [in, out]
+  int64_t stack = 0;        // the tensor is [stack, rows, cols] of so many experts; 0: it is [rows, cols]
+  std::string apart{};      // name of an expert's matrix where each is a tensor of its own: where they are codes
 };
 
 /// What the library must be told about one family of checkpoints.

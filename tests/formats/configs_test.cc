@@ -125,6 +125,34 @@ TEST(Mixtures, HaveThePublishedNumberOfParameters) {
   }
 }
 
+struct RoundedCount {
+  const char* config;
+  double billions, unit;  // as the model's page says in words, and of what place
+};
+constexpr RoundedCount kRoundedCounts[] = {
+    {R"({"architectures": ["GraniteMoeForCausalLM"], "attention_bias": false, "attention_multiplier": 0.015625,
+         "embedding_multiplier": 12.0, "hidden_act": "silu", "hidden_size": 1024, "intermediate_size": 512,
+         "logits_scaling": 6.0, "max_position_embeddings": 131072, "num_attention_heads": 16, "num_experts_per_tok": 8,
+         "num_hidden_layers": 24, "num_key_value_heads": 8, "num_local_experts": 32, "residual_multiplier": 0.22,
+         "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 1500000.0, "tie_word_embeddings": true,
+         "vocab_size": 49152})",
+     1.3, 0.1},  // Granite-3.1-1B-A400M
+    {R"({"architectures": ["GraniteMoeForCausalLM"], "attention_bias": false, "attention_multiplier": 0.015625,
+         "embedding_multiplier": 12.0, "hidden_act": "silu", "hidden_size": 1536, "intermediate_size": 512,
+         "logits_scaling": 6.0, "max_position_embeddings": 4096, "num_attention_heads": 24, "num_experts_per_tok": 8,
+         "num_hidden_layers": 32, "num_key_value_heads": 8, "num_local_experts": 40, "residual_multiplier": 0.22,
+         "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 10000, "tie_word_embeddings": true,
+         "vocab_size": 49155})",
+     3.3, 0.1}};  // Granite-3.0-3B-A800M
+
+TEST(Mixtures, HaveTheNumberOfParametersThatTheirPagesSay) {
+  for (const RoundedCount& m : kRoundedCounts) {
+    const auto config = nlohmann::json::parse(m.config);
+    const ModelSpec spec = find_architecture(architecture_of(config)).parse(config);
+    EXPECT_NEAR(double(parameter_count(spec)) / 1e9, m.billions, m.unit / 2) << spec.arch;
+  }
+}
+
 TEST(Mixtures, OfMoreActiveExpertsThanThereAreAreRefused) {
   auto config = nlohmann::json::parse(kMixtures[0].config);
   config["num_experts_per_tok"] = 9;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "base/check.h"
@@ -71,6 +72,34 @@ TEST(Stored, PartsOfOneTensorAreStoredAlike) {
   const StoredTensor s = of_parts(kInOrder);
   for (const Weight& other : {halves, codes}) EXPECT_THROW(merged(s, {counting({12, 5}, 0), floats, other}), Error);
   EXPECT_THROW(merged(s, {quantize(counting({12, 5}, 0), quant), codes, floats}), Error);
+}
+
+/// A block of three experts that a family stacks: gate and up in one tensor, down in another.
+ModelSpec with_stacked_experts() {
+  const auto config = nlohmann::json::parse(R"({"architectures": ["GraniteMoeForCausalLM"], "hidden_act": "silu",
+    "hidden_size": 8, "intermediate_size": 2, "num_hidden_layers": 1, "num_attention_heads": 2, "num_local_experts": 3,
+    "num_experts_per_tok": 2, "max_position_embeddings": 16, "rms_norm_eps": 1e-3, "vocab_size": 5})");
+  return find_architecture("GraniteMoeForCausalLM").parse(config);
+}
+
+TEST(Stored, ExpertsLieInOneTensorWhereTheyArePublishedSo) {
+  const StoredTensors stored(with_stacked_experts(), Experts::as_published);
+  const StoredTensor& up = stored.holding(0, {Role::up, 1});
+  EXPECT_EQ(up.name, "model.layers.0.block_sparse_moe.input_linear");
+  EXPECT_EQ(up.shape, (Shape{3, 4, 8}));
+  EXPECT_EQ(&up, &stored.holding(0, {Role::gate, 2}));
+  EXPECT_EQ(stored.rows(0, {Role::gate, 1}), (RowPattern{4, 2, 12}));
+  EXPECT_EQ(stored.rows(0, {Role::up, 1}), (RowPattern{6, 2, 12}));
+  EXPECT_EQ(stored.holding(0, {Role::down, 2}).shape, (Shape{3, 8, 2}));
+  EXPECT_EQ(stored.rows(0, {Role::down, 2}), (RowPattern{16, 8, 24}));
+}
+
+TEST(Stored, ExpertsLieApartWhereTheyAreCodes) {
+  const StoredTensors stored(with_stacked_experts(), Experts::apart);
+  const StoredTensor& up = stored.holding(0, {Role::up, 1});
+  EXPECT_EQ(up.name, "model.layers.0.block_sparse_moe.experts.1.up_proj");
+  EXPECT_EQ(up.shape, (Shape{2, 8}));
+  EXPECT_EQ(stored.rows(0, {Role::up, 1}), (RowPattern{0, 2, 2}));
 }
 
 }  // namespace

@@ -129,6 +129,10 @@ int Config::positive(std::string_view key) const {
   return v.get<int>();
 }
 
+int Config::whole(std::string_view key, int missing) const {
+  return has(key) && at(key) == 0 ? 0 : positive(key, missing);
+}
+
 float Config::number(std::string_view key) const {
   const nlohmann::json& v = at(key);
   if (!v.is_number() || !std::isfinite(v.get<float>())) bad(key, "a number", v);
@@ -279,6 +283,14 @@ Source experts_source(const ModelSpec& spec, int block, Param p) {
                                            {Role::down, "model.layers.{}.mlp.shared_expert.down_proj"}};
   if (block < 0 || !spec.blocks[size_t(block)].experts) return llama_source(spec, block, p);
   return named(p.expert == kSharedExpert ? std::span<const TensorName>(kShared) : kExperts, block, p);
+}
+
+Source stacked(Source s, const BlockSpec& b, Param p, std::string apart) {
+  const int64_t rows = b.shape(p).first, period = s.rows.period ? s.rows.period : rows;
+  s.rows = {p.expert * period + s.rows.begin, rows, b.experts.value().count * period};
+  s.stack = b.experts->count;
+  s.apart = std::move(apart);
+  return s;
 }
 
 Source llama_source(const ModelSpec&, int block, Param p) { return named({}, block, p); }

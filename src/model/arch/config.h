@@ -16,6 +16,7 @@ class Config {
   const nlohmann::json& at(std::string_view key) const;
   int positive(std::string_view key) const;
   int positive(std::string_view key, int missing) const { return has(key) ? positive(key) : missing; }
+  int whole(std::string_view key, int missing) const;  // at least 0
   float number(std::string_view key) const;
   float number(std::string_view key, float missing) const { return has(key) ? number(key) : missing; }
   bool flag(std::string_view key, bool missing) const;
@@ -68,6 +69,9 @@ Source llama_source(const ModelSpec& spec, int block, Param p);
 /// "mlp.gate", "mlp.shared_expert_gate", "mlp.experts.5.up_proj", "mlp.shared_expert.up_proj"; as Llama where there are
 /// none.
 Source experts_source(const ModelSpec& spec, int block, Param p);
+
+/// The expert's part of a tensor that holds all of them: `s` says what of one expert's rows is `p`'s.
+Source stacked(Source s, const BlockSpec& b, Param p, std::string apart);
 
 /// Rows of q, k and v in one tensor: all of q, then k, then v.
 RowPattern rows_in_order(const AttentionSpec& a, Role role);
