@@ -164,6 +164,20 @@ def qwen_moe(architecture, model_type, **changes):
                                                      "sliding_window": None, "max_window_layers": 2, **changes})
 
 
+GROUPED = {"n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_group": 3, "topk_group": 2,
+           "first_k_dense_replace": 1, "routed_scaling_factor": 1.5}
+LATENT = {"num_key_value_heads": 4, "kv_lora_rank": 32, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 24,
+          "attention_bias": False}
+YARN_OF_DEEPSEEK = {"type": "yarn", "factor": 4, "original_max_position_embeddings": 64, "beta_fast": 4, "beta_slow": 1,
+                    "mscale": 0.707, "mscale_all_dim": 0.707}
+
+
+def deepseek(version, **changes):
+    return like_llama(f"DeepseekV{version}ForCausalLM", f"deepseek_v{version}",
+                      **{**GROUPED, **LATENT, "n_shared_experts": 2, "q_lora_rank": 32, "moe_layer_freq": 1,
+                         "rope_scaling": YARN_OF_DEEPSEEK, **changes})
+
+
 STACKED = [("router.weight", "router.layer.weight"), ("experts.gate_up_proj", "input_linear.weight"),
            ("experts.down_proj", "output_linear.weight")]
 
@@ -236,6 +250,16 @@ MODELS = {
     "granite-moe": granite_moe("GraniteMoeForCausalLM", "granitemoe"),
     "granite-moe-shared": granite_moe("GraniteMoeSharedForCausalLM", "granitemoeshared", shared_intermediate_size=64,
                                       tie_word_embeddings=True),
+    "glm4-moe": like_llama("Glm4MoeForCausalLM", "glm4_moe", **GROUPED, head_dim=16, attention_bias=True,
+                           use_qk_norm=True, partial_rotary_factor=0.5, n_shared_experts=1, norm_topk_prob=True),
+    "deepseek2": deepseek(2, topk_method="group_limited_greedy", scoring_func="softmax", norm_topk_prob=False),
+    "deepseek2-lite": deepseek(2, topk_method="greedy", scoring_func="softmax", norm_topk_prob=False, q_lora_rank=None,
+                               n_group=1, topk_group=1, rope_scaling=None),
+    "deepseek3": deepseek(3, topk_method="noaux_tc", scoring_func="sigmoid", norm_topk_prob=True),
+    "minicpm3": like_llama("MiniCPM3ForCausalLM", "minicpm3", **LATENT, q_lora_rank=32, scale_emb=12, scale_depth=1.4,
+                           dim_model_base=8, tie_word_embeddings=True,
+                           rope_scaling={"type": "longrope", "short_factor": [1.0, 1.2, 1.5, 2.0], "long_factor":
+                                         [1.0, 2.0, 4.0, 8.0], "original_max_position_embeddings": 256}),
     "chatglm": chatglm(),
     "exaone": exaone(),
     "minicpm": minicpm(),

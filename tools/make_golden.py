@@ -203,11 +203,11 @@ def fill(model, weights):
     tied = {"lm_head.weight", "embed_out.weight"} if model.config.tie_word_embeddings else set()
     assert set(result.missing_keys) <= tied and not result.unexpected_keys, result
     model.tie_weights()
-    dtype = model.dtype
+    allowed = (model.dtype, model.dtype.to_complex(), torch.bool, torch.int64)
 
     def check(module, args, output):
         output = output[0] if isinstance(output, tuple) else output
-        assert not isinstance(output, torch.Tensor) or output.dtype in (dtype, torch.bool, torch.int64), (module, output.dtype)
+        assert not isinstance(output, torch.Tensor) or output.dtype in allowed, (module, output.dtype)
 
     for module in model.modules():
         if module is not model and module is not model.base_model:

@@ -74,6 +74,11 @@ std::string names_of(std::initializer_list<DType> types) {
   return names;
 }
 
+/// See ModelSpec::unused.
+bool is_unused(const ModelSpec& spec, std::string_view tensor) {
+  return std::ranges::any_of(spec.unused, [&](const std::string& begin) { return tensor.starts_with(begin); });
+}
+
 uint64_t header_room(const ModelSpec& spec) {
   // No format stores a parameter as more than three tensors and a bias, or adds more than eight letters to its name.
   uint64_t room = 0;
@@ -151,7 +156,7 @@ Weight FolderCheckpoint::weight(int block, Param param) const {
 
 Tensor FolderCheckpoint::bias(int block, Param param) const {
   const StoredTensor& t = stored_.holding(block, param);
-  return rows(t, name(t) + ".bias", stored_.rows(block, param), 0, shape_of(spec_, block, param)[0]).to(DType::f32);
+  return rows(t, bias_name(t), stored_.rows(block, param), 0, shape_of(spec_, block, param)[0]).to(DType::f32);
 }
 
 Pieces FolderCheckpoint::pieces(int block, Param param) const {
@@ -165,6 +170,8 @@ Pieces FolderCheckpoint::pieces(int block, Param param) const {
 }
 
 std::string FolderCheckpoint::why_dropped(std::string_view tensor) const {
+  if (is_unused(spec_, tensor))
+    return "of a block beyond the model's, for predicting further tokens, which this version does not do";
   const bool head = tensor == source_of(spec_, -1, {Role::head}).name + ".weight";
   return head ? "a copy of the embedding, which the head is tied to" : "computed from config.json, never trained";
 }
@@ -232,6 +239,7 @@ bool TensorCheck::harmless(std::string_view name) const {
   for (const char* buffer :
        {"rotary_emb.inv_freq", "attn.bias", "attention.bias", "attn.masked_bias", "attention.masked_bias"})
     if (name.ends_with(buffer)) return true;
+  if (is_unused(spec_, name)) return true;
   return spec_.tied_embeddings && name == source_of(spec_, -1, {Role::head}).name + ".weight";  // a copy of embed
 }
 
@@ -283,7 +291,8 @@ void FolderSink::put_bias(int block, Param param, const Tensor& b) {
   const StoredTensor& t = stored_.holding(block, param);
   if (const auto all = complete(waiting_biases_, t, {block, param}, b)) {
     const auto& whole = std::get<Tensor>(*all);
-    is_norm(param.role) ? write_tensor(t.name + ".bias", whole) : write_bias(t.name + ".bias", whole);
+    const std::string name = t.bias_name.empty() ? t.name + ".bias" : t.bias_name;
+    is_rounded(param.role) ? write_bias(name, whole) : write_tensor(name, whole);
   }
   biases_.emplace(block, param);
 }

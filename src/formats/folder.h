@@ -33,6 +33,7 @@ class FolderCheckpoint : public Checkpoint {
   const StoredTensors& stored() const { return stored_; }
   /// The tensor's name in these files, less ".weight": "model.layers.3.mlp.up_proj".
   std::string name(const StoredTensor& t) const;
+  std::string bias_name(const StoredTensor& t) const { return t.bias_name.empty() ? name(t) + ".bias" : t.bias_name; }
   const SafetensorsFolder& files() const { return files_; }
   const std::filesystem::path& folder() const { return folder_; }
   /// Why a tensor that stands beside a parameter's is not read; empty where it is.

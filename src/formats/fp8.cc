@@ -96,7 +96,7 @@ class Fp8Checkpoint final : public FolderCheckpoint {
         require_blocks(check, t);
       else
         check.require(name(t) + ".weight", t.shape);
-      if (t.bias) check.require(name(t) + ".bias", {t.rows});
+      if (t.bias) check.require(bias_name(t), {t.rows});
     }
     check.no_others();
   }

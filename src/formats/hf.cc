@@ -30,7 +30,7 @@ class HfCheckpoint : public FolderCheckpoint {
     TensorCheck check(folder, spec(), files());
     for (const StoredTensor& t : stored().all()) {
       check.require(name(t) + ".weight", t.shape);
-      if (t.bias) check.require(name(t) + ".bias", {t.rows});
+      if (t.bias) check.require(bias_name(t), {t.rows});
     }
     check.no_others();
   }

@@ -61,7 +61,7 @@ void PackedFolder::check_tensors() const {
       check_packed(check, *at);
     else
       check.require(name(t) + ".weight", t.shape);
-    if (t.bias) check.require(name(t) + ".bias", {t.rows});
+    if (t.bias) check.require(bias_name(t), {t.rows});
   }
   check.no_others();
 }

@@ -31,7 +31,7 @@ Shape norm_shape(const BlockSpec& b, Role role) {
 }
 
 StoredTensor first_part(const Source& source, const Shape& shape, bool bias) {
-  return {source.name, shape, 0, source.stack, source.transposed, bias, {}};
+  return {source.name, source.bias, shape, 0, source.stack, source.transposed, bias, {}};
 }
 
 Source laid_out(const Source& s, Experts experts) { return s.stack && experts == Experts::apart ? Source(s.apart) : s; }

@@ -19,10 +19,11 @@ struct StoredPart {
 };
 
 struct StoredTensor {
-  std::string name;   // without ".weight" or ".bias"
-  Shape shape;        // of the weight, as it is stored
-  int64_t rows = 0;   // outputs, of all parts
-  int64_t stack = 0;  // see Source
+  std::string name;         // without ".weight" or ".bias"
+  std::string bias_name{};  // see Source
+  Shape shape;              // of the weight, as it is stored
+  int64_t rows = 0;         // outputs, of all parts
+  int64_t stack = 0;        // see Source
   bool transposed = false, bias = false;
   std::vector<StoredPart> parts;
   Param first() const { return parts.front().param; }

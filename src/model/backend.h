@@ -75,10 +75,14 @@ class Backend {
   /// their own, or empty.
   virtual void norm(const Tensor& x, const Tensor& gain, const Tensor& bias, const NormSpec& norm, int64_t width,
                     Tensor& y) = 0;
-  /// In place. x [tokens, heads * head_dim]; frequencies [dims / 2]; see RopeSpec::interleaved.
-  virtual void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim, bool interleaved) = 0;
-  /// Stores k and v [tokens, kv_rows] in the caches of `block`, then y [tokens, q_rows] = attention of q over all
-  /// positions each token may see.
+  /// In place. x [tokens, heads * head_dim], of each head the channels from `first`; frequencies [dims / 2]; see
+  /// RopeSpec::interleaved.
+  virtual void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim, int first,
+                    bool interleaved) = 0;
+  /// y [tokens, heads * (own + shared)]: each head's channels of `own` and then all of `shared`.
+  virtual void join_heads(const Tensor& own, const Tensor& shared, int heads, Tensor& y) = 0;
+  /// Stores k [tokens, kv_rows] and v [tokens, v_rows] in the caches of `block`, then y [tokens, out_rows] = attention
+  /// of q [tokens, q_rows] over all positions each token may see.
   virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, Batch batch, int block,
                          const AttentionSpec& spec, Tensor& y) = 0;
   /// y = act(x), times `up` where it is not null; y may be x.

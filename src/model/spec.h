@@ -13,11 +13,17 @@
 namespace awq {
 
 /// A parameter by what it does. Norms are named by their place: before and after attention, before and after the MLP.
+/// Of latent attention (LatentSpec) q_a and kv_a come before q, k and v, and k_rope is the part of keys with positions.
 enum class Role : uint8_t {
   embed,
   positions,
   embed_norm,
   attn_norm,
+  q_a,
+  q_a_norm,
+  kv_a,
+  kv_a_norm,
+  k_rope,
   q,
   k,
   v,
@@ -39,6 +45,8 @@ std::string_view name_of(Role role);  // "q", "attn_norm"
 bool is_norm(Role role);
 /// Whether it chooses or weighs experts: a matrix that stays in floats.
 bool is_router(Role role);
+/// Whether it belongs to the attention, its norms included; of a block's parameters.
+bool in_attention(Role role);
 
 constexpr int kSharedExpert = -1;
 /// A role plus, in mixture-of-experts blocks, which expert. A dense MLP is expert 0.
@@ -106,8 +114,18 @@ struct RopeSpec {
   std::string text() const;  // "yarn rope scaling by 4 of 32768 positions"
 };
 
+/// Multi-head latent attention (DeepSeek-AI 2024, arXiv 2405.04434): k and v read the normalised kv_a x, which has few
+/// channels, and q the normalised q_a x where q_rank is not 0. k has no more than the first part of a head: the last
+/// rope.dims channels are rotated, in queries a head's own, in keys k_rope x, which all heads share.
+struct LatentSpec {
+  int q_rank = 0, kv_rank = 0;
+  NormSpec norm{};
+  bool operator==(const LatentSpec&) const = default;
+};
+
 struct AttentionSpec {
   int heads = 0, kv_heads = 0, head_dim = 0;
+  int value_dim = 0;          // of a head of v; 0: head_dim
   float query_scale = 0.f;    // multiplies q.k, beside what rope brings
   std::optional<int> window;  // sees itself and the window - 1 positions before
   float soft_cap = 0.f;       // scores become cap * tanh(score / cap); 0: they stay
@@ -116,9 +134,14 @@ struct AttentionSpec {
   HeadNorm head_norm = HeadNorm::none;
   bool qkv_bias = false, o_bias = false;
   RopeSpec rope;
+  std::optional<LatentSpec> latent{};
   float score_scale() const { return query_scale * rope.attention_factor * rope.attention_factor; }
   int q_rows() const { return heads * head_dim; }
-  int kv_rows() const { return kv_heads * head_dim; }
+  int kv_rows() const { return kv_heads * head_dim; }  // of keys
+  int v_dim() const { return value_dim ? value_dim : head_dim; }
+  int v_rows() const { return kv_heads * v_dim(); }
+  int out_rows() const { return heads * v_dim(); }  // what o reads
+  int unrotated() const { return head_dim - rope.dims; }
   /// ALiBi's slopes (Press et al. 2021, arXiv 2108.12409) times `alibi`, [heads]; empty without.
   std::vector<float> alibi_slopes() const;
   bool operator==(const AttentionSpec&) const = default;
@@ -133,13 +156,22 @@ struct MlpSpec {
   bool operator==(const MlpSpec&) const = default;
 };
 
-/// A mixture of MLPs of one shape. A token passes the `active` experts with the largest of its softmax over all, whose
-/// outputs are weighted by these, and the shared one, if there is one.
+/// What the router's output becomes: softmax over all experts, or a sigmoid of each.
+enum class Scores : uint8_t { softmax, sigmoid };
+
+/// A mixture of MLPs of one shape. A token passes the `active` experts with the largest of its scores, whose outputs
+/// are weighted by these, and the shared one, if there is one.
 struct ExpertsSpec {
   int count = 0, active = 0;
-  bool normalized = true;    // the weights of a token's experts are divided by their sum
-  int shared_hidden = 0;     // of the MLP that every token passes; 0: there is none
-  bool shared_gate = false;  // its output is multiplied by sigmoid(shared_router x)
+  Scores scores = Scores::softmax;
+  bool correction =
+      false;  // the router's bias is added to scores where experts are chosen, not where they are weighted
+  int groups = 1, active_groups = 1;  // only experts of the best groups may be chosen
+  int group_best = 1;                 // a group is as good as the sum of so many of its best scores
+  bool normalized = true;             // the weights of a token's experts are divided by their sum
+  float scale = 1.f;                  // multiplies the weights, after that
+  int shared_hidden = 0;              // of the MLP that every token passes; 0: there is none
+  bool shared_gate = false;           // its output is multiplied by sigmoid(shared_router x)
   bool operator==(const ExpertsSpec&) const = default;
 };
 
@@ -185,7 +217,8 @@ struct ModelSpec {
   float head_input_scale = 1.f;  // multiplies the normalised last hidden state
   float logit_cap = 0.f;         // logits become cap * tanh(logit / cap); 0: they stay
   bool head_bias = false;
-  bool head_unit_rows = false;  // rows of the head are divided by their length
+  bool head_unit_rows = false;        // rows of the head are divided by their length
+  std::vector<std::string> unused{};  // beginnings of names of tensors for predicting further tokens, which is not done
   bool tied_embeddings = false;
   NormSpec final_norm;
   std::vector<BlockSpec> blocks;
@@ -221,6 +254,7 @@ struct Source {
   RowPattern rows;
   bool transposed = false;  // the matrix is stored [in, out]
   int64_t stack = 0;        // the tensor is [stack, rows, cols] of so many experts; 0: it is [rows, cols]
+  std::string bias{};       // the bias's name, with its end; empty: name + ".bias"
   std::string apart{};      // name of an expert's matrix where each is a tensor of its own: where they are codes
 };
 

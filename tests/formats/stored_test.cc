@@ -102,5 +102,21 @@ TEST(Stored, ExpertsLieApartWhereTheyAreCodes) {
   EXPECT_EQ(stored.rows(0, {Role::up, 1}), (RowPattern{0, 2, 2}));
 }
 
+// Rows of latents follow each other; of each head there are two of keys and three of values.
+TEST(Stored, LatentAttentionsPartsAreRowsOfTwoTensors) {
+  const auto config = nlohmann::json::parse(R"({"architectures": ["MiniCPM3ForCausalLM"], "hidden_act": "silu",
+    "hidden_size": 8, "intermediate_size": 2, "num_hidden_layers": 1, "num_attention_heads": 2, "q_lora_rank": 6,
+    "kv_lora_rank": 4, "qk_nope_head_dim": 2, "qk_rope_head_dim": 4, "v_head_dim": 3, "max_position_embeddings": 16,
+    "rms_norm_eps": 1e-3, "vocab_size": 5})");
+  const ModelSpec spec = find_architecture("MiniCPM3ForCausalLM").parse(config);
+  const StoredTensors stored(spec, Experts::as_published);
+  EXPECT_EQ(stored.holding(0, {Role::k_rope}).shape, (Shape{8, 8}));
+  EXPECT_EQ(stored.rows(0, {Role::k_rope}), (RowPattern{4, 4, 8}));
+  EXPECT_EQ(stored.holding(0, {Role::v}).name, "model.layers.0.self_attn.kv_b_proj");
+  EXPECT_EQ(stored.holding(0, {Role::v}).shape, (Shape{10, 4}));
+  EXPECT_EQ(stored.rows(0, {Role::v}), (RowPattern{2, 3, 5}));
+  EXPECT_EQ(stored.holding(0, {Role::q}).name, "model.layers.0.self_attn.q_b_proj");
+}
+
 }  // namespace
 }  // namespace awq
