@@ -28,13 +28,14 @@ def with_layer_norms(architecture, model_type, eps, **changes):
 class As:
     """A published model, and one of transformers' with the same numbers under other names. `renames` turns its names into
     the published ones, in order; names that become one are fused, their rows one after another or, with `kv_heads`, each
-    kv head's together. `stacked`: all experts are published in one tensor, too."""
+    kv head's together. `stacked`: all experts are published in one tensor, too.
+    `mxfp4`: and in 4-bit floats."""
 
     def __init__(self, published, reference, renames, kv_heads=0, unit_head=False, alibi=False,
-                 attention="eager", long=0, stacked=False):
+                 attention="eager", long=0, stacked=False, mxfp4=False):
         self.published, self.reference, self.renames, self.kv_heads = published, reference, renames, kv_heads
         self.unit_head, self.alibi, self.attention, self.long = unit_head, alibi, attention, long
-        self.stacked = stacked
+        self.stacked, self.mxfp4 = stacked, mxfp4
 
     def name(self, reference_name):
         for old, new in self.renames:
@@ -190,6 +191,17 @@ def granite_moe(architecture, model_type, **changes):
     return As(published, published, STACKED, stacked=True)
 
 
+def gpt_oss(mxfp4):
+    reference = like_llama("GptOssForCausalLM", "gpt_oss", head_dim=16, intermediate_size=32, num_local_experts=4,
+                           num_experts_per_tok=2, attention_bias=True, sliding_window=12, swiglu_limit=1.0, rope_theta=150000,
+                           layer_types=["sliding_attention", "full_attention"], output_router_logits=False,
+                           rope_scaling={"rope_type": "yarn", "factor": 4.0, "beta_fast": 4.0, "beta_slow": 1.0,
+                                         "truncate": False, "original_max_position_embeddings": 64})
+    quantized = {"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn",
+                 "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]}} if mxfp4 else {}
+    return As({**reference, **quantized}, reference, [], stacked=True, mxfp4=mxfp4)
+
+
 def mixtral():
     published = with_experts("MixtralForCausalLM", "mixtral", num_local_experts=5, intermediate_size=32,
                              sliding_window=None)
@@ -260,6 +272,8 @@ MODELS = {
                            dim_model_base=8, tie_word_embeddings=True,
                            rope_scaling={"type": "longrope", "short_factor": [1.0, 1.2, 1.5, 2.0], "long_factor":
                                          [1.0, 2.0, 4.0, 8.0], "original_max_position_embeddings": 256}),
+    "gpt-oss": gpt_oss(False),
+    "gpt-oss-mxfp4": gpt_oss(True),
     "chatglm": chatglm(),
     "exaone": exaone(),
     "minicpm": minicpm(),

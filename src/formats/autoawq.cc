@@ -132,7 +132,7 @@ class AutoAwqSink : public FolderSink {
     const Role role = t.first().role;
     if (const auto* q = std::get_if<QMatrix>(&w)) return write_packed(t.name, role, *q);
     if (!is_norm(role) && !is_table(role) && role != Role::head) not_converted_.push_back(t.name);
-    write_tensor(t.name + ".weight", as_stored(t, std::get<Tensor>(w)));
+    write_tensor(t.weight(), as_stored(t, std::get<Tensor>(w)));
   }
 
   void write_packed(const std::string& name, Role role, const QMatrix& q) {

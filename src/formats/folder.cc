@@ -143,13 +143,26 @@ std::string FolderCheckpoint::name(const StoredTensor& t) const {
 Tensor FolderCheckpoint::rows(const StoredTensor& t, const std::string& tensor, const RowPattern& p, int64_t begin,
                               int64_t end) const {
   if (is_norm(t.first().role)) return files_.rows(tensor, 0, entry(tensor).shape[0]).reshaped({t.rows});
+  if (entry(tensor).shape.rank() == 2 && t.stack)  // biases of all experts
+    return gather(p, begin, end, [&, all = files_.tensor(tensor).reshaped({t.rows})](int64_t from, int64_t to) {
+      return all.rows(from, to).clone();
+    });
+  if (t.transposed && t.stack) return expert_rows(t, tensor, p, begin, end);
   if (t.transposed && entry(tensor).shape.rank() == 2) return gather_transposed(p, begin, end, files_.tensor(tensor));
   return gather(p, begin, end, [&](int64_t from, int64_t to) { return files_.rows(tensor, from, to); });
 }
 
+Tensor FolderCheckpoint::expert_rows(const StoredTensor& t, const std::string& tensor, RowPattern p, int64_t begin,
+                                     int64_t end) const {
+  const int64_t rows = t.rows / t.stack, cols = t.shape[1], expert = p.begin / rows;
+  p.begin -= expert * rows;
+  const Tensor all = files_.tensor(tensor).reshaped({t.stack * cols, rows});
+  return gather_transposed(p, begin, end, all.rows(expert * cols, (expert + 1) * cols));
+}
+
 Weight FolderCheckpoint::weight(int block, Param param) const {
   const StoredTensor& t = stored_.holding(block, param);
-  const std::string tensor = name(t) + ".weight";
+  const std::string tensor = weight_name(t);
   if (!is_norm(param.role) && t.parts.size() == 1 && !t.transposed && !t.stack) return files_.tensor(tensor);
   return rows(t, tensor, stored_.rows(block, param), 0, shape_of(spec_, block, param)[0]);
 }
@@ -162,9 +175,9 @@ Tensor FolderCheckpoint::bias(int block, Param param) const {
 Pieces FolderCheckpoint::pieces(int block, Param param) const {
   const StoredTensor& t = stored_.holding(block, param);
   const Shape shape = shape_of(spec_, block, param);
-  const DType type = *entry(name(t) + ".weight").dtype;
+  const DType type = *entry(weight_name(t)).dtype;
   return in_bands(shape, type, shape[1] * int64_t(size_of(type)), 1,
-                  [this, &t, p = stored_.rows(block, param), tensor = name(t) + ".weight"](int64_t begin, int64_t end) {
+                  [this, &t, p = stored_.rows(block, param), tensor = weight_name(t)](int64_t begin, int64_t end) {
                     return rows(t, tensor, p, begin, end);
                   });
 }
@@ -183,11 +196,13 @@ std::vector<TensorInfo> FolderCheckpoint::tensors() const {
   for (const SafetensorsFile& file : files_.files())
     for (const auto& [name, e] : file.entries()) {
       TensorInfo& t = all.emplace_back(TensorInfo{name, e.type, e.shape, e.end - e.begin});
-      const auto it = uses.find(name.substr(0, name.rfind('.')));
+      auto it = uses.find(name);
+      for (const char end : {'.', '_'})  // "_bias", "_scales"
+        if (it == uses.end()) it = uses.find(name.substr(0, name.rfind(end)));
       t.reason = it == uses.end() ? why_dropped(name) : why_unused(name);
       if (!t.reason.empty())
         t.use = TensorUse::dropped;
-      else if (!name.ends_with(".bias"))
+      else if (!name.ends_with("bias"))
         t.use = it->second;
     }
   return all;
@@ -291,8 +306,9 @@ void FolderSink::put_bias(int block, Param param, const Tensor& b) {
   const StoredTensor& t = stored_.holding(block, param);
   if (const auto all = complete(waiting_biases_, t, {block, param}, b)) {
     const auto& whole = std::get<Tensor>(*all);
-    const std::string name = t.bias_name.empty() ? t.name + ".bias" : t.bias_name;
-    is_rounded(param.role) ? write_bias(name, whole) : write_tensor(name, whole);
+    const std::string name = t.bias_tensor();
+    const Tensor stored = t.stack ? whole.reshaped({t.stack, t.rows / t.stack}) : whole;
+    is_rounded(param.role) ? write_bias(name, stored) : write_tensor(name, stored);
   }
   biases_.emplace(block, param);
 }

@@ -33,6 +33,11 @@ class FolderCheckpoint : public Checkpoint {
   const StoredTensors& stored() const { return stored_; }
   /// The tensor's name in these files, less ".weight": "model.layers.3.mlp.up_proj".
   std::string name(const StoredTensor& t) const;
+  std::string weight_name(const StoredTensor& t) const {
+    return t.weight_name.empty() ? name(t) + ".weight" : t.weight_name;
+  }
+  /// Of its bias, by the file: of stacked experts [stack, rows].
+  static Shape bias_shape(const StoredTensor& t) { return t.stack ? Shape{t.stack, t.rows / t.stack} : Shape{t.rows}; }
   std::string bias_name(const StoredTensor& t) const { return t.bias_name.empty() ? name(t) + ".bias" : t.bias_name; }
   const SafetensorsFolder& files() const { return files_; }
   const std::filesystem::path& folder() const { return folder_; }
@@ -46,6 +51,9 @@ class FolderCheckpoint : public Checkpoint {
   /// Rows [begin, end) of a parameter's tensor, in memory of their own: a fault maps up to 2 MB around it, which what
   /// is small and converted at once must not keep.
   Tensor rows(const StoredTensor& t, const std::string& tensor, const RowPattern& p, int64_t begin, int64_t end) const;
+
+  /// Of an expert whose matrix is stored [in, out] in a tensor of all.
+  Tensor expert_rows(const StoredTensor& t, const std::string& tensor, RowPattern p, int64_t begin, int64_t end) const;
 
   std::string why_dropped(std::string_view tensor) const;  // one that TensorCheck let pass though nothing required it
 

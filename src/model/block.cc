@@ -122,7 +122,10 @@ void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_blo
   const auto [queries, keys, values] =
       a.latent ? latent_projected(dev, block, batch, x, tap) : projected(dev, block, batch, x);
   Tensor mixed = dev.empty({x.shape()[0], a.out_rows()});
-  dev.attention(queries, keys, values, batch, kv_block, a, mixed);
+  const auto extra = block.norm.find({sinks});
+  const std::span<const float> scores =
+      extra == block.norm.end() ? std::span<const float>() : std::as_const(extra->second.gain).as<float>();
+  dev.attention(queries, keys, values, scores, batch, kv_block, a, mixed);
   tapped(tap, {o}, mixed);
   block[o](mixed, y);
 }
@@ -133,7 +136,10 @@ void expert_forward(Backend& dev, const Block& block, int expert, const Tensor& 
   Tensor h;
   if (m.gated) {
     auto [g, u] = apply(dev, block, {{gate, expert}, {up, expert}}, x, batch);
-    dev.activate(m.act, g, &u, g);
+    if (m.act == Activation::clamped_swish)
+      dev.clamped_swish(g, u, m.alpha, m.limit);
+    else
+      dev.activate(m.act, g, &u, g);
     h = g;
   } else {
     h = apply(dev, block, {{up, expert}}, x, batch)[0];
@@ -216,10 +222,11 @@ std::optional<Param> norm_before(const BlockSpec& spec, Role role) {
   return Param{role};
 }
 
-// up reaches down through a product, or through an activation: relu(c u) = c relu(u) for c > 0, and relu^2 squares c;
-// no other lets a factor through.
+// up reaches down through a product unless it is bounded or has 1 added, or through an activation: relu(c u) = c
+// relu(u) for c > 0, and relu^2 squares c; no other lets a factor through.
 ScaleGroup into_down(const MlpSpec& mlp, int expert) {
   const bool relu2 = !mlp.gated && mlp.act == Activation::relu2;
+  if (mlp.act == Activation::clamped_swish) return {.producer = std::nullopt, .consumers = {{down, expert}}};
   if (mlp.gated || mlp.act == Activation::relu || relu2)
     return {.producer = Param{up, expert}, .consumers = {{down, expert}}, .squared = relu2};
   return {.producer = std::nullopt, .consumers = {{down, expert}}};
@@ -336,7 +343,7 @@ Block upload(Backend& dev, const BlockWeights& w, std::optional<DType> type) {
     const bool has = bias != w.bias.end();
     if (is_norm(param.role))  // a fold of `w` must not reach the device
       b.norm[param] = {std::get<Tensor>(weight).to(DType::f32).clone(), has ? bias->second.clone() : Tensor()};
-    else if (param.role == router && has)
+    else if (param.role == router && has && w.spec.experts->correction)
       b.linear[param] = dev.linear(type ? in_type(w.pieces(param), *type) : w.pieces(param), nullptr),
       b.correction.assign(bias->second.as<float>().begin(), bias->second.as<float>().end());
     else

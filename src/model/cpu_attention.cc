@@ -153,9 +153,11 @@ class Part {
 // so that the result depends neither on how tokens came in chunks nor on threads.
 class AttentionJob {
  public:
-  AttentionJob(const kernels::KernelSet& k, const Tensor& q, int block, const AttentionSpec& spec, Tensor& y)
+  AttentionJob(const kernels::KernelSet& k, const Tensor& q, std::span<const float> sinks, int block,
+               const AttentionSpec& spec, Tensor& y)
       : kernels_(k),
         q_(q.as<float>().data()),
+        sinks_(sinks),
         y_(y.as<float>().data()),
         block_(block),
         spec_(spec),
@@ -233,16 +235,24 @@ class AttentionJob {
   void merge(const Tile& t, const Part& part, const Part& into) const {
     kernels_.attention_merge(part.view(), int32_t(t.end - t.begin), int32_t(value_dim_), into.view());
   }
+  /// A sink has a weight and no value: it is no position of any page.
+  float with_sink(const Tile& t, int64_t i, float max, float sum) const {
+    if (sinks_.empty()) return sum;
+    const double sink = double(sinks_[size_t(t.head * share_ + i % share_)]) * std::numbers::log2e;
+    return float(double(sum) + std::exp2(sink - double(max)));
+  }
   void scatter(const Tile& t, const AttentionPart& sum) const {
     for (int64_t i = t.begin; i < t.end; ++i) {
       const int64_t r = i - t.begin;
+      const float weights = with_sink(t, i, sum.max[r], sum.sum[r]);
       for (int64_t c = 0; c < spec_.v_dim(); ++c)
-        y_[offset(t, i, spec_.v_dim()) + c] = sum.out[r * value_dim_ + c] / sum.sum[r];
+        y_[offset(t, i, spec_.v_dim()) + c] = sum.out[r * value_dim_ + c] / weights;
     }
   }
 
   const kernels::KernelSet& kernels_;
   const float* q_;
+  std::span<const float> sinks_;
   float* y_;
   int block_;
   const AttentionSpec& spec_;
@@ -323,9 +333,10 @@ void store(ThreadPool& pool, const Tensor& k, const Tensor& v, Batch batch, int 
 }  // namespace
 
 void cpu_attention(ThreadPool& pool, const kernels::KernelSet& kernels, const Tensor& q, const Tensor& k,
-                   const Tensor& v, Batch batch, int block, const AttentionSpec& spec, Tensor& y) {
+                   const Tensor& v, std::span<const float> sinks, Batch batch, int block, const AttentionSpec& spec,
+                   Tensor& y) {
   store(pool, k, v, batch, block, spec);
-  run_tiles(pool, tiles_of(batch, spec), AttentionJob(kernels, q, block, spec, y));
+  run_tiles(pool, tiles_of(batch, spec), AttentionJob(kernels, q, sinks, block, spec, y));
 }
 
 }  // namespace awq

@@ -35,6 +35,7 @@ class CpuKvCache final : public KvCache {
 };
 
 void cpu_attention(ThreadPool& pool, const kernels::KernelSet& kernels, const Tensor& q, const Tensor& k,
-                   const Tensor& v, Batch batch, int block, const AttentionSpec& spec, Tensor& y);
+                   const Tensor& v, std::span<const float> sinks, Batch batch, int block, const AttentionSpec& spec,
+                   Tensor& y);
 
 }  // namespace awq

@@ -101,9 +101,9 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void attention(const Tensor& q, const Tensor& k, const Tensor& v, Batch batch, int block, const AttentionSpec& spec,
-                 Tensor& y) override {
-    cpu_attention(pool_, kernels_, q, k, v, batch, block, spec, y);
+  void attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const float> sinks, Batch batch,
+                 int block, const AttentionSpec& spec, Tensor& y) override {
+    cpu_attention(pool_, kernels_, q, k, v, sinks, batch, block, spec, y);
   }
 
   void activate(Activation act, const Tensor& x, const Tensor* up, Tensor& y) override {
@@ -111,6 +111,13 @@ class CpuBackend final : public Backend {
     elements(x.shape().elements(), [&](int64_t b, int64_t e) {
       f(x.as<float>().data() + b, up ? up->as<float>().data() + b : nullptr, y.as<float>().data() + b, e - b);
     });
+  }
+
+  // g sigmoid(alpha g) (u + 1) = silu(alpha g) (u + 1) / alpha.
+  void clamped_swish(Tensor& gate, Tensor& up, float alpha, float limit) override {
+    each(gate, [=](float g) { return alpha * (g > limit ? limit : g); });
+    each(up, [=](float u) { return ((u < -limit ? -limit : u > limit ? limit : u) + 1) / alpha; });
+    activate(Activation::silu, gate, &up, gate);
   }
 
   void add(const Tensor& x, float scale, Tensor& y) override {

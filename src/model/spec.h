@@ -30,6 +30,7 @@ enum class Role : uint8_t {
   o,
   q_norm,
   k_norm,
+  sinks,
   attn_post_norm,
   mlp_norm,
   gate,
@@ -42,6 +43,7 @@ enum class Role : uint8_t {
   head
 };
 std::string_view name_of(Role role);  // "q", "attn_norm"
+/// Whether it is a vector that is never rounded: a norm's gains, or sinks (AttentionSpec).
 bool is_norm(Role role);
 /// Whether it chooses or weighs experts: a matrix that stays in floats.
 bool is_router(Role role);
@@ -67,8 +69,8 @@ using Site = Param;
 // token passes in ExpertsSpec; another mixer will be an optional struct beside `attention`. A value that
 // `block_forward` does not implement is refused by `parse`.
 
-/// gelu_tanh is the approximation by tanh, relu2 the square of relu.
-enum class Activation : uint8_t { silu, gelu_tanh, gelu, relu, relu2 };
+/// gelu_tanh is the approximation by tanh, relu2 the square of relu; clamped_swish is of MlpSpec::limit.
+enum class Activation : uint8_t { silu, gelu_tanh, gelu, relu, relu2, clamped_swish };
 
 /// y = x / sqrt(mean(x^2) + eps) * (gain + gain_offset) + bias; `layer` subtracts the mean of x before all.
 enum class NormKind : uint8_t { rms, layer };
@@ -133,6 +135,7 @@ struct AttentionSpec {
   float alibi = 0.f;          // times alibi_slope(head) * (key's - query's position) is added to scores
   HeadNorm head_norm = HeadNorm::none;
   bool qkv_bias = false, o_bias = false;
+  bool sinks = false;  // a score of each head that takes its share of the softmax and has no value
   RopeSpec rope;
   std::optional<LatentSpec> latent{};
   float score_scale() const { return query_scale * rope.attention_factor * rope.attention_factor; }
@@ -147,12 +150,14 @@ struct AttentionSpec {
   bool operator==(const AttentionSpec&) const = default;
 };
 
-/// down(act(gate x) * up x), or down(act(up x)) where it is not gated
+/// down(act(gate x) * up x), or down(act(up x)) where it is not gated. With clamped_swish (gpt-oss) it is
+/// down(g * sigmoid(alpha g) * (u + 1)), where g is gate x but at most limit, and u is up x within +-limit.
 struct MlpSpec {
   int hidden = 0;
   Activation act = Activation::silu;
   bool gated = true;
   bool bias = false;
+  float alpha = 1.f, limit = 0.f;
   bool operator==(const MlpSpec&) const = default;
 };
 
@@ -164,8 +169,8 @@ enum class Scores : uint8_t { softmax, sigmoid };
 struct ExpertsSpec {
   int count = 0, active = 0;
   Scores scores = Scores::softmax;
-  bool correction =
-      false;  // the router's bias is added to scores where experts are chosen, not where they are weighted
+  bool bias = false;        // of the router, that is added to its output
+  bool correction = false;  // of the router, that is added to scores where experts are chosen, not to their weights
   int groups = 1, active_groups = 1;  // only experts of the best groups may be chosen
   int group_best = 1;                 // a group is as good as the sum of so many of its best scores
   bool normalized = true;             // the weights of a token's experts are divided by their sum
@@ -204,8 +209,18 @@ struct BlockSpec {
   std::pair<int64_t, int64_t> shape(Param p) const;
 };
 
+/// Where a model of several parts has its language: what "model." in the names of its family becomes, and what stands
+/// before other names.
+struct NameLayout {
+  std::string model, outer;
+};
+
 struct ModelSpec {
-  std::string arch;  // "Qwen2ForCausalLM"
+  std::string arch;                        // "Qwen2ForCausalLM"
+  std::string language_arch{};             // of its language, where it has other parts too: vision
+  std::vector<NameLayout> layouts{};       // of files with such parts; of opened ones their own alone
+  std::vector<std::string> other_parts{};  // beginnings of the other parts' names
+  std::vector<std::string> carried{};      // their tensors in the files that were opened: written as they are
   int dim = 0, vocab = 0;
   int max_context = 0;  // positions that it was made for: beyond them it must not be run
   std::string context_key = "max_position_embeddings";  // of the config, that says how many they are
@@ -238,8 +253,8 @@ struct ScaleGroup {
 /// group. A norm is a producer only if every reader of its output is in the group.
 std::vector<ScaleGroup> scale_groups(const BlockSpec& spec);
 
-/// Rows of a stored tensor that are a parameter's: in every `period` of them, `count` from `begin`. Fused projections
-/// lie one after another (one period) or are repeated for each head (InternLM2, Falcon, NeoX).
+/// Rows of a stored tensor that are a parameter's: `count` from `begin`, and so many again a `period` later. Fused
+/// projections lie one after another (one period) or are repeated for each head (InternLM2, Falcon, NeoX).
 struct RowPattern {
   int64_t begin = 0, count = 0, period = 0;  // period 0: the tensor is this parameter
   bool operator==(const RowPattern&) const = default;
@@ -254,7 +269,8 @@ struct Source {
   RowPattern rows;
   bool transposed = false;  // the matrix is stored [in, out]
   int64_t stack = 0;        // the tensor is [stack, rows, cols] of so many experts; 0: it is [rows, cols]
-  std::string bias{};       // the bias's name, with its end; empty: name + ".bias"
+  std::string weight{};     // the tensor's name, with its end; empty: name + ".weight"
+  std::string bias{};       // the bias's; empty: name + ".bias"
   std::string apart{};      // name of an expert's matrix where each is a tensor of its own: where they are codes
 };
 

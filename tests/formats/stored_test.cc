@@ -102,6 +102,27 @@ TEST(Stored, ExpertsLieApartWhereTheyAreCodes) {
   EXPECT_EQ(stored.rows(0, {Role::up, 1}), (RowPattern{0, 2, 2}));
 }
 
+// gpt-oss has [experts, in, out] with columns of gate and up by turns.
+TEST(Stored, ExpertsMayBeTransposedWithRowsByTurns) {
+  const auto config = nlohmann::json::parse(R"({"architectures": ["GptOssForCausalLM"], "hidden_size": 8,
+    "intermediate_size": 2, "num_hidden_layers": 1, "num_attention_heads": 2, "num_local_experts": 3,
+    "num_experts_per_tok": 2, "max_position_embeddings": 16, "rms_norm_eps": 1e-3, "vocab_size": 5,
+    "sliding_window": 4})");
+  const StoredTensors stored(find_architecture("GptOssForCausalLM").parse(config), Experts::as_published);
+  const StoredTensor& s = stored.holding(0, {Role::up, 1});
+  EXPECT_EQ(s.weight(), "model.layers.0.mlp.experts.gate_up_proj");
+  EXPECT_EQ(s.bias_tensor(), "model.layers.0.mlp.experts.gate_up_proj_bias");
+  EXPECT_EQ(s.shape, (Shape{3, 8, 4}));
+  EXPECT_EQ(stored.rows(0, {Role::up, 1}), (RowPattern{5, 1, 2}));
+  std::vector<Weight> parts;
+  for (const StoredPart& p : s.parts) parts.emplace_back(counting({2, 8}, float(p.rows.begin * 100)));
+  const Tensor file = as_stored(s, std::get<Tensor>(merged(s, parts)));
+  ASSERT_EQ(file.shape(), s.shape);
+  EXPECT_EQ(file.as<float>()[(1 * 8 + 3) * 4 + 1], 500 + 3);      // up of expert 1, row 0, column 3
+  EXPECT_EQ(file.as<float>()[(1 * 8 + 3) * 4 + 2], 400 + 8 + 3);  // its gate, row 1
+  EXPECT_EQ(stored.holding(0, {Role::down, 2}).shape, (Shape{3, 2, 8}));
+}
+
 // Rows of latents follow each other; of each head there are two of keys and three of values.
 TEST(Stored, LatentAttentionsPartsAreRowsOfTwoTensors) {
   const auto config = nlohmann::json::parse(R"({"architectures": ["MiniCPM3ForCausalLM"], "hidden_act": "silu",

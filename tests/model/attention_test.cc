@@ -62,7 +62,8 @@ class Case {
   void forward(Backend& dev, KvCache& kv, int first, int n, Tensor& y) const {
     const Sequence s{&kv, first, n};
     Tensor part = y.rows(first, first + n);
-    dev.attention(q.rows(first, first + n), k.rows(first, first + n), v.rows(first, first + n), {&s, 1}, 0, spec, part);
+    dev.attention(q.rows(first, first + n), k.rows(first, first + n), v.rows(first, first + n), {}, {&s, 1}, 0, spec,
+                  part);
   }
   Tensor run(Backend& dev, DType type, std::span<const int> chunks) const {
     Tensor y = output();
@@ -243,6 +244,38 @@ TEST_P(Attention, SoftCapAndAlibi) {
     }
 }
 
+// A sink is one more position, whose value is 0 and whose score is given: here of a position that all may see.
+TEST_P(Attention, SinksTakeTheirShare) {
+  ThreadPool pool(2);
+  const auto dev = backend(pool);
+  Case c({4, 2, 32, {}}, 300, 17);
+  c.make_exact(type());
+  c.spec.sinks = true;
+  const std::vector<float> sinks = {0.5f, -2, 30, -200};
+  const auto kv = c.cache(*dev, type()), plain_kv = c.cache(*dev, type());
+  Tensor y = c.output(), plain = c.output();
+  const Sequence s{kv.get(), 0, 300}, t{plain_kv.get(), 0, 300};
+  dev->attention(c.q, c.k, c.v, sinks, {&s, 1}, 0, c.spec, y);
+  dev->attention(c.q, c.k, c.v, {}, {&t, 1}, 0, c.spec, plain);
+  for (int token : {0, 15, 299})
+    for (size_t head = 0; head < 4; ++head) {
+      double sum = 0;
+      for (int j = 0; j <= token; ++j) {
+        double dot = 0;
+        for (size_t i = 0; i < 32; ++i)
+          dot += double(c.q.as<float>()[(size_t(token) * 4 + head) * 32 + i]) *
+                 double(c.k.as<float>()[(size_t(j) * 2 + head / 2) * 32 + i]);
+        sum += std::exp(dot * double(c.spec.query_scale));
+      }
+      const double share = sum / (sum + std::exp(double(sinks[head])));
+      for (size_t i = 0; i < 32; ++i) {
+        const size_t at = (size_t(token) * 4 + head) * 32 + i;
+        const double want = double(plain.as<float>()[at]) * share;
+        EXPECT_NEAR(double(y.as<float>()[at]), want, 1e-5 * (std::abs(want) + 1e-3)) << token << " " << head;
+      }
+    }
+}
+
 TEST_P(Attention, EveryLength) {
   ThreadPool pool(2);
   const auto dev = backend(pool);
@@ -322,7 +355,7 @@ TEST_P(Attention, SequencesOfABatchDoNotMix) {
     }
     const AttentionSpec& spec = cases[0].spec;
     Tensor y = Tensor::empty({162, spec.q_rows()}, DType::f32);
-    dev->attention(concatenated(q, spec.q_rows()), concatenated(k, spec.kv_rows()), concatenated(v, spec.kv_rows()),
+    dev->attention(concatenated(q, spec.q_rows()), concatenated(k, spec.kv_rows()), concatenated(v, spec.kv_rows()), {},
                    batch, 0, spec, y);
     const Tensor want = concatenated(alone, spec.q_rows());
     EXPECT_EQ(0, std::memcmp(want.data(), y.data(), y.bytes())) << threads << " threads";
