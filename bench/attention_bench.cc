@@ -157,7 +157,7 @@ class Case {
 
   void run(size_t i) {
     const Sequence s{kv_.get(), positions_ - tokens_, tokens_};
-    cpu_attention(m_.pool, m_.set, q_, new_k_, new_v_, {&s, 1}, int(i % blocks_), block_.attention, y_);
+    cpu_attention(m_.pool, m_.set, q_, new_k_, new_v_, {}, {&s, 1}, int(i % blocks_), block_.attention, y_);
   }
 
   /// Within what storage costs: 1 % of values of about 1.

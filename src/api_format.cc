@@ -61,6 +61,7 @@ void check_heads(std::string_view operation, const AttentionSpec& a, int devices
 std::pair<int64_t, int64_t> part_of(const BlockSpec& b, Param p, int devices) {
   const auto [rows, cols] = b.shape(p);
   if (splits_columns(p.role)) return {rows, cols / devices};
+  if (p.role == Role::q_a || p.role == Role::kv_a || p.role == Role::k_rope) return {rows, cols};  // on each
   const bool repeated = (p.role == Role::k || p.role == Role::v) && b.attention.kv_heads < devices;
   return {repeated ? b.attention.head_dim : rows / devices, cols};
 }
@@ -72,7 +73,8 @@ std::vector<Share> shares_of(const ModelSpec& model, int block, int devices) {
   for (Param p : b.params()) {
     if (!is_rounded(p.role)) continue;
     const auto [rows, cols] = part_of(b, p, devices);
-    if (p.role == Role::k || p.role == Role::v || (p.role == Role::up && b.mlp.gated))
+    const bool with_q = p.role == Role::k && !b.attention.latent;
+    if (with_q || p.role == Role::v || p.role == Role::k_rope || (p.role == Role::up && b.mlp.gated))
       shares.back().rows += rows;
     else
       shares.push_back({base_name(model, block, p), rows, cols});
@@ -239,7 +241,7 @@ QuantSpec stored_spec(const Format& format, QuantSpec spec) {
 
 void require_units(const Format& format, const ModelSpec& spec) {
   const Capacity& c = *format.holds;
-  const StoredTensors stored(spec);
+  const StoredTensors stored(spec, Experts::apart);
   for (const StoredTensor& t : stored.all()) {
     const int block = t.parts.front().block;
     if (block < 0 || is_norm(t.first().role) || is_router(t.first().role)) continue;

@@ -28,12 +28,14 @@ def with_layer_norms(architecture, model_type, eps, **changes):
 class As:
     """A published model, and one of transformers' with the same numbers under other names. `renames` turns its names into
     the published ones, in order; names that become one are fused, their rows one after another or, with `kv_heads`, each
-    kv head's together."""
+    kv head's together. `stacked`: all experts are published in one tensor, too.
+    `mxfp4`: and in 4-bit floats."""
 
     def __init__(self, published, reference, renames, kv_heads=0, unit_head=False, alibi=False,
-                 attention="eager", long=0):
+                 attention="eager", long=0, stacked=False, mxfp4=False):
         self.published, self.reference, self.renames, self.kv_heads = published, reference, renames, kv_heads
         self.unit_head, self.alibi, self.attention, self.long = unit_head, alibi, attention, long
+        self.stacked, self.mxfp4 = stacked, mxfp4
 
     def name(self, reference_name):
         for old, new in self.renames:
@@ -163,6 +165,43 @@ def qwen_moe(architecture, model_type, **changes):
                                                      "sliding_window": None, "max_window_layers": 2, **changes})
 
 
+GROUPED = {"n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_group": 3, "topk_group": 2,
+           "first_k_dense_replace": 1, "routed_scaling_factor": 1.5}
+LATENT = {"num_key_value_heads": 4, "kv_lora_rank": 32, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 24,
+          "attention_bias": False}
+YARN_OF_DEEPSEEK = {"type": "yarn", "factor": 4, "original_max_position_embeddings": 64, "beta_fast": 4, "beta_slow": 1,
+                    "mscale": 0.707, "mscale_all_dim": 0.707}
+
+
+def deepseek(version, **changes):
+    return like_llama(f"DeepseekV{version}ForCausalLM", f"deepseek_v{version}",
+                      **{**GROUPED, **LATENT, "n_shared_experts": 2, "q_lora_rank": 32, "moe_layer_freq": 1,
+                         "rope_scaling": YARN_OF_DEEPSEEK, **changes})
+
+
+STACKED = [("router.weight", "router.layer.weight"), ("experts.gate_up_proj", "input_linear.weight"),
+           ("experts.down_proj", "output_linear.weight")]
+
+
+def granite_moe(architecture, model_type, **changes):
+    published = with_experts(architecture, model_type, attention_bias=False, num_local_experts=5, intermediate_size=32,
+                             embedding_multiplier=12.0, residual_multiplier=0.5, attention_multiplier=0.3, logits_scaling=2.0,
+                             **changes)
+    published.pop("num_experts"), published.pop("norm_topk_prob")
+    return As(published, published, STACKED, stacked=True)
+
+
+def gpt_oss(mxfp4):
+    reference = like_llama("GptOssForCausalLM", "gpt_oss", head_dim=16, intermediate_size=32, num_local_experts=4,
+                           num_experts_per_tok=2, attention_bias=True, sliding_window=12, swiglu_limit=1.0, rope_theta=150000,
+                           layer_types=["sliding_attention", "full_attention"], output_router_logits=False,
+                           rope_scaling={"rope_type": "yarn", "factor": 4.0, "beta_fast": 4.0, "beta_slow": 1.0,
+                                         "truncate": False, "original_max_position_embeddings": 64})
+    quantized = {"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn",
+                 "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]}} if mxfp4 else {}
+    return As({**reference, **quantized}, reference, [], stacked=True, mxfp4=mxfp4)
+
+
 def mixtral():
     published = with_experts("MixtralForCausalLM", "mixtral", num_local_experts=5, intermediate_size=32,
                              sliding_window=None)
@@ -220,6 +259,21 @@ MODELS = {
     "qwen3-moe": qwen_moe("Qwen3MoeForCausalLM", "qwen3_moe", head_dim=16, attention_bias=False, norm_topk_prob=True,
                           num_hidden_layers=3, mlp_only_layers=[1], num_experts=5, num_experts_per_tok=3),
     "olmoe": with_experts("OlmoeForCausalLM", "olmoe", attention_bias=False, clip_qkv=None, intermediate_size=32),
+    "granite-moe": granite_moe("GraniteMoeForCausalLM", "granitemoe"),
+    "granite-moe-shared": granite_moe("GraniteMoeSharedForCausalLM", "granitemoeshared", shared_intermediate_size=64,
+                                      tie_word_embeddings=True),
+    "glm4-moe": like_llama("Glm4MoeForCausalLM", "glm4_moe", **GROUPED, head_dim=16, attention_bias=True,
+                           use_qk_norm=True, partial_rotary_factor=0.5, n_shared_experts=1, norm_topk_prob=True),
+    "deepseek2": deepseek(2, topk_method="group_limited_greedy", scoring_func="softmax", norm_topk_prob=False),
+    "deepseek2-lite": deepseek(2, topk_method="greedy", scoring_func="softmax", norm_topk_prob=False, q_lora_rank=None,
+                               n_group=1, topk_group=1, rope_scaling=None),
+    "deepseek3": deepseek(3, topk_method="noaux_tc", scoring_func="sigmoid", norm_topk_prob=True),
+    "minicpm3": like_llama("MiniCPM3ForCausalLM", "minicpm3", **LATENT, q_lora_rank=32, scale_emb=12, scale_depth=1.4,
+                           dim_model_base=8, tie_word_embeddings=True,
+                           rope_scaling={"type": "longrope", "short_factor": [1.0, 1.2, 1.5, 2.0], "long_factor":
+                                         [1.0, 2.0, 4.0, 8.0], "original_max_position_embeddings": 256}),
+    "gpt-oss": gpt_oss(False),
+    "gpt-oss-mxfp4": gpt_oss(True),
     "chatglm": chatglm(),
     "exaone": exaone(),
     "minicpm": minicpm(),

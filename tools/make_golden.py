@@ -130,7 +130,7 @@ def random_weight(name, shape, config, rng):
         return 0.4 * noise
     if any(part in name for part in ("lm_head", "embed_out")):
         return 3 / math.sqrt(shape[1]) * noise
-    inputs = shape[0] if config["model_type"] == "gpt2" else shape[-1]
+    inputs = shape[0] if config["model_type"] == "gpt2" else shape[1] if config["model_type"] == "gpt_oss" else shape[-1]
     return 1.2 / math.sqrt(inputs) * noise
 
 
@@ -170,9 +170,37 @@ def unstacked(weights):
     return single
 
 
+FP4 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6], dtype=torch.float64)
+
+
+def mxfp4(w):
+    """Experts [count, in, out] in 4-bit floats of 32 inputs a power of 2 (OCP Microscaling Formats 1.0): bytes, powers, and
+    the values."""
+    rows = w.double().transpose(1, 2)
+    blocks = rows.reshape(*rows.shape[:2], -1, 32)
+    power = torch.floor(torch.log2(blocks.abs().amax(-1))) - 2
+    scaled = blocks / torch.exp2(power)[..., None]
+    size = (scaled.abs()[..., None] - FP4).abs().argmin(-1)
+    values = torch.sign(scaled) * FP4[size] * torch.exp2(power)[..., None]
+    codes = (size + 8 * (scaled < 0)).to(torch.uint8)
+    packed = codes[..., 0::2] | codes[..., 1::2] << 4
+    return packed, (power + 127).to(torch.uint8), values.reshape(rows.shape).transpose(1, 2).to(w.dtype).contiguous()
+
+
+def in_mxfp4(weights):
+    """The same in the files' form; `weights` become the values."""
+    stored = {}
+    for name, w in list(weights.items()):
+        if w.dim() == 3:
+            stored[name + "_blocks"], stored[name + "_scales"], weights[name] = mxfp4(w)
+        else:
+            stored[name] = w
+    return {name: w.contiguous() for name, w in sorted(stored.items())}
+
+
 def published(model, weights):
     """The reference's weights under the names and in the layout of `model`, a golden_models.As."""
-    named, weights = {}, unstacked(weights)
+    named, weights = {}, weights if model.stacked else unstacked(weights)
     for kind in ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", ""):  # parts in the order of their rows
         for name in weights:
             if kind in name and name not in sum(named.values(), []):
@@ -203,11 +231,11 @@ def fill(model, weights):
     tied = {"lm_head.weight", "embed_out.weight"} if model.config.tie_word_embeddings else set()
     assert set(result.missing_keys) <= tied and not result.unexpected_keys, result
     model.tie_weights()
-    dtype = model.dtype
+    allowed = (model.dtype, model.dtype.to_complex(), torch.bool, torch.int64)
 
     def check(module, args, output):
         output = output[0] if isinstance(output, tuple) else output
-        assert not isinstance(output, torch.Tensor) or output.dtype in (dtype, torch.bool, torch.int64), (module, output.dtype)
+        assert not isinstance(output, torch.Tensor) or output.dtype in allowed, (module, output.dtype)
 
     for module in model.modules():
         if module is not model and module is not model.base_model:
@@ -268,7 +296,8 @@ def make_published(folder, model):
     (folder / "config.json").write_text(json.dumps(model.published, indent=2) + "\n")
     rng = random_generator(folder.name)
     reference = make_weights(model.reference, getattr(torch, model.published["torch_dtype"]), rng)
-    save_file(published(model, reference), folder / "model.safetensors", metadata={"format": "pt"})
+    stored = in_mxfp4(reference) if model.mxfp4 else published(model, reference)
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
     ids = torch.randint(3, 96, (TOKENS - DECODED,), generator=rng)
     config = AutoConfig.for_model(**model.reference)
     if model.unit_head:

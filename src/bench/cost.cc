@@ -25,8 +25,8 @@ int64_t Cost::kv_bytes(int64_t position) const {
   int64_t n = 0;
   for (const BlockSpec& b : spec.blocks) {
     const AttentionSpec& a = b.attention;  // int8 has a float scale for each head of a key and of a value
-    const int64_t one = a.kv_rows() * int64_t(size_of(kv)) + (kv == DType::i8 ? 4 * a.kv_heads : 0);
-    n += 2 * one * seen(a, position);
+    const int64_t one = (a.kv_rows() + a.v_rows()) * int64_t(size_of(kv)) + (kv == DType::i8 ? 8 * a.kv_heads : 0);
+    n += one * seen(a, position);
   }
   return n;
 }
@@ -50,7 +50,8 @@ double Cost::prefill_flops(int64_t tokens) const { return 2 * (layer_weights() *
 double Cost::attention_flops(int64_t first, int64_t tokens) const {
   double n = 0;
   for (const BlockSpec& b : spec.blocks)
-    for (int64_t t = first; t < first + tokens; ++t) n += 4.0 * b.attention.q_rows() * double(seen(b.attention, t));
+    for (int64_t t = first; t < first + tokens; ++t)
+      n += 2.0 * (b.attention.q_rows() + b.attention.out_rows()) * double(seen(b.attention, t));
   return n;
 }
 

@@ -125,14 +125,14 @@ class AutoAwqSink : public FolderSink {
  public:
   AutoAwqSink(const OutputPlace& place, const Json& config, const ModelSpec& spec, const QuantSpec& quant,
               uint64_t shard_bytes)
-      : FolderSink(place, config, spec, shard_bytes), quant_(quant) {}
+      : FolderSink(place, config, spec, shard_bytes, Experts::apart), quant_(quant) {}
 
  private:
   void write(const StoredTensor& t, const Weight& w) override {
     const Role role = t.first().role;
     if (const auto* q = std::get_if<QMatrix>(&w)) return write_packed(t.name, role, *q);
     if (!is_norm(role) && !is_table(role) && role != Role::head) not_converted_.push_back(t.name);
-    write_tensor(t.name + ".weight", as_stored(t, std::get<Tensor>(w)));
+    write_tensor(t.weight(), as_stored(t, std::get<Tensor>(w)));
   }
 
   void write_packed(const std::string& name, Role role, const QMatrix& q) {

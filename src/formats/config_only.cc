@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "formats/folder.h"
 #include "formats/fp8.h"
+#include "formats/mxfp4.h"
 #include "formats/params.h"
 
 namespace awq {
@@ -24,7 +25,9 @@ class ConfigOnly final : public Checkpoint {
  public:
   explicit ConfigOnly(const fs::path& folder)
       : folder_(folder),
-        config_(is_fp8(folder) ? float_config_of_fp8(folder) : read_config(folder)),
+        config_(is_fp8(folder)     ? float_config_of_fp8(folder)
+                : is_mxfp4(folder) ? float_config_of_mxfp4(folder)
+                                   : read_config(folder)),
         spec_(parse_spec(config_, folder)),
         type_(type_named(config_)),
         type_of_rounded_(is_fp8(folder) ? DType::f32 : type_) {

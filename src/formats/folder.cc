@@ -74,6 +74,11 @@ std::string names_of(std::initializer_list<DType> types) {
   return names;
 }
 
+/// See ModelSpec::unused.
+bool is_unused(const ModelSpec& spec, std::string_view tensor) {
+  return std::ranges::any_of(spec.unused, [&](const std::string& begin) { return tensor.starts_with(begin); });
+}
+
 uint64_t header_room(const ModelSpec& spec) {
   // No format stores a parameter as more than three tensors and a bias, or adds more than eight letters to its name.
   uint64_t room = 0;
@@ -116,11 +121,11 @@ Json read_config(const fs::path& folder) {
   return config;
 }
 
-FolderCheckpoint::FolderCheckpoint(const fs::path& folder, Json config)
+FolderCheckpoint::FolderCheckpoint(const fs::path& folder, Json config, Experts experts)
     : folder_(folder),
       config_(std::move(config)),
       spec_(parse_spec(config_, folder)),
-      stored_(spec_),
+      stored_(spec_, experts),
       files_(open_files(folder)) {}
 
 std::string FolderCheckpoint::name(const StoredTensor& t) const {
@@ -138,33 +143,48 @@ std::string FolderCheckpoint::name(const StoredTensor& t) const {
 Tensor FolderCheckpoint::rows(const StoredTensor& t, const std::string& tensor, const RowPattern& p, int64_t begin,
                               int64_t end) const {
   if (is_norm(t.first().role)) return files_.rows(tensor, 0, entry(tensor).shape[0]).reshaped({t.rows});
+  if (entry(tensor).shape.rank() == 2 && t.stack)  // biases of all experts
+    return gather(p, begin, end, [&, all = files_.tensor(tensor).reshaped({t.rows})](int64_t from, int64_t to) {
+      return all.rows(from, to).clone();
+    });
+  if (t.transposed && t.stack) return expert_rows(t, tensor, p, begin, end);
   if (t.transposed && entry(tensor).shape.rank() == 2) return gather_transposed(p, begin, end, files_.tensor(tensor));
   return gather(p, begin, end, [&](int64_t from, int64_t to) { return files_.rows(tensor, from, to); });
 }
 
+Tensor FolderCheckpoint::expert_rows(const StoredTensor& t, const std::string& tensor, RowPattern p, int64_t begin,
+                                     int64_t end) const {
+  const int64_t rows = t.rows / t.stack, cols = t.shape[1], expert = p.begin / rows;
+  p.begin -= expert * rows;
+  const Tensor all = files_.tensor(tensor).reshaped({t.stack * cols, rows});
+  return gather_transposed(p, begin, end, all.rows(expert * cols, (expert + 1) * cols));
+}
+
 Weight FolderCheckpoint::weight(int block, Param param) const {
   const StoredTensor& t = stored_.holding(block, param);
-  const std::string tensor = name(t) + ".weight";
-  if (!is_norm(param.role) && t.parts.size() == 1 && !t.transposed) return files_.tensor(tensor);
+  const std::string tensor = weight_name(t);
+  if (!is_norm(param.role) && t.parts.size() == 1 && !t.transposed && !t.stack) return files_.tensor(tensor);
   return rows(t, tensor, stored_.rows(block, param), 0, shape_of(spec_, block, param)[0]);
 }
 
 Tensor FolderCheckpoint::bias(int block, Param param) const {
   const StoredTensor& t = stored_.holding(block, param);
-  return rows(t, name(t) + ".bias", stored_.rows(block, param), 0, shape_of(spec_, block, param)[0]).to(DType::f32);
+  return rows(t, bias_name(t), stored_.rows(block, param), 0, shape_of(spec_, block, param)[0]).to(DType::f32);
 }
 
 Pieces FolderCheckpoint::pieces(int block, Param param) const {
   const StoredTensor& t = stored_.holding(block, param);
   const Shape shape = shape_of(spec_, block, param);
-  const DType type = *entry(name(t) + ".weight").dtype;
+  const DType type = *entry(weight_name(t)).dtype;
   return in_bands(shape, type, shape[1] * int64_t(size_of(type)), 1,
-                  [this, &t, p = stored_.rows(block, param), tensor = name(t) + ".weight"](int64_t begin, int64_t end) {
+                  [this, &t, p = stored_.rows(block, param), tensor = weight_name(t)](int64_t begin, int64_t end) {
                     return rows(t, tensor, p, begin, end);
                   });
 }
 
 std::string FolderCheckpoint::why_dropped(std::string_view tensor) const {
+  if (is_unused(spec_, tensor))
+    return "of a block beyond the model's, for predicting further tokens, which this version does not do";
   const bool head = tensor == source_of(spec_, -1, {Role::head}).name + ".weight";
   return head ? "a copy of the embedding, which the head is tied to" : "computed from config.json, never trained";
 }
@@ -176,11 +196,13 @@ std::vector<TensorInfo> FolderCheckpoint::tensors() const {
   for (const SafetensorsFile& file : files_.files())
     for (const auto& [name, e] : file.entries()) {
       TensorInfo& t = all.emplace_back(TensorInfo{name, e.type, e.shape, e.end - e.begin});
-      const auto it = uses.find(name.substr(0, name.rfind('.')));
+      auto it = uses.find(name);
+      for (const char end : {'.', '_'})  // "_bias", "_scales"
+        if (it == uses.end()) it = uses.find(name.substr(0, name.rfind(end)));
       t.reason = it == uses.end() ? why_dropped(name) : why_unused(name);
       if (!t.reason.empty())
         t.use = TensorUse::dropped;
-      else if (!name.ends_with(".bias"))
+      else if (!name.ends_with("bias"))
         t.use = it->second;
     }
   return all;
@@ -232,6 +254,7 @@ bool TensorCheck::harmless(std::string_view name) const {
   for (const char* buffer :
        {"rotary_emb.inv_freq", "attn.bias", "attention.bias", "attn.masked_bias", "attention.masked_bias"})
     if (name.ends_with(buffer)) return true;
+  if (is_unused(spec_, name)) return true;
   return spec_.tied_embeddings && name == source_of(spec_, -1, {Role::head}).name + ".weight";  // a copy of embed
 }
 
@@ -247,10 +270,10 @@ void TensorCheck::no_others() const {
          count > 3 ? fmt::format(" and {} more", count - 3) : "", count > 1 ? "them" : "it");
 }
 
-FolderSink::FolderSink(const OutputPlace& place, Json config, ModelSpec spec, uint64_t shard_bytes)
+FolderSink::FolderSink(const OutputPlace& place, Json config, ModelSpec spec, uint64_t shard_bytes, Experts experts)
     : config_(std::move(config)),
       spec_(std::move(spec)),
-      stored_(spec_),
+      stored_(spec_, experts),
       dir_(place),
       writer_(dir_, header_room(spec_), shard_bytes) {}
 
@@ -283,7 +306,9 @@ void FolderSink::put_bias(int block, Param param, const Tensor& b) {
   const StoredTensor& t = stored_.holding(block, param);
   if (const auto all = complete(waiting_biases_, t, {block, param}, b)) {
     const auto& whole = std::get<Tensor>(*all);
-    is_norm(param.role) ? write_tensor(t.name + ".bias", whole) : write_bias(t.name + ".bias", whole);
+    const std::string name = t.bias_tensor();
+    const Tensor stored = t.stack ? whole.reshaped({t.stack, t.rows / t.stack}) : whole;
+    is_rounded(param.role) ? write_bias(name, stored) : write_tensor(name, stored);
   }
   biases_.emplace(block, param);
 }

@@ -29,10 +29,16 @@ class FolderCheckpoint : public Checkpoint {
   std::vector<std::filesystem::path> weight_files() const override;
 
  protected:
-  FolderCheckpoint(const std::filesystem::path& folder, nlohmann::json config);
+  FolderCheckpoint(const std::filesystem::path& folder, nlohmann::json config, Experts experts = Experts::as_published);
   const StoredTensors& stored() const { return stored_; }
   /// The tensor's name in these files, less ".weight": "model.layers.3.mlp.up_proj".
   std::string name(const StoredTensor& t) const;
+  std::string weight_name(const StoredTensor& t) const {
+    return t.weight_name.empty() ? name(t) + ".weight" : t.weight_name;
+  }
+  /// Of its bias, by the file: of stacked experts [stack, rows].
+  static Shape bias_shape(const StoredTensor& t) { return t.stack ? Shape{t.stack, t.rows / t.stack} : Shape{t.rows}; }
+  std::string bias_name(const StoredTensor& t) const { return t.bias_name.empty() ? name(t) + ".bias" : t.bias_name; }
   const SafetensorsFolder& files() const { return files_; }
   const std::filesystem::path& folder() const { return folder_; }
   /// Why a tensor that stands beside a parameter's is not read; empty where it is.
@@ -45,6 +51,9 @@ class FolderCheckpoint : public Checkpoint {
   /// Rows [begin, end) of a parameter's tensor, in memory of their own: a fault maps up to 2 MB around it, which what
   /// is small and converted at once must not keep.
   Tensor rows(const StoredTensor& t, const std::string& tensor, const RowPattern& p, int64_t begin, int64_t end) const;
+
+  /// Of an expert whose matrix is stored [in, out] in a tensor of all.
+  Tensor expert_rows(const StoredTensor& t, const std::string& tensor, RowPattern p, int64_t begin, int64_t end) const;
 
   std::string why_dropped(std::string_view tensor) const;  // one that TensorCheck let pass though nothing required it
 
@@ -85,7 +94,8 @@ nlohmann::json read_config(const std::filesystem::path& folder);  // an object; 
 /// Writes such a folder. A format derives from it and says how a weight becomes tensors.
 class FolderSink : public CheckpointSink {
  public:
-  FolderSink(const OutputPlace& place, nlohmann::json config, ModelSpec spec, uint64_t shard_bytes);
+  FolderSink(const OutputPlace& place, nlohmann::json config, ModelSpec spec, uint64_t shard_bytes,
+             Experts experts = Experts::as_published);
   void put(int block, Param param, const Weight& w) final;
   void put_bias(int block, Param param, const Tensor& b) final;
   /// A later file replaces an earlier one of the same name.

@@ -11,14 +11,14 @@ namespace awq {
 namespace fs = std::filesystem;
 
 extern const Format kAutoAwqGemv, kAutoAwqGemvFast, kAutoAwqMarlin, kLlmAwq, kModelOpt, kAutoAwq, kCompressedTensors,
-    kGptq, kGptq1, kMlx, kFp8, kHf, kGguf, kGgufF16, kGgufBf16, kGgufQ4_0, kGgufQ4_1, kGgufQ8_0;
+    kGptq, kGptq1, kMlx, kFp8, kMxfp4, kHf, kGguf, kGgufF16, kGgufBf16, kGgufQ4_0, kGgufQ4_1, kGgufQ8_0;
 
 std::span<const Format> formats() {
   // The first that detects a path opens it; hf takes every folder with a config.json.
   static const std::array table = {
-      kAutoAwqGemv, kAutoAwqGemvFast, kAutoAwqMarlin, kLlmAwq,  kModelOpt, kAutoAwq, kCompressedTensors,
-      kGptq,        kGptq1,           kMlx,           kFp8,     kHf,       kGguf,    kGgufF16,
-      kGgufBf16,    kGgufQ4_0,        kGgufQ4_1,      kGgufQ8_0};
+      kAutoAwqGemv, kAutoAwqGemvFast, kAutoAwqMarlin, kLlmAwq,   kModelOpt, kAutoAwq, kCompressedTensors,
+      kGptq,        kGptq1,           kMlx,           kFp8,      kMxfp4,    kHf,      kGguf,
+      kGgufF16,     kGgufBf16,        kGgufQ4_0,      kGgufQ4_1, kGgufQ8_0};
   return table;
 }
 

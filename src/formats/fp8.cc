@@ -95,8 +95,8 @@ class Fp8Checkpoint final : public FolderCheckpoint {
       if (in_blocks(t))
         require_blocks(check, t);
       else
-        check.require(name(t) + ".weight", t.shape);
-      if (t.bias) check.require(name(t) + ".bias", {t.rows});
+        check.require(weight_name(t), t.shape);
+      if (t.bias) check.require(bias_name(t), bias_shape(t));
     }
     check.no_others();
   }

@@ -29,8 +29,8 @@ class HfCheckpoint : public FolderCheckpoint {
   explicit HfCheckpoint(const fs::path& folder) : FolderCheckpoint(folder, float_config(folder)) {
     TensorCheck check(folder, spec(), files());
     for (const StoredTensor& t : stored().all()) {
-      check.require(name(t) + ".weight", t.shape);
-      if (t.bias) check.require(name(t) + ".bias", {t.rows});
+      check.require(weight_name(t), t.shape);
+      if (t.bias) check.require(bias_name(t), bias_shape(t));
     }
     check.no_others();
   }
@@ -46,7 +46,7 @@ class HfSink : public FolderSink {
     const auto* q = std::get_if<QMatrix>(&w);
     const Tensor t = q ? dequantize(*q) : std::get<Tensor>(w);
     if (!is_norm(s.first().role)) types_.insert(t.dtype());
-    write_tensor(s.name + ".weight", as_stored(s, t));
+    write_tensor(s.weight(), as_stored(s, t));
   }
   void describe(Json& config) const override {
     config.erase("quantization_config");

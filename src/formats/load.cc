@@ -85,7 +85,9 @@ void load_parameter(Backend& dev, const Checkpoint& model, int block, Param p, B
     return;
   }
   const Tensor bias = to.spec.has_bias(p) ? model.bias(block, p) : Tensor();
-  to.linear[p] = dev.linear(model.pieces(block, p), bias ? &bias : nullptr);
+  const bool corrects = bias && p.role == Role::router && to.spec.experts->correction;
+  if (corrects) to.correction.assign(bias.as<float>().begin(), bias.as<float>().end());
+  to.linear[p] = dev.linear(model.pieces(block, p), bias && !corrects ? &bias : nullptr);
 }
 
 std::string text_of(const QuantSpec& q) { return fmt::format("{} bits, groups of {}", q.bits, q.group_size); }

@@ -60,8 +60,8 @@ void PackedFolder::check_tensors() const {
     if (const auto at = place(t))
       check_packed(check, *at);
     else
-      check.require(name(t) + ".weight", t.shape);
-    if (t.bias) check.require(name(t) + ".bias", {t.rows});
+      check.require(weight_name(t), t.shape);
+    if (t.bias) check.require(bias_name(t), bias_shape(t));
   }
   check.no_others();
 }

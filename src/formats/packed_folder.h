@@ -21,7 +21,8 @@ class PackedFolder : public FolderCheckpoint {
   Pieces pieces(int block, Param param) const final;
 
  protected:
-  using FolderCheckpoint::FolderCheckpoint;
+  PackedFolder(const std::filesystem::path& folder, nlohmann::json config)
+      : FolderCheckpoint(folder, std::move(config), Experts::apart) {}
   /// Throws Error unless the files hold what the model needs and nothing else.
   void check_tensors() const;
 

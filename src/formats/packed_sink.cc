@@ -162,7 +162,7 @@ void PackedSink::write(const StoredTensor& t, const Weight& w) {
   const auto* q = std::get_if<QMatrix>(&w);
   if (!q) {
     if (!is_norm(role) && !outer) left_float_.push_back(name);
-    return write_tensor(name + ".weight", as_stored(t, std::get<Tensor>(w)));
+    return write_tensor(t.weight(), as_stored(t, std::get<Tensor>(w)));
   }
   if (outer) fail("write", "{}: few programs read it quantized in this format; leave it in floats", name);
   const int64_t group = quant_.group_size == -1 ? q->cols() : quant_.group_size;

@@ -44,7 +44,7 @@ QMatrix fitted(const QMatrix& q, const Capacity& capacity, const Losses& allowed
 class PackedSink : public FolderSink {
  public:
   PackedSink(const OutputPlace& place, const nlohmann::json& config, const ModelSpec& spec, const QuantSpec& quant)
-      : FolderSink(place, config, spec, kShardBytes), quant_(quant) {}
+      : FolderSink(place, config, spec, kShardBytes, Experts::apart), quant_(quant) {}
 
  protected:
   struct Part {

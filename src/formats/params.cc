@@ -47,6 +47,7 @@ Source source_of(const ModelSpec& spec, int block, Param param) {
 
 std::string base_name(const ModelSpec& spec, int block, Param param) {
   const Source s = source_of(spec, block, param);
+  if (s.stack) return s.apart;
   return s.rows.period ? s.name + "." + std::string(name_of(param.role)) : s.name;
 }
 

@@ -22,7 +22,8 @@ bool is_table(Role role);
 int64_t parameter_count(const ModelSpec& spec);  // biases included
 Source source_of(const ModelSpec& spec, int block, Param param);
 /// The parameter's name in a Hugging Face folder, less ".weight" or ".bias": "model.layers.3.mlp.up_proj"; of a fused
-/// tensor's parts with the part's name, "model.layers.3.self_attn.qkv_proj.q".
+/// tensor's parts with the part's name, "model.layers.3.self_attn.qkv_proj.q"; of stacked experts as formats of codes
+/// have it, "model.layers.3.block_sparse_moe.experts.5.up_proj".
 std::string base_name(const ModelSpec& spec, int block, Param param);
 
 }  // namespace awq

@@ -9,8 +9,7 @@ namespace awq {
 namespace {
 
 /// The parts repeat equally often and cover what is repeated.
-bool tiles(const StoredTensor& t) {
-  std::vector<StoredPart> parts = t.parts;
+bool tiles(std::vector<StoredPart> parts, int64_t rows) {
   std::ranges::sort(parts, {}, [](const StoredPart& p) { return p.rows.begin; });
   const int64_t period = parts.front().rows.period;
   int64_t at = 0;
@@ -19,8 +18,22 @@ bool tiles(const StoredTensor& t) {
     at += p.rows.count;
   }
   return at == period && std::ranges::all_of(parts, [&](const StoredPart& p) {
-           return p.total % p.rows.count == 0 && p.total / p.rows.count == t.rows / period;
+           return p.total % p.rows.count == 0 && p.total / p.rows.count == rows / period;
          });
+}
+
+/// Each expert's rows by themselves.
+bool covered(const StoredTensor& t) {
+  if (!t.stack) return tiles(t.parts, t.rows);
+  const int64_t rows = t.rows / t.stack;
+  std::map<int64_t, std::vector<StoredPart>> of_expert;
+  for (StoredPart p : t.parts) {
+    const int64_t expert = p.rows.begin / rows;
+    p.rows.begin -= expert * rows, p.rows.period = std::min(p.rows.period, rows);
+    of_expert[expert].push_back(p);
+  }
+  return int64_t(of_expert.size()) == t.stack &&
+         std::ranges::all_of(of_expert, [&](const auto& e) { return tiles(e.second, rows); });
 }
 
 /// Norms with gains for each head are stored as [heads, head_dim].
@@ -31,7 +44,16 @@ Shape norm_shape(const BlockSpec& b, Role role) {
 }
 
 StoredTensor first_part(const Source& source, const Shape& shape, bool bias) {
-  return {source.name, shape, 0, source.transposed, bias, {}};
+  return {source.name, source.weight, source.bias, shape, 0, source.stack, source.transposed, bias, {}};
+}
+
+Source laid_out(const Source& s, Experts experts) { return s.stack && experts == Experts::apart ? Source(s.apart) : s; }
+
+Shape whole_shape(const StoredTensor& t) {
+  const int64_t cols = t.shape[1];
+  if (t.stack && t.transposed) return {t.stack, cols, t.rows / t.stack};
+  if (t.stack) return {t.stack, t.rows / t.stack, cols};
+  return t.transposed ? Shape{cols, t.rows} : Shape{t.rows, cols};
 }
 
 Tensor other_way_round(const Tensor& t) {
@@ -47,17 +69,17 @@ void put_rows(const RowPattern& p, const Tensor& part, Tensor& to) {
 
 }  // namespace
 
-StoredTensors::StoredTensors(const ModelSpec& spec) {
+StoredTensors::StoredTensors(const ModelSpec& spec, Experts experts) {
   std::map<std::string, size_t> by_name;
   for (const auto& [block, param] : params_of(spec)) {
-    const Source source = source_of(spec, block, param);
+    const Source source = laid_out(source_of(spec, block, param), experts);
     const Shape shape = shape_of(spec, block, param);
     const bool bias = has_bias(spec, block, param);
     const auto [it, added] = by_name.emplace(source.name, all_.size());
     if (added) all_.push_back(first_part(source, shape, bias));
     StoredTensor& t = all_[it->second];
     if (!added && (shape.rank() != 2 || t.shape.rank() != 2 || shape[1] != t.shape[1] || t.bias != bias ||
-                   t.transposed != source.transposed))
+                   t.transposed != source.transposed || t.stack != source.stack))
       fail("model", "{}: {} and {} cannot share {}", spec.arch, name_of(t.first().role), name_of(param.role), t.name);
     t.rows += shape[0];
     const RowPattern whole{0, shape[0], shape[0]};
@@ -65,11 +87,11 @@ StoredTensors::StoredTensors(const ModelSpec& spec) {
     where_.emplace(std::pair(block, param), it->second);
   }
   for (StoredTensor& t : all_) {
-    if (!tiles(t)) fail("model", "{}: the parts of {} do not cover its {} rows", spec.arch, t.name, t.rows);
+    if (!covered(t)) fail("model", "{}: the parts of {} do not cover its {} rows", spec.arch, t.name, t.rows);
     if (is_norm(t.first().role) && t.parts.front().block >= 0)
       t.shape = norm_shape(spec.blocks[size_t(t.parts.front().block)], t.first().role);
     else if (t.shape.rank() == 2)
-      t.shape = t.transposed ? Shape{t.shape[1], t.rows} : Shape{t.rows, t.shape[1]};
+      t.shape = whole_shape(t);
   }
 }
 
@@ -135,6 +157,14 @@ Weight merged(const StoredTensor& s, const std::vector<Weight>& parts) {
 }
 
 Tensor as_stored(const StoredTensor& s, const Tensor& weight) {
+  if (s.transposed && s.stack) {
+    Tensor all = Tensor::empty(s.shape, weight.dtype());
+    for (int64_t e = 0; e < s.stack; ++e) {
+      const Tensor one = other_way_round(weight.rows(e * s.shape[2], (e + 1) * s.shape[2]));
+      std::copy_n(one.data(), one.bytes(), all.rows(e, e + 1).data());
+    }
+    return all;
+  }
   if (s.transposed) return other_way_round(weight);
   return weight.shape() == s.shape ? weight : weight.reshaped(s.shape);
 }

@@ -19,18 +19,26 @@ struct StoredPart {
 };
 
 struct StoredTensor {
-  std::string name;  // without ".weight" or ".bias"
-  Shape shape;       // of the weight, as it is stored
-  int64_t rows = 0;  // outputs, of all parts
+  std::string name;           // without ".weight" or ".bias"
+  std::string weight_name{};  // see Source
+  std::string bias_name{};    // see Source
+  Shape shape;                // of the weight, as it is stored
+  int64_t rows = 0;           // outputs, of all parts
+  int64_t stack = 0;          // see Source
   bool transposed = false, bias = false;
   std::vector<StoredPart> parts;
   Param first() const { return parts.front().param; }
+  std::string weight() const { return weight_name.empty() ? name + ".weight" : weight_name; }
+  std::string bias_tensor() const { return bias_name.empty() ? name + ".bias" : bias_name; }
 };
+
+/// How experts lie that a family has in one tensor of three dimensions: no format of codes has more than two.
+enum class Experts : uint8_t { as_published, apart };
 
 /// What a model is stored as. The constructor throws Error unless the parts of each tensor cover its rows exactly once.
 class StoredTensors {
  public:
-  explicit StoredTensors(const ModelSpec& spec);
+  StoredTensors(const ModelSpec& spec, Experts experts);
   const std::vector<StoredTensor>& all() const { return all_; }  // in the order of files
   const StoredTensor& holding(int block, Param param) const { return all_[where_.at({block, param})]; }
   /// The parameter's rows in the tensor that holds it.

@@ -209,7 +209,10 @@ Tensor SafetensorsFile::tensor(std::string_view name) const {
 
 Tensor SafetensorsFile::rows(std::string_view name, int64_t begin, int64_t end) const {
   const SafetensorsEntry& e = readable(name);
-  const Tensor part = Tensor::wrap(data_.data() + e.begin, e.shape, *e.dtype, nullptr).rows(begin, end);
+  Shape flat = e.shape;
+  if (flat.rank() == 3) flat = {flat[0] * flat[1], flat[2]};
+  if (flat.rank() == 4) flat = {flat[0] * flat[1], flat[2], flat[3]};
+  const Tensor part = Tensor::wrap(data_.data() + e.begin, flat, *e.dtype, nullptr).rows(begin, end);
   Tensor copy = Tensor::empty(part.shape(), *e.dtype);
   read_part({part.data(), part.bytes()}, owner_, copy.data());
   return copy;

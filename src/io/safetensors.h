@@ -45,7 +45,8 @@ class SafetensorsFile {
   /// Shares the mapping, or copies where the file has the tensor at an address that its type cannot be read from.
   /// Throws Error if it is absent or of a type that we cannot read.
   Tensor tensor(std::string_view name) const;
-  /// A copy of rows [begin, end) of the outermost dimension, see read_part.
+  /// A copy of rows [begin, end) of the outermost dimension, of more than two dimensions of the outer two, see
+  /// read_part.
   Tensor rows(std::string_view name, int64_t begin, int64_t end) const;
 
  private:

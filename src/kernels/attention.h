@@ -96,14 +96,14 @@ class PageAttention {
       : s_(s),
         keys_(static_cast<const T*>(s.page)),
         values_(keys_ + ptrdiff_t(kKvPage) * s.dim),
-        scales_(kScaled ? reinterpret_cast<const float*>(values_ + ptrdiff_t(kKvPage) * s.dim) : nullptr),
+        scales_(kScaled ? reinterpret_cast<const float*>(values_ + ptrdiff_t(kKvPage) * s.value_dim) : nullptr),
         parts_((s.rows + V::kTokens - 1) / V::kTokens) {}
 
   void run() {
     parts_ == 1 ? products<false>() : products<true>();
     for (int32_t r = 0; r < s_.rows; ++r)
       if (seen(r, 1).empty())
-        for (int32_t c = 0; c < s_.dim; ++c) s_.to.out[r * s_.dim + c] = -0.f;
+        for (int32_t c = 0; c < s_.value_dim; ++c) s_.to.out[r * s_.value_dim + c] = -0.f;
   }
 
  private:
@@ -128,7 +128,7 @@ class PageAttention {
         scores<rows.value, kPanels<kMany, rows.value>>(r, {p, p + kStep}, !kMany);
       });
     for (int32_t r = 0; r < s_.rows; ++r) weigh(r);
-    const int32_t panels = s_.dim / kPanel, step = kMany ? kStep : panels;
+    const int32_t panels = s_.value_dim / kPanel, step = kMany ? kStep : panels;
     for (int32_t p = 0; p < panels; p += step)
       for_rows([&](auto rows, int32_t r) {
         sums<rows.value, kPanels<kMany, rows.value>>(r, {p, min_of(p + step, panels)});
@@ -279,7 +279,7 @@ class PageAttention {
     }
     add_some(pairs.end, any.end);
     AWQ_UNROLL for (int r = 0; r < R; ++r) AWQ_UNROLL for (int v = 0; v < P * kV; ++v)
-        V::store(s_.to.out + (r0 + r) * s_.dim + panel * kPanel + v * kLane, acc[r][v]);
+        V::store(s_.to.out + (r0 + r) * s_.value_dim + panel * kPanel + v * kLane, acc[r][v]);
   }
 
   const AttentionStep& s_;
@@ -294,14 +294,14 @@ void attend(const AttentionStep& s) {
   PageAttention<V, T>(s).run();
 }
 
-inline void attention_merge(const AttentionPart& part, int32_t rows, int32_t dim, const AttentionPart& into) {
+inline void attention_merge(const AttentionPart& part, int32_t rows, int32_t value_dim, const AttentionPart& into) {
   for (int32_t r = 0; r < rows; ++r) {
     const float max = into.max[r] > part.max[r] ? into.max[r] : part.max[r], shift = finite_shift(max);
     const float a = exp2_approx(into.max[r] - shift), b = exp2_approx(part.max[r] - shift);
     into.max[r] = max;
     into.sum[r] = into.sum[r] * a + part.sum[r] * b;
-    float* y = into.out + r * dim;
-    for (int32_t c = 0; c < dim; ++c) y[c] = y[c] * a + part.out[r * dim + c] * b;
+    float* y = into.out + r * value_dim;
+    for (int32_t c = 0; c < value_dim; ++c) y[c] = y[c] * a + part.out[r * value_dim + c] * b;
   }
 }
 

@@ -80,11 +80,11 @@ enum : int32_t {
 struct AttentionPart {
   float* max;  // [rows]
   float* sum;  // [rows]
-  float* out;  // [rows][dim]
+  float* out;  // [rows][value_dim]
 };
 
-/// One page of one kv head: kKvPage positions of `dim` channels, the head's width rounded up to 16; all in units of
-/// 2 x 16 elements:
+/// One page of one kv head: kKvPage positions of `dim` channels of keys and `value_dim` of values, the head's widths
+/// rounded up to 16; all in units of 2 x 16 elements:
 ///   keys    [position / 16][channel / 2]   of 2 channels x 16 positions
 ///   values  [channel / 16][position / 2]   of 2 positions x 16 channels
 /// A unit is its first 16 elements and then its second 16; in bfloat16 the two alternate, so that one integer
@@ -96,7 +96,7 @@ struct AttentionStep {
   const float* q;        // [rows][dim], times the query scale and log2 e; 0 past the head's width
   const int32_t* first;  // [rows]: row r sees positions [first[r], last[r]) of the page; none where they are equal
   const int32_t* last;
-  int32_t rows, dim;  // rows <= kMaxAttentionRows
+  int32_t rows, dim, value_dim;  // rows <= kMaxAttentionRows
   AttentionPart to;
   float cap = 0;  // scores become cap * tanh(score / cap), times log2 e like them; 0: they stay
   /// ALiBi: slopes[r] * (i - query[r]) is added to row r's score of position i of the page. null: nothing is.
@@ -164,7 +164,7 @@ struct KernelSet {
   void (*attend_f16)(const AttentionStep& s);
   void (*attend_i8)(const AttentionStep& s);
   /// into += part; the order of calls decides the rounding.
-  void (*attention_merge)(const AttentionPart& part, int32_t rows, int32_t dim, const AttentionPart& into);
+  void (*attention_merge)(const AttentionPart& part, int32_t rows, int32_t value_dim, const AttentionPart& into);
 };
 
 }  // namespace awq::kernels

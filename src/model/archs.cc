@@ -8,16 +8,36 @@ namespace awq {
 extern const Architecture kLlama, kMistral, kMinistral, kQwen2, kQwen3, kGemma, kGemma2, kGemma3, kPhi3, kOlmo, kOlmo2,
     kOlmo3, kStableLm, kGranite, kSmolLm3, kCohere, kCohere2, kStarCoder2, kNemotron, kGlm, kGlm4, kChatGlm,
     kChatGlmCausal, kExaone, kMiniCpm, kInternLm2, kInternLm3, kBaichuan, kQwen1, kPhi, kGpt2, kBigCode, kGptJ, kNeoX,
-    kFalcon, kRefinedWeb, kOpt, kBloom, kMpt, kMptOfTransformers, kMixtral, kQwen2Moe, kQwen3Moe, kOlmoE;
+    kFalcon, kRefinedWeb, kOpt, kBloom, kMpt, kMptOfTransformers, kMixtral, kQwen2Moe, kQwen3Moe, kOlmoE, kGraniteMoe,
+    kGraniteMoeShared, kGlm4Moe, kDeepSeek2, kDeepSeek3, kMiniCpm3, kGptOss;
 
 std::span<const Architecture> architectures() {
-  static const std::array table = {
-      kLlama,   kMistral,    kMinistral, kQwen2,      kQwen3,    kGemma,   kGemma2,        kGemma3,
-      kPhi3,    kOlmo,       kOlmo2,     kOlmo3,      kStableLm, kGranite, kSmolLm3,       kCohere,
-      kCohere2, kStarCoder2, kNemotron,  kGlm,        kGlm4,     kChatGlm, kChatGlmCausal, kExaone,
-      kMiniCpm, kInternLm2,  kInternLm3, kBaichuan,   kQwen1,    kPhi,     kGpt2,          kBigCode,
-      kGptJ,    kNeoX,       kFalcon,    kRefinedWeb, kOpt,      kBloom,   kMpt,           kMptOfTransformers,
-      kMixtral, kQwen2Moe,   kQwen3Moe,  kOlmoE};
+  static const std::array table = {kLlama,         kMistral,
+                                   kMinistral,     kQwen2,
+                                   kQwen3,         kGemma,
+                                   kGemma2,        kGemma3,
+                                   kPhi3,          kOlmo,
+                                   kOlmo2,         kOlmo3,
+                                   kStableLm,      kGranite,
+                                   kSmolLm3,       kCohere,
+                                   kCohere2,       kStarCoder2,
+                                   kNemotron,      kGlm,
+                                   kGlm4,          kChatGlm,
+                                   kChatGlmCausal, kExaone,
+                                   kMiniCpm,       kInternLm2,
+                                   kInternLm3,     kBaichuan,
+                                   kQwen1,         kPhi,
+                                   kGpt2,          kBigCode,
+                                   kGptJ,          kNeoX,
+                                   kFalcon,        kRefinedWeb,
+                                   kOpt,           kBloom,
+                                   kMpt,           kMptOfTransformers,
+                                   kMixtral,       kQwen2Moe,
+                                   kQwen3Moe,      kOlmoE,
+                                   kGraniteMoe,    kGraniteMoeShared,
+                                   kGlm4Moe,       kDeepSeek2,
+                                   kDeepSeek3,     kMiniCpm3,
+                                   kGptOss};
   return table;
 }
 

@@ -75,14 +75,20 @@ class Backend {
   /// their own, or empty.
   virtual void norm(const Tensor& x, const Tensor& gain, const Tensor& bias, const NormSpec& norm, int64_t width,
                     Tensor& y) = 0;
-  /// In place. x [tokens, heads * head_dim]; frequencies [dims / 2]; see RopeSpec::interleaved.
-  virtual void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim, bool interleaved) = 0;
-  /// Stores k and v [tokens, kv_rows] in the caches of `block`, then y [tokens, q_rows] = attention of q over all
-  /// positions each token may see.
-  virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, Batch batch, int block,
-                         const AttentionSpec& spec, Tensor& y) = 0;
+  /// In place. x [tokens, heads * head_dim], of each head the channels from `first`; frequencies [dims / 2]; see
+  /// RopeSpec::interleaved.
+  virtual void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim, int first,
+                    bool interleaved) = 0;
+  /// y [tokens, heads * (own + shared)]: each head's channels of `own` and then all of `shared`.
+  virtual void join_heads(const Tensor& own, const Tensor& shared, int heads, Tensor& y) = 0;
+  /// Stores k [tokens, kv_rows] and v [tokens, v_rows] in the caches of `block`, then y [tokens, out_rows] = attention
+  /// of q [tokens, q_rows] over all positions each token may see. sinks f32 [heads], or empty.
+  virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const float> sinks, Batch batch,
+                         int block, const AttentionSpec& spec, Tensor& y) = 0;
   /// y = act(x), times `up` where it is not null; y may be x.
   virtual void activate(Activation act, const Tensor& x, const Tensor* up, Tensor& y) = 0;
+  /// See MlpSpec::limit. In place, `up` is written over.
+  virtual void clamped_swish(Tensor& gate, Tensor& up, float alpha, float limit) = 0;
   virtual void add(const Tensor& x, float scale, Tensor& y) = 0;  // y += scale * x
   /// y[rows[i]] += weights[i] * x[i]; no row occurs twice
   virtual void add_rows(const Tensor& x, std::span<const int32_t> rows, std::span<const float> weights, Tensor& y) = 0;

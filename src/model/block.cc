@@ -38,14 +38,15 @@ void tapped(const Tap& tap, Site site, const Tensor& x, std::span<const int32_t>
   if (tap) tap(site, x, rows);
 }
 
-void rotate(Backend& dev, const Block& block, Batch batch, Tensor& x) {
+/// Of each of x's heads of so many channels the rotated ones, which begin at `first`.
+void rotate(Backend& dev, const Block& block, Batch batch, int head_dim, int first, Tensor& x) {
   const AttentionSpec& a = block.spec.attention;
   const auto usual = [&](const Sequence& s) { return a.rope.regime(s.reach()) == 0; };
-  if (std::ranges::all_of(batch, usual)) return dev.rope(x, batch, block.rope, a.head_dim, a.rope.interleaved);
+  if (std::ranges::all_of(batch, usual)) return dev.rope(x, batch, block.rope, head_dim, first, a.rope.interleaved);
   int64_t row = 0;
   for (const Sequence& s : batch) {
     Tensor part = x.rows(row, row + s.tokens);
-    dev.rope(part, {&s, 1}, a.rope.frequencies(s.reach()), a.head_dim, a.rope.interleaved);
+    dev.rope(part, {&s, 1}, a.rope.frequencies(s.reach()), head_dim, first, a.rope.interleaved);
     row += s.tokens;
   }
 }
@@ -55,7 +56,7 @@ void prepare(Backend& dev, const Block& block, Role norm_role, Batch batch, Tens
   const AttentionSpec& a = block.spec.attention;
   if (a.head_norm != HeadNorm::none)
     norm(dev, block, norm_role, x, x, a.head_norm == HeadNorm::row ? x.shape()[1] : a.head_dim);
-  if (a.rope.dims) rotate(dev, block, batch, x);
+  if (a.rope.dims) rotate(dev, block, batch, a.head_dim, 0, x);
 }
 
 /// Adds what attention or MLP made of x, normalised where the spec says so.
@@ -64,19 +65,67 @@ void add_residual(Backend& dev, const Block& block, Role post_norm, Tensor& y, T
   dev.add(y, block.spec.residual_scale, x);
 }
 
-}  // namespace
+/// What attention mixes, with positions.
+struct Mixed {
+  Tensor queries, keys, values;
+};
 
-void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, Tensor& y,
-                       const Tap& tap) {
+Mixed projected(Backend& dev, const Block& block, Batch batch, const Tensor& x) {
   const AttentionSpec& a = block.spec.attention;
-  tapped(tap, {q}, x);
   auto [queries, keys, values] = apply(dev, block, {{q}, {k}, {v}}, x, x.shape()[0]);
   if (a.clip != 0)
     for (Tensor* t : {&queries, &keys, &values}) dev.clip(*t, a.clip);
   prepare(dev, block, q_norm, batch, queries);
   prepare(dev, block, k_norm, batch, keys);
-  Tensor mixed = dev.empty(queries.shape());
-  dev.attention(queries, keys, values, batch, kv_block, a, mixed);
+  return {queries, keys, values};
+}
+
+/// Of few channels, normalised: what q of so many reads.
+Tensor latent_queries(Backend& dev, const Block& block, Tensor& latent, const Tap& tap) {
+  norm(dev, block, q_a_norm, latent, latent);
+  tapped(tap, {q}, latent);
+  return apply(dev, block, {{q}}, latent, latent.shape()[0])[0];
+}
+
+/// Keys and values of each head, as if they had been projected: nothing of what follows knows of the latent.
+Mixed latent_projected(Backend& dev, const Block& block, Batch batch, const Tensor& x, const Tap& tap) {
+  const AttentionSpec& a = block.spec.attention;
+  const int64_t tokens = x.shape()[0];
+  auto [first, latent, positions] = apply(dev, block, {attention_input(block.spec), {kv_a}, {k_rope}}, x, tokens);
+  Tensor queries = a.latent->q_rank ? latent_queries(dev, block, first, tap) : first;
+  norm(dev, block, kv_a_norm, latent, latent);
+  tapped(tap, {k}, latent);
+  auto [own, values] = apply(dev, block, {{k}, {v}}, latent, tokens);
+  rotate(dev, block, batch, a.head_dim, a.unrotated(), queries);
+  rotate(dev, block, batch, a.rope.dims, 0, positions);
+  Tensor keys = dev.empty({tokens, a.kv_rows()});
+  dev.join_heads(own, positions, a.kv_heads, keys);
+  return {queries, keys, values};
+}
+
+}  // namespace
+
+Site attention_input(const BlockSpec& spec) {
+  const std::optional<LatentSpec>& latent = spec.attention.latent;
+  return {latent && latent->q_rank ? q_a : q};
+}
+
+bool reads_module_input(const BlockSpec& spec, const ScaleGroup& g) {
+  const Site site = g.consumers.front();
+  return site == attention_input(spec) || site.role == gate || site.role == up;
+}
+
+void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, Tensor& y,
+                       const Tap& tap) {
+  const AttentionSpec& a = block.spec.attention;
+  tapped(tap, attention_input(block.spec), x);
+  const auto [queries, keys, values] =
+      a.latent ? latent_projected(dev, block, batch, x, tap) : projected(dev, block, batch, x);
+  Tensor mixed = dev.empty({x.shape()[0], a.out_rows()});
+  const auto extra = block.norm.find({sinks});
+  const std::span<const float> scores =
+      extra == block.norm.end() ? std::span<const float>() : std::as_const(extra->second.gain).as<float>();
+  dev.attention(queries, keys, values, scores, batch, kv_block, a, mixed);
   tapped(tap, {o}, mixed);
   block[o](mixed, y);
 }
@@ -87,7 +136,10 @@ void expert_forward(Backend& dev, const Block& block, int expert, const Tensor& 
   Tensor h;
   if (m.gated) {
     auto [g, u] = apply(dev, block, {{gate, expert}, {up, expert}}, x, batch);
-    dev.activate(m.act, g, &u, g);
+    if (m.act == Activation::clamped_swish)
+      dev.clamped_swish(g, u, m.alpha, m.limit);
+    else
+      dev.activate(m.act, g, &u, g);
     h = g;
   } else {
     h = apply(dev, block, {{up, expert}}, x, batch)[0];
@@ -114,7 +166,7 @@ void add_expert(Backend& dev, const Block& block, int expert, const Route& route
 void experts_forward(Backend& dev, const Block& block, const Tensor& x, Tensor& y, const Tap& tap) {
   const ExpertsSpec& e = *block.spec.experts;
   const int64_t tokens = x.shape()[0];
-  const std::vector<Route> routes = routes_of(e, apply(dev, block, {{router}}, x, tokens)[0]);
+  const std::vector<Route> routes = routes_of(e, apply(dev, block, {{router}}, x, tokens)[0], block.correction);
   dev.zero(y);
   for (int i = 0; i < e.count; ++i) add_expert(dev, block, i, routes[size_t(i)], x, y, tap);
   if (!e.shared_hidden) return;
@@ -170,10 +222,11 @@ std::optional<Param> norm_before(const BlockSpec& spec, Role role) {
   return Param{role};
 }
 
-// up reaches down through a product, or through an activation: relu(c u) = c relu(u) for c > 0, and relu^2 squares c;
-// no other lets a factor through.
+// up reaches down through a product unless it is bounded or has 1 added, or through an activation: relu(c u) = c
+// relu(u) for c > 0, and relu^2 squares c; no other lets a factor through.
 ScaleGroup into_down(const MlpSpec& mlp, int expert) {
   const bool relu2 = !mlp.gated && mlp.act == Activation::relu2;
+  if (mlp.act == Activation::clamped_swish) return {.producer = std::nullopt, .consumers = {{down, expert}}};
   if (mlp.gated || mlp.act == Activation::relu || relu2)
     return {.producer = Param{up, expert}, .consumers = {{down, expert}}, .squared = relu2};
   return {.producer = std::nullopt, .consumers = {{down, expert}}};
@@ -183,16 +236,29 @@ ScaleGroup into_down(const MlpSpec& mlp, int expert) {
 // its kv head agrees, and nothing bounds it on the way.
 ScaleGroup into_o(const AttentionSpec& a) {
   if (a.clip != 0) return {.producer = std::nullopt, .consumers = {{o}}};
-  return {.producer = Param{v}, .consumers = {{o}}, .tied_heads = a.heads / a.kv_heads, .head_dim = a.head_dim};
+  return {.producer = Param{v}, .consumers = {{o}}, .tied_heads = a.heads / a.kv_heads, .head_dim = a.v_dim()};
+}
+
+std::vector<Param> attention_inputs(const BlockSpec& spec) {
+  if (!spec.attention.latent) return {{q}, {k}, {v}};
+  return {attention_input(spec), {kv_a}, {k_rope}};
+}
+
+/// What reads a latent, behind whose norm nothing else stands.
+std::vector<ScaleGroup> into_latents(const AttentionSpec& a) {
+  std::vector<ScaleGroup> groups;
+  if (a.latent && a.latent->q_rank) groups.push_back({.producer = Param{q_a_norm}, .consumers = {{q}}});
+  if (a.latent) groups.push_back({.producer = Param{kv_a_norm}, .consumers = {{k}, {v}}});
+  return groups;
 }
 
 }  // namespace
 
-// attn_norm feeds exactly q, k, v, and the MLP too where there is one norm for both; mlp_norm feeds exactly the MLP: of
-// experts all of them and what routes to them. A norm after the module and the norms of heads see unscaled values: o
-// and down absorb nothing.
+// attn_norm feeds exactly q, k, v, or what makes latents, and the MLP too where there is one norm for both; mlp_norm
+// feeds exactly the MLP: of experts all of them and what routes to them. A norm after the module and the norms of heads
+// see unscaled values: o and down absorb nothing.
 std::vector<ScaleGroup> scale_groups(const BlockSpec& spec) {
-  ScaleGroup into_attention{.producer = norm_before(spec, attn_norm), .consumers = {{q}, {k}, {v}}};
+  ScaleGroup into_attention{.producer = norm_before(spec, attn_norm), .consumers = attention_inputs(spec)};
   ScaleGroup into_mlp{
       .producer = norm_before(spec, mlp_norm), .consumers = mlp_inputs(spec), .float_readers = routers(spec)};
   std::vector<ScaleGroup> groups = {into_attention, into_o(spec.attention)};
@@ -203,6 +269,7 @@ std::vector<ScaleGroup> scale_groups(const BlockSpec& spec) {
     groups[0].float_readers = into_mlp.float_readers;
   }
   for (int e : spec.mlps()) groups.push_back(into_down(spec.mlp, e));
+  std::ranges::move(into_latents(spec.attention), std::back_inserter(groups));
   return groups;
 }
 
@@ -276,6 +343,9 @@ Block upload(Backend& dev, const BlockWeights& w, std::optional<DType> type) {
     const bool has = bias != w.bias.end();
     if (is_norm(param.role))  // a fold of `w` must not reach the device
       b.norm[param] = {std::get<Tensor>(weight).to(DType::f32).clone(), has ? bias->second.clone() : Tensor()};
+    else if (param.role == router && has && w.spec.experts->correction)
+      b.linear[param] = dev.linear(type ? in_type(w.pieces(param), *type) : w.pieces(param), nullptr),
+      b.correction.assign(bias->second.as<float>().begin(), bias->second.as<float>().end());
     else
       b.linear[param] =
           dev.linear(type ? in_type(w.pieces(param), *type) : w.pieces(param), has ? &bias->second : nullptr);

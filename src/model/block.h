@@ -37,8 +37,9 @@ struct Block {
   BlockSpec spec;
   std::map<Param, NormWeights> norm;
   std::map<Param, std::shared_ptr<const Linear>> linear;
-  std::vector<float> rope;      // frequencies
-  std::optional<DType> type{};  // of all matrices, where upload() was asked for one
+  std::vector<float> correction{};  // of the router's scores, see ExpertsSpec
+  std::vector<float> rope;          // frequencies
+  std::optional<DType> type{};      // of all matrices, where upload() was asked for one
   const Linear& operator[](Param p) const { return *linear.at(p); }
   const Linear& operator[](Role role) const { return *linear.at({role}); }
 };
@@ -49,6 +50,11 @@ Block upload(Backend& dev, const BlockWeights& w, std::optional<DType> type = {}
 /// Sees the input of each linear layer, once for those that share it. x [tokens, channels]; `rows`: which tokens of the
 /// batch its rows are, where they are not all of them.
 using Tap = std::function<void(Site site, const Tensor& x, std::span<const int32_t> rows)>;
+
+/// Where the attention's input is seen.
+Site attention_input(const BlockSpec& spec);
+/// Whether the group reads what a norm before the attention or the MLP puts out, so that a module can be run on it.
+bool reads_module_input(const BlockSpec& spec, const ScaleGroup& g);
 
 /// y = attention of normalised input x, without norm and residual: the module that q, k and v feed.
 void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, Tensor& y,

@@ -25,13 +25,14 @@ int64_t padded(int64_t head_dim) { return round_up(head_dim, kPanel); }
 
 CpuKvCache::CpuKvCache(std::span<const BlockSpec> blocks, DType dtype) : dtype_(dtype) {
   for (const BlockSpec& b : blocks)
-    blocks_.push_back({.heads = b.attention.kv_heads, .head_dim = b.attention.head_dim});
+    blocks_.push_back(
+        {.heads = b.attention.kv_heads, .head_dim = b.attention.head_dim, .value_dim = b.attention.v_dim()});
 }
 
 // int8 has two scales a position.
 int64_t CpuKvCache::head_bytes(const PerBlock& b) const {
   const int64_t scales = dtype_ == DType::i8 ? 2 * int64_t(sizeof(float)) : 0;
-  return kKvPage * (2 * padded(b.head_dim) * int64_t(size_of(dtype_)) + scales);
+  return kKvPage * ((padded(b.head_dim) + padded(b.value_dim)) * int64_t(size_of(dtype_)) + scales);
 }
 
 int64_t CpuKvCache::bytes() const {
@@ -70,28 +71,28 @@ int64_t in_unit(int64_t half, int64_t lane) {
 
 /// One position of one head. Keys past the head's width are 0, because queries multiply them.
 template <DType D, class T, class Convert>
-void store_head(const float* k, const float* v, int64_t width, int64_t at, T* page, Convert convert) {
-  const int64_t dim = padded(width);
+void store_head(std::span<const float> k, std::span<const float> v, int64_t at, T* page, Convert convert) {
+  const auto width = int64_t(k.size()), dim = padded(width);
   T* keys = page + at / kPanel * kPanel * dim;
   for (int64_t c = 0; c < dim; ++c)
-    keys[c / 2 * 2 * kPanel + in_unit<D>(c % 2, at % kPanel)] = c < width ? convert(k[c], 0) : T(0);
+    keys[c / 2 * 2 * kPanel + in_unit<D>(c % 2, at % kPanel)] = c < width ? convert(k[size_t(c)], 0) : T(0);
   T* values = page + kKvPage * dim + at / 2 * 2 * kPanel;
-  for (int64_t c = 0; c < width; ++c)
-    values[c / kPanel * int64_t(kPanel) * kKvPage + in_unit<D>(at % 2, c % kPanel)] = convert(v[c], 1);
+  for (int64_t c = 0; c < int64_t(v.size()); ++c)
+    values[c / kPanel * int64_t(kPanel) * kKvPage + in_unit<D>(at % 2, c % kPanel)] = convert(v[size_t(c)], 1);
 }
 
 /// max |x| / 127, for round to nearest. NaN where x holds infinity or NaN, and with it every product.
-float int8_scale(const float* x, int64_t n) {
+float int8_scale(std::span<const float> x) {
   float top = 0, sum = 0;
-  for (int64_t i = 0; i < n; ++i) top = std::max(top, std::abs(x[i])), sum += x[i] * 0.f;
+  for (float v : x) top = std::max(top, std::abs(v)), sum += v * 0.f;
   return top / 127.f + sum;
 }
 
-void store_head_i8(const float* k, const float* v, int64_t width, int64_t at, int8_t* page) {
-  auto* scales = reinterpret_cast<float*>(page + 2 * kKvPage * padded(width));
-  const float scale[2] = {int8_scale(k, width), int8_scale(v, width)};
+void store_head_i8(std::span<const float> k, std::span<const float> v, int64_t at, int8_t* page) {
+  auto* scales = reinterpret_cast<float*>(page + kKvPage * (padded(int64_t(k.size())) + padded(int64_t(v.size()))));
+  const float scale[2] = {int8_scale(k), int8_scale(v)};
   const float inverse[2] = {scale[0] > 0 ? 1 / scale[0] : 0.f, scale[1] > 0 ? 1 / scale[1] : 0.f};
-  store_head<DType::i8>(k, v, width, at, page, [&](float x, int which) {
+  store_head<DType::i8>(k, v, at, page, [&](float x, int which) {
     return int8_t(inverse[which] > 0 ? std::clamp(std::nearbyint(x * inverse[which]), -127.f, 127.f) : 0.f);
   });
   scales[at] = scale[0];
@@ -102,18 +103,20 @@ void store_head_i8(const float* k, const float* v, int64_t width, int64_t at, in
 
 void CpuKvCache::put(int block, int64_t position, const float* k, const float* v) {
   PerBlock& b = blocks_[size_t(block)];
-  const int64_t at = position % kKvPage, d = b.head_dim;
+  const int64_t at = position % kKvPage;
   std::byte* page = b.pages[size_t(position / kKvPage)].data();
-  for (int64_t h = 0; h < b.heads; ++h, k += d, v += d, page += head_bytes(b)) {
+  for (int64_t h = 0; h < b.heads; ++h, page += head_bytes(b)) {
+    const std::span<const float> key(k + h * b.head_dim, size_t(b.head_dim)),
+        value(v + h * b.value_dim, size_t(b.value_dim));
     auto* page16 = reinterpret_cast<uint16_t*>(page);
     if (dtype_ == DType::f32)
-      store_head<DType::f32>(k, v, d, at, reinterpret_cast<float*>(page), [](float x, int) { return x; });
+      store_head<DType::f32>(key, value, at, reinterpret_cast<float*>(page), [](float x, int) { return x; });
     else if (dtype_ == DType::bf16)
-      store_head<DType::bf16>(k, v, d, at, page16, [](float x, int) { return f32_to_bf16(x); });
+      store_head<DType::bf16>(key, value, at, page16, [](float x, int) { return f32_to_bf16(x); });
     else if (dtype_ == DType::f16)
-      store_head<DType::f16>(k, v, d, at, page16, [](float x, int) { return f32_to_f16(x); });
+      store_head<DType::f16>(key, value, at, page16, [](float x, int) { return f32_to_f16(x); });
     else
-      store_head_i8(k, v, d, at, reinterpret_cast<int8_t*>(page));
+      store_head_i8(key, value, at, reinterpret_cast<int8_t*>(page));
   }
 }
 
@@ -133,8 +136,8 @@ struct Tile {
 /// Memory of one AttentionPart.
 class Part {
  public:
-  Part(int64_t rows, int64_t dim)
-      : rows_(rows), dim_(dim), data_(std::make_unique_for_overwrite<float[]>(size_t(rows * (dim + 2)))) {}
+  Part(int64_t rows, int64_t value_dim)
+      : rows_(rows), dim_(value_dim), data_(std::make_unique_for_overwrite<float[]>(size_t(rows * (value_dim + 2)))) {}
   AttentionPart view() const { return {data_.get(), data_.get() + rows_, data_.get() + 2 * rows_}; }
   void clear() {  // nothing seen
     std::fill_n(data_.get(), rows_ * (dim_ + 2), 0.f);
@@ -150,23 +153,26 @@ class Part {
 // so that the result depends neither on how tokens came in chunks nor on threads.
 class AttentionJob {
  public:
-  AttentionJob(const kernels::KernelSet& k, const Tensor& q, int block, const AttentionSpec& spec, Tensor& y)
+  AttentionJob(const kernels::KernelSet& k, const Tensor& q, std::span<const float> sinks, int block,
+               const AttentionSpec& spec, Tensor& y)
       : kernels_(k),
         q_(q.as<float>().data()),
+        sinks_(sinks),
         y_(y.as<float>().data()),
         block_(block),
         spec_(spec),
         share_(spec.heads / spec.kv_heads),
         dim_(padded(spec.head_dim)),
+        value_dim_(padded(spec.v_dim())),
         slopes_(spec.alibi_slopes()) {
     for (float& s : slopes_) s *= float(std::numbers::log2e);
   }
 
   /// A tile by itself. Scratch is a few tiles of queries, whatever the context.
   void whole(const Tile& t) const {
-    const Part part(t.end - t.begin, dim_);
+    const Part part(t.end - t.begin, value_dim_);
     const std::vector<float> queries = gather(t);
-    Part sum(t.end - t.begin, dim_);
+    Part sum(t.end - t.begin, value_dim_);
     sum.clear();
     for (int64_t page = t.page_begin; page < t.page_end; ++page) {
       step(t, queries, page, part.view());
@@ -176,23 +182,25 @@ class AttentionJob {
   }
   void one_page(const Tile& t, int64_t page, const Part& part) const { step(t, gather(t), page, part.view()); }
   void merge_all(const Tile& t, std::span<const Part> parts) const {
-    Part sum(t.end - t.begin, dim_);
+    Part sum(t.end - t.begin, value_dim_);
     sum.clear();
     for (const Part& part : parts) merge(t, part, sum);
     scatter(t, sum.view());
   }
-  Part part_of(const Tile& t) const { return {t.end - t.begin, dim_}; }
+  Part part_of(const Tile& t) const { return {t.end - t.begin, value_dim_}; }
 
  private:
-  int64_t offset(const Tile& t, int64_t i) const {
-    return (t.row + i / share_) * spec_.q_rows() + (t.head * share_ + i % share_) * spec_.head_dim;
+  /// Of a row's head where heads have so many channels.
+  int64_t offset(const Tile& t, int64_t i, int64_t width) const {
+    return ((t.row + i / share_) * spec_.heads + t.head * share_ + i % share_) * width;
   }
   // Weights are powers of 2: log2 e goes into the queries together with the scale.
   std::vector<float> gather(const Tile& t) const {
     const auto scale = float(double(spec_.score_scale()) * std::numbers::log2e);
     std::vector<float> out(size_t((t.end - t.begin) * dim_));
     for (int64_t i = t.begin; i < t.end; ++i)
-      for (int64_t c = 0; c < spec_.head_dim; ++c) out[size_t((i - t.begin) * dim_ + c)] = q_[offset(t, i) + c] * scale;
+      for (int64_t c = 0; c < spec_.head_dim; ++c)
+        out[size_t((i - t.begin) * dim_ + c)] = q_[offset(t, i, spec_.head_dim) + c] * scale;
     return out;
   }
   void step(const Tile& t, const std::vector<float>& queries, int64_t page, const AttentionPart& to) const {
@@ -212,6 +220,7 @@ class AttentionJob {
                         .last = last,
                         .rows = int32_t(t.end - t.begin),
                         .dim = int32_t(dim_),
+                        .value_dim = int32_t(value_dim_),
                         .to = to,
                         .cap = float(double(spec_.soft_cap) * std::numbers::log2e),
                         .slopes = slopes_.empty() ? nullptr : slopes,
@@ -224,21 +233,30 @@ class AttentionJob {
                               : kernels_.attend_i8;
   }
   void merge(const Tile& t, const Part& part, const Part& into) const {
-    kernels_.attention_merge(part.view(), int32_t(t.end - t.begin), int32_t(dim_), into.view());
+    kernels_.attention_merge(part.view(), int32_t(t.end - t.begin), int32_t(value_dim_), into.view());
+  }
+  /// A sink has a weight and no value: it is no position of any page.
+  float with_sink(const Tile& t, int64_t i, float max, float sum) const {
+    if (sinks_.empty()) return sum;
+    const double sink = double(sinks_[size_t(t.head * share_ + i % share_)]) * std::numbers::log2e;
+    return float(double(sum) + std::exp2(sink - double(max)));
   }
   void scatter(const Tile& t, const AttentionPart& sum) const {
     for (int64_t i = t.begin; i < t.end; ++i) {
       const int64_t r = i - t.begin;
-      for (int64_t c = 0; c < spec_.head_dim; ++c) y_[offset(t, i) + c] = sum.out[r * dim_ + c] / sum.sum[r];
+      const float weights = with_sink(t, i, sum.max[r], sum.sum[r]);
+      for (int64_t c = 0; c < spec_.v_dim(); ++c)
+        y_[offset(t, i, spec_.v_dim()) + c] = sum.out[r * value_dim_ + c] / weights;
     }
   }
 
   const kernels::KernelSet& kernels_;
   const float* q_;
+  std::span<const float> sinks_;
   float* y_;
   int block_;
   const AttentionSpec& spec_;
-  int64_t share_, dim_;
+  int64_t share_, dim_, value_dim_;
   std::vector<float> slopes_;  // times log2 e
 };
 
@@ -299,9 +317,10 @@ void store(ThreadPool& pool, const Tensor& k, const Tensor& v, Batch batch, int 
   for (const Sequence& s : batch) {
     auto& kv = static_cast<CpuKvCache&>(*s.kv);
     kv.reserve(block, int64_t(s.first) + s.tokens);
-    const auto put = [&kv, &s, &k, &v, row, block, width = int64_t(spec.kv_rows())](int64_t b, int64_t e) {
+    const auto put = [&](int64_t b, int64_t e) {
       for (int64_t t = b; t < e; ++t)
-        kv.put(block, s.first + t, k.as<float>().data() + (row + t) * width, v.as<float>().data() + (row + t) * width);
+        kv.put(block, s.first + t, k.as<float>().data() + (row + t) * spec.kv_rows(),
+               v.as<float>().data() + (row + t) * spec.v_rows());
     };
     if (s.tokens < 64)
       put(0, s.tokens);
@@ -314,9 +333,10 @@ void store(ThreadPool& pool, const Tensor& k, const Tensor& v, Batch batch, int 
 }  // namespace
 
 void cpu_attention(ThreadPool& pool, const kernels::KernelSet& kernels, const Tensor& q, const Tensor& k,
-                   const Tensor& v, Batch batch, int block, const AttentionSpec& spec, Tensor& y) {
+                   const Tensor& v, std::span<const float> sinks, Batch batch, int block, const AttentionSpec& spec,
+                   Tensor& y) {
   store(pool, k, v, batch, block, spec);
-  run_tiles(pool, tiles_of(batch, spec), AttentionJob(kernels, q, block, spec, y));
+  run_tiles(pool, tiles_of(batch, spec), AttentionJob(kernels, q, sinks, block, spec, y));
 }
 
 }  // namespace awq

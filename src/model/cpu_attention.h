@@ -16,7 +16,7 @@ class CpuKvCache final : public KvCache {
   int64_t bytes_for(int64_t positions) const override;
   /// Makes room for `positions` and keeps what is there.
   void reserve(int block, int64_t positions);
-  /// k, v: kv_rows values of one position. Different positions may be put by different threads.
+  /// k: kv_rows values of one position, v: v_rows. Different positions may be put by different threads.
   void put(int block, int64_t position, const float* k, const float* v);
   DType dtype() const { return dtype_; }
   const void* page(int block, int head, int64_t index) const {
@@ -26,7 +26,7 @@ class CpuKvCache final : public KvCache {
 
  private:
   struct PerBlock {
-    int64_t heads = 0, head_dim = 0;
+    int64_t heads = 0, head_dim = 0, value_dim = 0;
     std::vector<Tensor> pages{};
   };
   int64_t head_bytes(const PerBlock& b) const;
@@ -35,6 +35,7 @@ class CpuKvCache final : public KvCache {
 };
 
 void cpu_attention(ThreadPool& pool, const kernels::KernelSet& kernels, const Tensor& q, const Tensor& k,
-                   const Tensor& v, Batch batch, int block, const AttentionSpec& spec, Tensor& y);
+                   const Tensor& v, std::span<const float> sinks, Batch batch, int block, const AttentionSpec& spec,
+                   Tensor& y);
 
 }  // namespace awq

@@ -78,19 +78,32 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim, bool interleaved) override {
+  void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim, int first,
+            bool interleaved) override {
     const int64_t width = x.shape()[1], half = int64_t(frequencies.size());
     const RopeTable& table = rope_table(batch, frequencies);
     rows(x.shape()[0], width, [&](int64_t b, int64_t e) {
       for (int64_t t = b; t < e; ++t)
-        kernels_.rope(x.as<float>().data() + t * width, table.cosines.data() + t * half, table.sines.data() + t * half,
-                      int32_t(width / head_dim), head_dim, int32_t(2 * half), interleaved);
+        kernels_.rope(x.as<float>().data() + t * width + first, table.cosines.data() + t * half,
+                      table.sines.data() + t * half, int32_t(width / head_dim), head_dim, int32_t(2 * half),
+                      interleaved);
     });
   }
 
-  void attention(const Tensor& q, const Tensor& k, const Tensor& v, Batch batch, int block, const AttentionSpec& spec,
-                 Tensor& y) override {
-    cpu_attention(pool_, kernels_, q, k, v, batch, block, spec, y);
+  void join_heads(const Tensor& own, const Tensor& shared, int heads, Tensor& y) override {
+    const int64_t part = own.shape()[1] / heads, rest = shared.shape()[1];
+    rows(y.shape()[0], y.shape()[1], [&](int64_t b, int64_t e) {
+      float* to = y.as<float>().data() + b * y.shape()[1];
+      for (int64_t i = b * heads; i < e * heads; ++i) {
+        to = std::copy_n(own.as<float>().data() + i * part, part, to);
+        to = std::copy_n(shared.as<float>().data() + i / heads * rest, rest, to);
+      }
+    });
+  }
+
+  void attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const float> sinks, Batch batch,
+                 int block, const AttentionSpec& spec, Tensor& y) override {
+    cpu_attention(pool_, kernels_, q, k, v, sinks, batch, block, spec, y);
   }
 
   void activate(Activation act, const Tensor& x, const Tensor* up, Tensor& y) override {
@@ -98,6 +111,13 @@ class CpuBackend final : public Backend {
     elements(x.shape().elements(), [&](int64_t b, int64_t e) {
       f(x.as<float>().data() + b, up ? up->as<float>().data() + b : nullptr, y.as<float>().data() + b, e - b);
     });
+  }
+
+  // g sigmoid(alpha g) (u + 1) = silu(alpha g) (u + 1) / alpha.
+  void clamped_swish(Tensor& gate, Tensor& up, float alpha, float limit) override {
+    each(gate, [=](float g) { return alpha * (g > limit ? limit : g); });
+    each(up, [=](float u) { return ((u < -limit ? -limit : u > limit ? limit : u) + 1) / alpha; });
+    activate(Activation::silu, gate, &up, gate);
   }
 
   void add(const Tensor& x, float scale, Tensor& y) override {

@@ -12,7 +12,8 @@ struct Route {
   std::vector<float> weights;
 };
 /// Of each expert, from the router's output f32 [tokens, count]. Of equal values the first expert's counts as larger.
-std::vector<Route> routes_of(const ExpertsSpec& spec, const Tensor& logits);
+/// `correction` [count] is for specs that have one.
+std::vector<Route> routes_of(const ExpertsSpec& spec, const Tensor& logits, std::span<const float> correction = {});
 /// All tokens, multiplied by the sigmoid of the shared router's output f32 [tokens, 1], or by 1 where it is empty.
 Route shared_route(const Tensor& logits, int64_t tokens);
 

@@ -12,9 +12,10 @@ namespace awq {
 namespace {
 
 constexpr std::string_view kRoleNames[] = {
-    "embed", "positions", "embed_norm",    "attn_norm",      "q",          "k",    "v",
-    "o",     "q_norm",    "k_norm",        "attn_post_norm", "mlp_norm",   "gate", "up",
-    "down",  "router",    "shared_router", "mlp_post_norm",  "final_norm", "head"};
+    "embed",          "positions", "embed_norm", "attn_norm", "q_a",  "q_a_norm", "kv_a",          "kv_a_norm",
+    "k_rope",         "q",         "k",          "v",         "o",    "q_norm",   "k_norm",        "sinks",
+    "attn_post_norm", "mlp_norm",  "gate",       "up",        "down", "router",   "shared_router", "mlp_post_norm",
+    "final_norm",     "head"};
 
 constexpr std::string_view kScalingNames[] = {"no", "linear", "dynamic", "llama3", "yarn", "longrope"};
 
@@ -70,10 +71,13 @@ std::string_view name_of(Role role) { return kRoleNames[size_t(role)]; }
 bool is_norm(Role role) {
   using enum Role;
   return role == attn_norm || role == attn_post_norm || role == mlp_norm || role == mlp_post_norm || role == q_norm ||
-         role == k_norm || role == final_norm || role == embed_norm;
+         role == k_norm || role == sinks || role == q_a_norm || role == kv_a_norm || role == final_norm ||
+         role == embed_norm;
 }
 
 bool is_router(Role role) { return role == Role::router || role == Role::shared_router; }
+
+bool in_attention(Role role) { return role >= Role::q_a && role <= Role::sinks; }
 
 std::vector<float> RopeSpec::frequencies(int length) const {
   const double base = scaling == RopeScaling::dynamic && dims > 2 ? dynamic_theta(*this, length) : double(theta);
@@ -136,8 +140,12 @@ std::vector<Param> BlockSpec::params() const {
   std::vector<Param> p;
   const bool before = placement != NormPlacement::after, after = placement != NormPlacement::before;
   if (before && norm.gain) p.push_back({attn_norm});
-  p.insert(p.end(), {{q}, {k}, {v}, {o}});
+  if (attention.latent && attention.latent->q_rank) p.insert(p.end(), {{q_a}, {q_a_norm}});
+  p.push_back({q});
+  if (attention.latent) p.insert(p.end(), {{kv_a}, {k_rope}, {kv_a_norm}});
+  p.insert(p.end(), {{k}, {v}, {o}});
   if (attention.head_norm != HeadNorm::none) p.insert(p.end(), {{q_norm}, {k_norm}});
+  if (attention.sinks) p.push_back({sinks});
   if (after && norm.gain) p.push_back({attn_post_norm});
   if (before && norm.gain && parallel != Parallel::one_norm) p.push_back({mlp_norm});
   if (experts) p.push_back({router});
@@ -152,8 +160,9 @@ std::vector<Param> BlockSpec::params() const {
 
 // Norms of heads have no bias in any family.
 NormSpec BlockSpec::norm_of(Role role) const {
+  if (role == Role::q_a_norm || role == Role::kv_a_norm) return attention.latent.value().norm;
   NormSpec n = norm;
-  if (role == Role::q_norm || role == Role::k_norm) n.gain = true, n.bias = false;
+  if (role == Role::q_norm || role == Role::k_norm || role == Role::sinks) n.gain = true, n.bias = false;
   return n;
 }
 
@@ -166,6 +175,8 @@ bool BlockSpec::has_bias(Param p) const {
       return attention.qkv_bias;
     case o:
       return attention.o_bias;
+    case router:
+      return experts && (experts->bias || experts->correction);
     case gate:
     case up:
     case down:
@@ -177,14 +188,27 @@ bool BlockSpec::has_bias(Param p) const {
 
 std::pair<int64_t, int64_t> BlockSpec::shape(Param p) const {
   using enum Role;
+  const std::optional<LatentSpec>& latent = attention.latent;
   switch (p.role) {
+    case q_a:
+      return {latent.value().q_rank, dim};
+    case kv_a:
+      return {latent.value().kv_rank, dim};
+    case k_rope:
+      return {attention.rope.dims, dim};
+    case q_a_norm:
+      return {latent.value().q_rank, 0};
+    case kv_a_norm:
+      return {latent.value().kv_rank, 0};
     case q:
-      return {attention.q_rows(), dim};
+      return {attention.q_rows(), latent && latent->q_rank ? latent->q_rank : dim};
     case k:
+      return latent ? std::pair<int64_t, int64_t>(attention.kv_heads * attention.unrotated(), latent->kv_rank)
+                    : std::pair<int64_t, int64_t>(attention.kv_rows(), dim);
     case v:
-      return {attention.kv_rows(), dim};
+      return {attention.v_rows(), latent ? latent->kv_rank : dim};
     case o:
-      return {dim, attention.q_rows()};
+      return {dim, attention.out_rows()};
     case gate:
     case up:
       return {mlp_hidden(p.expert), dim};
@@ -198,6 +222,8 @@ std::pair<int64_t, int64_t> BlockSpec::shape(Param p) const {
       return {attention.head_norm == HeadNorm::head ? attention.head_dim : attention.q_rows(), 0};
     case k_norm:
       return {attention.head_norm == HeadNorm::head ? attention.head_dim : attention.kv_rows(), 0};
+    case sinks:
+      return {attention.heads, 0};
     case attn_norm:
     case attn_post_norm:
     case mlp_norm:

@@ -13,17 +13,24 @@
 namespace awq {
 
 /// A parameter by what it does. Norms are named by their place: before and after attention, before and after the MLP.
+/// Of latent attention (LatentSpec) q_a and kv_a come before q, k and v, and k_rope is the part of keys with positions.
 enum class Role : uint8_t {
   embed,
   positions,
   embed_norm,
   attn_norm,
+  q_a,
+  q_a_norm,
+  kv_a,
+  kv_a_norm,
+  k_rope,
   q,
   k,
   v,
   o,
   q_norm,
   k_norm,
+  sinks,
   attn_post_norm,
   mlp_norm,
   gate,
@@ -36,9 +43,12 @@ enum class Role : uint8_t {
   head
 };
 std::string_view name_of(Role role);  // "q", "attn_norm"
+/// Whether it is a vector that is never rounded: a norm's gains, or sinks (AttentionSpec).
 bool is_norm(Role role);
 /// Whether it chooses or weighs experts: a matrix that stays in floats.
 bool is_router(Role role);
+/// Whether it belongs to the attention, its norms included; of a block's parameters.
+bool in_attention(Role role);
 
 constexpr int kSharedExpert = -1;
 /// A role plus, in mixture-of-experts blocks, which expert. A dense MLP is expert 0.
@@ -59,8 +69,8 @@ using Site = Param;
 // token passes in ExpertsSpec; another mixer will be an optional struct beside `attention`. A value that
 // `block_forward` does not implement is refused by `parse`.
 
-/// gelu_tanh is the approximation by tanh, relu2 the square of relu.
-enum class Activation : uint8_t { silu, gelu_tanh, gelu, relu, relu2 };
+/// gelu_tanh is the approximation by tanh, relu2 the square of relu; clamped_swish is of MlpSpec::limit.
+enum class Activation : uint8_t { silu, gelu_tanh, gelu, relu, relu2, clamped_swish };
 
 /// y = x / sqrt(mean(x^2) + eps) * (gain + gain_offset) + bias; `layer` subtracts the mean of x before all.
 enum class NormKind : uint8_t { rms, layer };
@@ -106,8 +116,18 @@ struct RopeSpec {
   std::string text() const;  // "yarn rope scaling by 4 of 32768 positions"
 };
 
+/// Multi-head latent attention (DeepSeek-AI 2024, arXiv 2405.04434): k and v read the normalised kv_a x, which has few
+/// channels, and q the normalised q_a x where q_rank is not 0. k has no more than the first part of a head: the last
+/// rope.dims channels are rotated, in queries a head's own, in keys k_rope x, which all heads share.
+struct LatentSpec {
+  int q_rank = 0, kv_rank = 0;
+  NormSpec norm{};
+  bool operator==(const LatentSpec&) const = default;
+};
+
 struct AttentionSpec {
   int heads = 0, kv_heads = 0, head_dim = 0;
+  int value_dim = 0;          // of a head of v; 0: head_dim
   float query_scale = 0.f;    // multiplies q.k, beside what rope brings
   std::optional<int> window;  // sees itself and the window - 1 positions before
   float soft_cap = 0.f;       // scores become cap * tanh(score / cap); 0: they stay
@@ -115,31 +135,48 @@ struct AttentionSpec {
   float alibi = 0.f;          // times alibi_slope(head) * (key's - query's position) is added to scores
   HeadNorm head_norm = HeadNorm::none;
   bool qkv_bias = false, o_bias = false;
+  bool sinks = false;  // a score of each head that takes its share of the softmax and has no value
   RopeSpec rope;
+  std::optional<LatentSpec> latent{};
   float score_scale() const { return query_scale * rope.attention_factor * rope.attention_factor; }
   int q_rows() const { return heads * head_dim; }
-  int kv_rows() const { return kv_heads * head_dim; }
+  int kv_rows() const { return kv_heads * head_dim; }  // of keys
+  int v_dim() const { return value_dim ? value_dim : head_dim; }
+  int v_rows() const { return kv_heads * v_dim(); }
+  int out_rows() const { return heads * v_dim(); }  // what o reads
+  int unrotated() const { return head_dim - rope.dims; }
   /// ALiBi's slopes (Press et al. 2021, arXiv 2108.12409) times `alibi`, [heads]; empty without.
   std::vector<float> alibi_slopes() const;
   bool operator==(const AttentionSpec&) const = default;
 };
 
-/// down(act(gate x) * up x), or down(act(up x)) where it is not gated
+/// down(act(gate x) * up x), or down(act(up x)) where it is not gated. With clamped_swish (gpt-oss) it is
+/// down(g * sigmoid(alpha g) * (u + 1)), where g is gate x but at most limit, and u is up x within +-limit.
 struct MlpSpec {
   int hidden = 0;
   Activation act = Activation::silu;
   bool gated = true;
   bool bias = false;
+  float alpha = 1.f, limit = 0.f;
   bool operator==(const MlpSpec&) const = default;
 };
 
-/// A mixture of MLPs of one shape. A token passes the `active` experts with the largest of its softmax over all, whose
-/// outputs are weighted by these, and the shared one, if there is one.
+/// What the router's output becomes: softmax over all experts, or a sigmoid of each.
+enum class Scores : uint8_t { softmax, sigmoid };
+
+/// A mixture of MLPs of one shape. A token passes the `active` experts with the largest of its scores, whose outputs
+/// are weighted by these, and the shared one, if there is one.
 struct ExpertsSpec {
   int count = 0, active = 0;
-  bool normalized = true;    // the weights of a token's experts are divided by their sum
-  int shared_hidden = 0;     // of the MLP that every token passes; 0: there is none
-  bool shared_gate = false;  // its output is multiplied by sigmoid(shared_router x)
+  Scores scores = Scores::softmax;
+  bool bias = false;        // of the router, that is added to its output
+  bool correction = false;  // of the router, that is added to scores where experts are chosen, not to their weights
+  int groups = 1, active_groups = 1;  // only experts of the best groups may be chosen
+  int group_best = 1;                 // a group is as good as the sum of so many of its best scores
+  bool normalized = true;             // the weights of a token's experts are divided by their sum
+  float scale = 1.f;                  // multiplies the weights, after that
+  int shared_hidden = 0;              // of the MLP that every token passes; 0: there is none
+  bool shared_gate = false;           // its output is multiplied by sigmoid(shared_router x)
   bool operator==(const ExpertsSpec&) const = default;
 };
 
@@ -172,8 +209,18 @@ struct BlockSpec {
   std::pair<int64_t, int64_t> shape(Param p) const;
 };
 
+/// Where a model of several parts has its language: what "model." in the names of its family becomes, and what stands
+/// before other names.
+struct NameLayout {
+  std::string model, outer;
+};
+
 struct ModelSpec {
-  std::string arch;  // "Qwen2ForCausalLM"
+  std::string arch;                        // "Qwen2ForCausalLM"
+  std::string language_arch{};             // of its language, where it has other parts too: vision
+  std::vector<NameLayout> layouts{};       // of files with such parts; of opened ones their own alone
+  std::vector<std::string> other_parts{};  // beginnings of the other parts' names
+  std::vector<std::string> carried{};      // their tensors in the files that were opened: written as they are
   int dim = 0, vocab = 0;
   int max_context = 0;  // positions that it was made for: beyond them it must not be run
   std::string context_key = "max_position_embeddings";  // of the config, that says how many they are
@@ -185,7 +232,8 @@ struct ModelSpec {
   float head_input_scale = 1.f;  // multiplies the normalised last hidden state
   float logit_cap = 0.f;         // logits become cap * tanh(logit / cap); 0: they stay
   bool head_bias = false;
-  bool head_unit_rows = false;  // rows of the head are divided by their length
+  bool head_unit_rows = false;        // rows of the head are divided by their length
+  std::vector<std::string> unused{};  // beginnings of names of tensors for predicting further tokens, which is not done
   bool tied_embeddings = false;
   NormSpec final_norm;
   std::vector<BlockSpec> blocks;
@@ -205,8 +253,8 @@ struct ScaleGroup {
 /// group. A norm is a producer only if every reader of its output is in the group.
 std::vector<ScaleGroup> scale_groups(const BlockSpec& spec);
 
-/// Rows of a stored tensor that are a parameter's: in every `period` of them, `count` from `begin`. Fused projections
-/// lie one after another (one period) or are repeated for each head (InternLM2, Falcon, NeoX).
+/// Rows of a stored tensor that are a parameter's: `count` from `begin`, and so many again a `period` later. Fused
+/// projections lie one after another (one period) or are repeated for each head (InternLM2, Falcon, NeoX).
 struct RowPattern {
   int64_t begin = 0, count = 0, period = 0;  // period 0: the tensor is this parameter
   bool operator==(const RowPattern&) const = default;
@@ -220,6 +268,10 @@ struct Source {
   std::string name;  // without ".weight" or ".bias": "model.layers.3.self_attn.q_proj"
   RowPattern rows;
   bool transposed = false;  // the matrix is stored [in, out]
+  int64_t stack = 0;        // the tensor is [stack, rows, cols] of so many experts; 0: it is [rows, cols]
+  std::string weight{};     // the tensor's name, with its end; empty: name + ".weight"
+  std::string bias{};       // the bias's; empty: name + ".bias"
+  std::string apart{};      // name of an expert's matrix where each is a tensor of its own: where they are codes
 };
 
 /// What the library must be told about one family of checkpoints.

@@ -124,8 +124,9 @@ class Solver {
     std::vector<double> ranking = gram_search(some, form, scales);
     if (w_.spec.experts && reads(g, Role::up))
       return losses_among(finalists(ranking), sampled(weights, kExpertRows), form, scales);
-    if (g.consumers.size() > 1) return judged_by_module(g, form, scales, finalists(ranking));
-    if (refinement_) return refined_losses(finalists(ranking), weights.front(), form, scales);
+    if (g.consumers.size() > 1 && reads_module_input(w_.spec, g))
+      return judged_by_module(g, form, scales, finalists(ranking));
+    if (refinement_) return refined_losses(finalists(ranking), weights, form, scales);
     if (some.front().rows == total_rows(weights)) return ranking;  // nothing was left out
     return losses_among(finalists(ranking), weights, form, scales);
   }
@@ -160,12 +161,12 @@ class Solver {
     return losses;
   }
 
-  std::vector<double> refined_losses(const std::vector<size_t>& wanted, const Rows& w, const QuadraticForm& form,
-                                     const Scales& scales) const {
+  std::vector<double> refined_losses(const std::vector<size_t>& wanted, const std::vector<Rows>& weights,
+                                     const QuadraticForm& form, const Scales& scales) const {
     std::vector<double> losses(scales.size(), INFINITY);
     for (size_t i : wanted) {
-      const QMatrix q = refined_trial(w, form, scales[i]);
-      losses[i] = form.loss(w, unscaled(q, scales[i]));
+      losses[i] = 0;
+      for (const Rows& w : weights) losses[i] += form.loss(w, unscaled(refined_trial(w, form, scales[i]), scales[i]));
     }
     return losses;
   }

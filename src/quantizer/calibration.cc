@@ -107,8 +107,10 @@ namespace {
 /// What one block's sites have seen so far.
 class Observer {
  public:
-  Observer(const Host& host, int index, const HiddenStates& hidden, const CalibrationOptions& o, BlockCosts& costs)
+  Observer(const Host& host, const BlockSpec& spec, int index, const HiddenStates& hidden, const CalibrationOptions& o,
+           BlockCosts& costs)
       : host_(host),
+        attention_(attention_input(spec)),
         index_(index),
         length_(hidden.length),
         costs_(costs),
@@ -122,7 +124,7 @@ class Observer {
     const int64_t n = all.shape()[0];
     const std::vector<int64_t> here = rows.empty() ? within(rows_, begin, begin + n) : counting(rows, begin);
     SiteStatistics& s = sites_[site];
-    if (site.role == Role::q) keep(sequences_, all, begin, s.sample);
+    if (site == attention_) keep(sequences_, all, begin, s.sample);
     if (site.role == Role::gate) keep(sample_rows_, all, begin, s.sample);
     add(site, int64_t(here.size()) == n ? all : of_rows(all, here));
   }
@@ -167,10 +169,11 @@ class Observer {
   }
 
   const Host& host_;
+  Site attention_;
   int index_, length_;
   BlockCosts& costs_;
   std::span<const uint8_t> counted_;
-  std::vector<int64_t> rows_, sequences_, sample_rows_;  // that count; of the samples at q and at gate
+  std::vector<int64_t> rows_, sequences_, sample_rows_;  // that count; of the samples at the attention and at gate
   std::map<Site, SiteStatistics> sites_;
 };
 
@@ -199,7 +202,7 @@ HiddenStates in_memory(Tensor& x, int length) {
 BlockCalibration calibrate(Backend& dev, const Host& host, const Block& block, int index, const HiddenStates& hidden,
                            const CalibrationOptions& options, BlockCosts& costs,
                            const std::function<void(int64_t)>& progress) {
-  Observer observer(host, index, hidden, options, costs);
+  Observer observer(host, block.spec, index, hidden, options, costs);
   for (int64_t begin = 0; begin < hidden.tokens; begin += tokens_at_once(hidden.length)) {
     const int64_t end = std::min(begin + tokens_at_once(hidden.length), hidden.tokens);
     if (progress) progress(begin);

@@ -7,10 +7,10 @@ double block_operations(const BlockSpec& spec, int64_t tokens) {
 }
 
 double module_operations(const BlockSpec& spec, Role role, int64_t tokens) {
-  const bool attention = role == Role::q;
+  const bool attention = in_attention(role);
   double weights = 0;
   for (Param p : spec.params()) {
-    if (is_norm(p.role) || (p.role <= Role::o) != attention) continue;
+    if (is_norm(p.role) || in_attention(p.role) != attention) continue;
     const double share = spec.is_routed(p) ? double(spec.experts->active) / spec.experts->count : 1;
     weights += share * double(spec.shape(p).first) * double(spec.shape(p).second);
   }

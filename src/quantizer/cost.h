@@ -39,7 +39,7 @@ class Timed {
 
 /// Of the matrices of a block for so many tokens; attention itself is not counted.
 double block_operations(const BlockSpec& spec, int64_t tokens);
-/// Of the module that `role` is the first layer of: q, the attention; gate, the MLP.
+/// Of the module that `role` is a layer of: the attention or the MLP.
 double module_operations(const BlockSpec& spec, Role role, int64_t tokens);
 
 }  // namespace awq

@@ -44,6 +44,12 @@ int64_t rounded_bytes(int64_t rows, int64_t cols, const QuantSpec& q) {
   return rows * (cols + cols / q.of_width(cols).group_size * 13);
 }
 
+/// Queries, keys, values, the cache of both, and what is mixed of them; latents, and keys before they are joined.
+int64_t mixed_channels(const AttentionSpec& a) {
+  const int64_t latents = a.latent ? a.latent->q_rank + a.latent->kv_rank + 2 * a.rope.dims + a.kv_rows() : 0;
+  return a.q_rows() + a.out_rows() + 2 * (a.kv_rows() + a.v_rows()) + latents;
+}
+
 /// One block's pieces of memory.
 class BlockMemory {
  public:
@@ -55,7 +61,7 @@ class BlockMemory {
     for (Param p : b.params())
       if (!is_norm(p.role))
         most_rounded_ = std::max(most_rounded_, rounded_bytes(b.shape(p).first, b.shape(p).second, job.spec));
-    widest_ = std::max({int64_t(b.dim), int64_t(b.widest_mlp()), int64_t(b.attention.q_rows())});
+    widest_ = std::max({int64_t(b.dim), int64_t(b.widest_mlp()), int64_t(b.attention.out_rows())});
   }
   int64_t load() const { return stored_ + device() + rounded_ * 3 / 2; }  // packed: half a byte
   int64_t forward() const {
@@ -71,7 +77,7 @@ class BlockMemory {
     const auto tried = int64_t(size_of(job_.running.value_or(DType::f32)));  // a candidate's weights
     const int64_t mlp =
         b_.experts ? 0 : 2 * matrix(Role::gate) * tried + activations(rows) + 2 * rows * b_.dim * kFloat;
-    const int64_t attention = (matrix(Role::q) + 2 * matrix(Role::k)) * tried + activations(sampled_tokens()) / 2;
+    const int64_t attention = into_attention() * tried + activations(sampled_tokens()) / 2;
     return resident() + std::max(std::max(mlp, attention) + form(b_.dim), form(widest_));
   }
   // A matrix whose bounds were in vain is rounded again before its first codes are freed.
@@ -96,8 +102,16 @@ class BlockMemory {
   }
   int64_t device() const { return job_.calibrated ? device_ : 0; }
   int64_t matrix(Role r) const { return int64_t(b_.shape({r}).first) * b_.shape({r}).second; }
+  /// Weights of the attention but o's.
+  int64_t into_attention() const {
+    return sum(b_, [](Param p, int64_t rows, int64_t cols) {
+      return in_attention(p.role) && p.role != Role::o ? rows * cols : 0;
+    });
+  }
   int64_t grams() const {
-    int64_t bytes = 2 * Gram::bytes_for(b_.dim) + Gram::bytes_for(b_.attention.q_rows());
+    int64_t bytes = 2 * Gram::bytes_for(b_.dim) + Gram::bytes_for(b_.attention.out_rows());
+    if (const auto& latent = b_.attention.latent)
+      bytes += Gram::bytes_for(latent->q_rank) + Gram::bytes_for(latent->kv_rank);
     for (int e : b_.mlps()) bytes += Gram::bytes_for(b_.mlp_hidden(e));  // each down's own input
     return bytes;
   }
@@ -113,8 +127,7 @@ class BlockMemory {
   /// The block's input, its norm and its output; gate and up, or queries, keys, values and their cache. All tokens may
   /// go to one expert, which has them copied and its output apart.
   int64_t activations(int64_t n) const {
-    const AttentionSpec& a = b_.attention;
-    const int64_t attention = 2 * a.q_rows() + 4 * a.kv_rows(), copies = b_.experts ? 2 * b_.dim : 0;
+    const int64_t attention = mixed_channels(b_.attention), copies = b_.experts ? 2 * b_.dim : 0;
     return n * (3 * b_.dim + std::max<int64_t>(copies + 2 * b_.widest_mlp(), attention)) * kFloat;
   }
 
@@ -139,7 +152,7 @@ int64_t whole_model(const JobShape& job) {
 int64_t cache_bytes(const JobShape& job, int64_t sequences, int64_t length, int64_t value) {
   int64_t bytes = 0;
   for (const BlockSpec& b : job.source.spec().blocks)
-    bytes += sequences * ((length + 255) / 256 * 256) * 2 * b.attention.kv_rows() * value;
+    bytes += sequences * ((length + 255) / 256 * 256) * (b.attention.kv_rows() + b.attention.v_rows()) * value;
   return bytes;
 }
 
@@ -160,8 +173,8 @@ int64_t judge_bytes(const JobShape& job) {
   int64_t quantized = 2 * outer_bytes(job), activations = 0, answers = 0, measured = 0;
   for (const BlockSpec& b : job.source.spec().blocks) {
     quantized += sum(b, [&](Param, int64_t rows, int64_t cols) { return rows * cols * 5 / 8; });
-    activations =
-        std::max<int64_t>(activations, (b.experts ? 5 : 3) * b.dim + 2 * b.widest_mlp() + 2 * b.attention.q_rows());
+    activations = std::max<int64_t>(
+        activations, (b.experts ? 5 : 3) * b.dim + 2 * b.widest_mlp() + b.attention.q_rows() + b.attention.out_rows());
   }
   if (job.answers) answers = whole_model(job) + cache_bytes(job, job.answers, window, 2) + job.answers * vocab * kFloat;
   if (job.gated)

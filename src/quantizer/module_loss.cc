@@ -39,7 +39,8 @@ ModuleLoss::ModuleLoss(const ScaleGroup& g, const BlockWeights& w, const Block& 
       context_(context) {
   if (type_ && block_.type != type_) {
     std::vector<Param> all = group_.consumers;
-    if (reads(Role::q)) all.push_back({Role::o});
+    for (Param p : w_.spec.params())
+      if (attends() && in_attention(p.role) && !is_norm(p.role) && !std::ranges::count(all, p)) all.push_back(p);
     if (reads(Role::up)) all.push_back({Role::down});
     for (Param p : all) block_.linear[p] = linear(p, rows_of(w_, p));
   }
@@ -50,7 +51,7 @@ double ModuleLoss::of(const std::function<Rows(Param)>& changed) const {
   Block b = block_;
   for (Param p : group_.consumers) b.linear[p] = linear(p, changed(p));
   std::span<const uint8_t> counted;  // rows of gate's sample all count
-  if (group_.consumers.front().role == Role::q) counted = calibration_.sample_counted;
+  if (attends()) counted = calibration_.sample_counted;
   return squared_distance(context_.host, reference_, output(b), counted);
 }
 
@@ -60,6 +61,8 @@ std::shared_ptr<const Linear> ModuleLoss::linear(Param p, const Rows& w) const {
                              bias == w_.bias.end() ? nullptr : &bias->second);
 }
 
+bool ModuleLoss::attends() const { return group_.consumers.front() == attention_input(w_.spec); }
+
 bool ModuleLoss::reads(Role role) const { return std::ranges::count(group_.consumers, Param{role}) != 0; }
 
 Tensor ModuleLoss::output(const Block& b) const {
@@ -68,7 +71,7 @@ Tensor ModuleLoss::output(const Block& b) const {
   if (context_.progress) context_.progress();
   Tensor y = context_.dev.empty({x.shape()[0], w_.spec.dim});
   if (reads(Role::up)) mlp_forward(context_.dev, b, x, y);
-  if (!reads(Role::q)) return y;
+  if (!attends()) return y;
   Tensor mixed = attention(b, x);
   if (reads(Role::up)) context_.dev.add(y, 1, mixed);  // a parallel block adds both
   return mixed;

@@ -18,6 +18,7 @@ class ModuleLoss {
 
  private:
   std::shared_ptr<const Linear> linear(Param p, const Rows& w) const;
+  bool attends() const;
   bool reads(Role role) const;
   Tensor output(const Block& b) const;
   Tensor attention(const Block& b, const Tensor& x) const;

@@ -188,9 +188,11 @@ class Search {
 
   using Judge = std::function<double(std::span<const float> s)>;
   Judge judge_of(const ScaleGroup& g, Arithmetic type) const {
-    if (const Param p = g.consumers.front(); g.consumers.size() == 1)
-      return [this, p, type, form = QuadraticForm(c_.host, gram(g), Products::exact)](std::span<const float> s) {
-        return form.loss(rows_of(w_, p), tried(p, s, type));
+    if (g.consumers.size() == 1 || !reads_module_input(w_.spec, g))
+      return [this, g, type, form = QuadraticForm(c_.host, gram(g), Products::exact)](std::span<const float> s) {
+        double loss = 0;
+        for (Param p : g.consumers) loss += form.loss(rows_of(w_, p), tried(p, s, type));
+        return loss;
       };
     return [this, type, module = std::make_shared<ModuleLoss>(g, w_, block_, calibration_, c_, Products::exact)](
                std::span<const float> s) { return module->of([&](Param p) { return tried(p, s, type); }); };

@@ -2,6 +2,7 @@
 // ones; the others are refused by name.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -55,7 +56,7 @@ TEST_F(RealConfigs, ParseOrAreRefusedByName) {
       ++refused;
     }
   }
-  EXPECT_GE(parsed, 34);
+  EXPECT_GE(parsed, 35);
   EXPECT_GE(refused, 10);
 }
 
@@ -123,6 +124,136 @@ TEST(Mixtures, HaveThePublishedNumberOfParameters) {
     const ModelSpec spec = find_architecture(architecture_of(config)).parse(config);
     EXPECT_EQ(parameter_count(spec), m.parameters) << spec.arch;
   }
+}
+
+struct RoundedCount {
+  const char* config;
+  double billions, unit;  // as the model's page says in words, and of what place
+};
+constexpr RoundedCount kRoundedCounts[] = {
+    {R"({"architectures": ["GptOssForCausalLM"], "attention_bias": true, "head_dim": 64, "hidden_act": "silu",
+         "hidden_size": 2880, "intermediate_size": 2880, "max_position_embeddings": 131072, "num_attention_heads": 64,
+         "num_experts_per_tok": 4, "num_hidden_layers": 24, "num_key_value_heads": 8, "num_local_experts": 32,
+         "rms_norm_eps": 1e-05,
+         "rope_scaling": {"beta_fast": 32.0, "beta_slow": 1.0, "factor": 32.0, "original_max_position_embeddings": 4096,
+                          "rope_type": "yarn", "truncate": false},
+         "rope_theta": 150000, "sliding_window": 128, "swiglu_limit": 7.0, "tie_word_embeddings": false,
+         "vocab_size": 201088})",
+     20.91, 0.01},  // gpt-oss-20b
+    {R"({"architectures": ["GptOssForCausalLM"], "attention_bias": true, "head_dim": 64, "hidden_act": "silu",
+         "hidden_size": 2880, "intermediate_size": 2880, "max_position_embeddings": 131072, "num_attention_heads": 64,
+         "num_experts_per_tok": 4, "num_hidden_layers": 36, "num_key_value_heads": 8, "num_local_experts": 128,
+         "rms_norm_eps": 1e-05,
+         "rope_scaling": {"beta_fast": 32.0, "beta_slow": 1.0, "factor": 32.0, "original_max_position_embeddings": 4096,
+                          "rope_type": "yarn", "truncate": false},
+         "rope_theta": 150000, "sliding_window": 128, "swiglu_limit": 7.0, "tie_word_embeddings": false,
+         "vocab_size": 201088})",
+     116.83, 0.01},  // gpt-oss-120b
+    {R"({"architectures": ["Glm4MoeForCausalLM"], "attention_bias": true, "first_k_dense_replace": 1, "head_dim": 128,
+         "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 10944, "max_position_embeddings": 131072,
+         "moe_intermediate_size": 1408, "n_group": 1, "n_routed_experts": 128, "n_shared_experts": 1,
+         "norm_topk_prob": true, "num_attention_heads": 96, "num_experts_per_tok": 8, "num_hidden_layers": 46,
+         "num_key_value_heads": 8, "num_nextn_predict_layers": 1, "partial_rotary_factor": 0.5, "rms_norm_eps": 1e-05,
+         "rope_scaling": null, "rope_theta": 1000000, "routed_scaling_factor": 1.0, "tie_word_embeddings": false,
+         "topk_group": 1, "use_qk_norm": false, "vocab_size": 151552})",
+     106, 2},  // GLM-4.5-Air
+    {R"({"architectures": ["DeepseekV3ForCausalLM"], "attention_bias": false, "first_k_dense_replace": 3,
+         "hidden_act": "silu", "hidden_size": 7168, "intermediate_size": 18432, "kv_lora_rank": 512,
+         "max_position_embeddings": 163840, "moe_intermediate_size": 2048, "moe_layer_freq": 1, "n_group": 8,
+         "n_routed_experts": 256, "n_shared_experts": 1, "norm_topk_prob": true, "num_attention_heads": 128,
+         "num_experts_per_tok": 8, "num_hidden_layers": 61, "num_key_value_heads": 128, "num_nextn_predict_layers": 1,
+         "q_lora_rank": 1536, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "rms_norm_eps": 1e-06,
+         "rope_scaling": {"beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0,
+                          "original_max_position_embeddings": 4096, "type": "yarn"},
+         "rope_theta": 10000, "routed_scaling_factor": 2.5, "scoring_func": "sigmoid", "tie_word_embeddings": false,
+         "topk_group": 4, "topk_method": "noaux_tc", "v_head_dim": 128, "vocab_size": 129280})",
+     671, 1},  // DeepSeek-V3, without its module for a further token
+    {R"({"architectures": ["DeepseekV2ForCausalLM"], "attention_bias": false, "first_k_dense_replace": 1,
+         "hidden_act": "silu", "hidden_size": 5120, "intermediate_size": 12288, "kv_lora_rank": 512,
+         "max_position_embeddings": 163840, "moe_intermediate_size": 1536, "moe_layer_freq": 1, "n_group": 8,
+         "n_routed_experts": 160, "n_shared_experts": 2, "norm_topk_prob": false, "num_attention_heads": 128,
+         "num_experts_per_tok": 6, "num_hidden_layers": 60, "num_key_value_heads": 128, "q_lora_rank": 1536,
+         "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "rms_norm_eps": 1e-06,
+         "rope_scaling": {"beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 0.707, "mscale_all_dim": 0.707,
+                          "original_max_position_embeddings": 4096, "type": "yarn"},
+         "rope_theta": 10000, "routed_scaling_factor": 16.0, "scoring_func": "softmax", "tie_word_embeddings": false,
+         "topk_group": 3, "topk_method": "group_limited_greedy", "v_head_dim": 128, "vocab_size": 102400})",
+     236, 1},  // DeepSeek-V2
+    {R"({"architectures": ["DeepseekV2ForCausalLM"], "attention_bias": false, "first_k_dense_replace": 1,
+         "hidden_act": "silu", "hidden_size": 2048, "intermediate_size": 10944, "kv_lora_rank": 512,
+         "max_position_embeddings": 163840, "moe_intermediate_size": 1408, "moe_layer_freq": 1, "n_group": 1,
+         "n_routed_experts": 64, "n_shared_experts": 2, "norm_topk_prob": false, "num_attention_heads": 16,
+         "num_experts_per_tok": 6, "num_hidden_layers": 27, "num_key_value_heads": 16, "q_lora_rank": null,
+         "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "rms_norm_eps": 1e-06,
+         "rope_scaling": {"beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 0.707, "mscale_all_dim": 0.707,
+                          "original_max_position_embeddings": 4096, "type": "yarn"},
+         "rope_theta": 10000, "routed_scaling_factor": 1.0, "scoring_func": "softmax", "tie_word_embeddings": false,
+         "topk_group": 1, "topk_method": "greedy", "v_head_dim": 128, "vocab_size": 102400})",
+     15.7, 0.1},  // DeepSeek-V2-Lite
+    {R"({"architectures": ["GraniteMoeForCausalLM"], "attention_bias": false, "attention_multiplier": 0.015625,
+         "embedding_multiplier": 12.0, "hidden_act": "silu", "hidden_size": 1024, "intermediate_size": 512,
+         "logits_scaling": 6.0, "max_position_embeddings": 131072, "num_attention_heads": 16, "num_experts_per_tok": 8,
+         "num_hidden_layers": 24, "num_key_value_heads": 8, "num_local_experts": 32, "residual_multiplier": 0.22,
+         "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 1500000.0, "tie_word_embeddings": true,
+         "vocab_size": 49152})",
+     1.3, 0.1},  // Granite-3.1-1B-A400M
+    {R"({"architectures": ["GraniteMoeForCausalLM"], "attention_bias": false, "attention_multiplier": 0.015625,
+         "embedding_multiplier": 12.0, "hidden_act": "silu", "hidden_size": 1536, "intermediate_size": 512,
+         "logits_scaling": 6.0, "max_position_embeddings": 4096, "num_attention_heads": 24, "num_experts_per_tok": 8,
+         "num_hidden_layers": 32, "num_key_value_heads": 8, "num_local_experts": 40, "residual_multiplier": 0.22,
+         "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 10000, "tie_word_embeddings": true,
+         "vocab_size": 49155})",
+     3.3, 0.1}};  // Granite-3.0-3B-A800M
+
+TEST(Mixtures, HaveTheNumberOfParametersThatTheirPagesSay) {
+  for (const RoundedCount& m : kRoundedCounts) {
+    const auto config = nlohmann::json::parse(m.config);
+    const ModelSpec spec = find_architecture(architecture_of(config)).parse(config);
+    EXPECT_NEAR(double(parameter_count(spec)) / 1e9, m.billions, m.unit / 2) << spec.arch;
+  }
+}
+
+nlohmann::json deepseek3() {
+  for (const RoundedCount& m : kRoundedCounts)
+    if (const auto config = nlohmann::json::parse(m.config); architecture_of(config) == "DeepseekV3ForCausalLM")
+      return config;
+  return {};
+}
+
+TEST(Mixtures, DescribeLatentAttentionAndGroups) {
+  const ModelSpec m = find_architecture("DeepseekV3ForCausalLM").parse(deepseek3());
+  const BlockSpec &dense = m.blocks[2], &b = m.blocks[3];
+  EXPECT_FALSE(dense.experts);
+  EXPECT_EQ(dense.mlp.hidden, 18432);
+  EXPECT_EQ(b.shape({Role::q_a}), (std::pair<int64_t, int64_t>(1536, 7168)));
+  EXPECT_EQ(b.shape({Role::q}), (std::pair<int64_t, int64_t>(128 * 192, 1536)));
+  EXPECT_EQ(b.shape({Role::k}), (std::pair<int64_t, int64_t>(128 * 128, 512)));
+  EXPECT_EQ(b.shape({Role::o}), (std::pair<int64_t, int64_t>(7168, 128 * 128)));
+  EXPECT_EQ(b.experts->groups, 8);
+  EXPECT_EQ(b.experts->active_groups, 4);
+  EXPECT_FLOAT_EQ(b.experts->scale, 2.5f);
+  const double mscale = 0.1 * std::log(40) + 1;
+  EXPECT_FLOAT_EQ(b.attention.score_scale(), float(mscale * mscale / std::sqrt(192)));
+  EXPECT_EQ(m.unused, std::vector<std::string>{"model.layers.61."});
+}
+
+TEST(Mixtures, RefuseGroupsAndScalesThatTheyDoNotHave) {
+  const std::pair<const char*, nlohmann::json> wrong[] = {{"n_group", 7},
+                                                          {"topk_group", 9},
+                                                          {"num_experts_per_tok", 129},
+                                                          {"scoring_func", "softmax"},
+                                                          {"topk_method", "greedy"},
+                                                          {"moe_layer_freq", 2},
+                                                          {"num_key_value_heads", 8},
+                                                          {"attention_bias", true}};
+  for (const auto& [key, value] : wrong) {
+    auto config = deepseek3();
+    config[key] = value;
+    EXPECT_THROW(find_architecture("DeepseekV3ForCausalLM").parse(config), Error) << key;
+  }
+  auto config = deepseek3();
+  config["rope_scaling"]["mscale"] = 0.5;
+  EXPECT_THROW(find_architecture("DeepseekV3ForCausalLM").parse(config), Error);
 }
 
 TEST(Mixtures, OfMoreActiveExpertsThanThereAreAreRefused) {

@@ -2,6 +2,8 @@
 // are wrong in one place.
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "formats/folder_fixture.h"
 #include "formats/pieces_fixture.h"
 
@@ -36,6 +38,32 @@ TEST(Fp8, ScalesOfActivationsAreDropped) {
       ++dropped;
     }
   EXPECT_EQ(dropped, 1);
+}
+
+class Fp8Parts : public FolderTest {};
+
+// DeepSeek-V3's latent and the rotated part of keys are rows of one tensor, whose blocks do not end where they do.
+TEST_F(Fp8Parts, HaveTheScalesOfTheirRows) {
+  const fs::path reference = AWQ_TEST_DIR "/golden/deepseek3";
+  TensorMap tensors;
+  const SafetensorsFolder files(reference);
+  for (const auto& [name, entry] : files.files()[0].entries()) tensors[name] = files.tensor(name).clone();
+  const std::string name = "model.layers.1.self_attn.kv_a_proj_with_mqa.weight";
+  Tensor ones = Tensor::empty({40, 32}, DType::f8_e4m3);
+  std::memset(ones.data(), 0x38, ones.bytes());  // 2^0
+  tensors[name] = ones;
+  const std::vector<float> scales = {1, 2, 3, 4, 5, 6, 7, 8};
+  tensors[name + "_scale_inv"] = Tensor::of<float>(scales, {4, 2});
+  Json config = Json::parse(read_text(reference / "config.json"));
+  config["quantization_config"] = {{"quant_method", "fp8"}, {"weight_block_size", {12, 16}}};
+  const auto model = Checkpoint::open(make("m", config, tensors));
+  const auto latent = std::get<Tensor>(model->weight(1, {Role::kv_a})),
+             rope = std::get<Tensor>(model->weight(1, {Role::k_rope}));
+  EXPECT_EQ(latent.shape(), (Shape{32, 32}));
+  EXPECT_EQ(latent.as<float>()[31 * 32], 5);
+  EXPECT_EQ(rope.shape(), (Shape{8, 32}));
+  EXPECT_EQ(rope.as<float>()[0], 5);            // row 32 of 12 x 2 + 8
+  EXPECT_EQ(rope.as<float>()[4 * 32 + 16], 8);  // row 36
 }
 
 class Fp8Errors : public FolderTest {

@@ -51,6 +51,54 @@ TEST_F(HfTest, OpensEveryFamilysReferenceModel) {
   EXPECT_GE(opened, 7);
 }
 
+class FurtherTokens : public FolderTest {
+ protected:
+  FurtherTokens() : config_(Json::parse(read_text(kModel / "config.json"))) {
+    const SafetensorsFolder files(kModel);
+    for (const auto& [name, entry] : files.files()[0].entries()) tensors_[name] = files.tensor(name).clone();
+    tensors_["model.layers.2.eh_proj.weight"] = numbered({32, 64}, DType::bf16, 1);
+  }
+  const fs::path kModel = AWQ_TEST_DIR "/golden/glm4-moe";
+  Json config_;
+  TensorMap tensors_;
+};
+
+TEST_F(FurtherTokens, HaveABlockThatIsDropped) {
+  config_["num_nextn_predict_layers"] = 1;
+  const auto model = Checkpoint::open(make("m", config_, tensors_));
+  int dropped = 0;
+  for (const TensorInfo& t : model->tensors())
+    if (t.use == TensorUse::dropped) {
+      EXPECT_EQ(t.name, "model.layers.2.eh_proj.weight");
+      EXPECT_EQ(t.reason,
+                "of a block beyond the model's, for predicting further tokens, which this version does not do");
+      ++dropped;
+    }
+  EXPECT_EQ(dropped, 1);
+}
+
+TEST_F(FurtherTokens, AreRefusedWhereTheConfigSaysNothingOfThem) {
+  EXPECT_NE(open_error(make("m", config_, tensors_)).find("has no tensor like \"model.layers.2.eh_proj.weight\""),
+            std::string::npos);
+}
+
+// It chooses experts, so it keeps its bits where other biases become F16.
+TEST_F(FurtherTokens, TheRoutersCorrectionStaysAsItIs) {
+  Tensor& correction = tensors_.at("model.layers.1.mlp.gate.e_score_correction_bias");
+  correction = numbered({6}, DType::f32, 3);
+  correction.as<float>()[1] = 0x1.234567p-3f;
+  tensors_.erase("model.layers.2.eh_proj.weight");
+  const auto model = Checkpoint::open(make("m", config_, tensors_));
+  const auto sink = create_autoawq(root_ / "out", config_, model->spec(), {.bits = 4, .group_size = 32});
+  for (const auto& [block, p] : params_of(model->spec())) {
+    sink->put(block, p, model->weight(block, p));
+    if (has_bias(model->spec(), block, p)) sink->put_bias(block, p, model->bias(block, p));
+  }
+  sink->finish();
+  const Tensor kept = Checkpoint::open(root_ / "out")->bias(1, {Role::router});
+  EXPECT_TRUE(same(kept, correction));
+}
+
 TEST_F(HfTest, OpensAPublishedModel) {
   const fs::path folder = AWQ_SHARED_DIR "/data/models/tinystories-656k";
   if (!fs::exists(folder)) GTEST_SKIP() << folder << " is not there";

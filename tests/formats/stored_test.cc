@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "base/check.h"
@@ -71,6 +72,71 @@ TEST(Stored, PartsOfOneTensorAreStoredAlike) {
   const StoredTensor s = of_parts(kInOrder);
   for (const Weight& other : {halves, codes}) EXPECT_THROW(merged(s, {counting({12, 5}, 0), floats, other}), Error);
   EXPECT_THROW(merged(s, {quantize(counting({12, 5}, 0), quant), codes, floats}), Error);
+}
+
+/// A block of three experts that a family stacks: gate and up in one tensor, down in another.
+ModelSpec with_stacked_experts() {
+  const auto config = nlohmann::json::parse(R"({"architectures": ["GraniteMoeForCausalLM"], "hidden_act": "silu",
+    "hidden_size": 8, "intermediate_size": 2, "num_hidden_layers": 1, "num_attention_heads": 2, "num_local_experts": 3,
+    "num_experts_per_tok": 2, "max_position_embeddings": 16, "rms_norm_eps": 1e-3, "vocab_size": 5})");
+  return find_architecture("GraniteMoeForCausalLM").parse(config);
+}
+
+TEST(Stored, ExpertsLieInOneTensorWhereTheyArePublishedSo) {
+  const StoredTensors stored(with_stacked_experts(), Experts::as_published);
+  const StoredTensor& up = stored.holding(0, {Role::up, 1});
+  EXPECT_EQ(up.name, "model.layers.0.block_sparse_moe.input_linear");
+  EXPECT_EQ(up.shape, (Shape{3, 4, 8}));
+  EXPECT_EQ(&up, &stored.holding(0, {Role::gate, 2}));
+  EXPECT_EQ(stored.rows(0, {Role::gate, 1}), (RowPattern{4, 2, 12}));
+  EXPECT_EQ(stored.rows(0, {Role::up, 1}), (RowPattern{6, 2, 12}));
+  EXPECT_EQ(stored.holding(0, {Role::down, 2}).shape, (Shape{3, 8, 2}));
+  EXPECT_EQ(stored.rows(0, {Role::down, 2}), (RowPattern{16, 8, 24}));
+}
+
+TEST(Stored, ExpertsLieApartWhereTheyAreCodes) {
+  const StoredTensors stored(with_stacked_experts(), Experts::apart);
+  const StoredTensor& up = stored.holding(0, {Role::up, 1});
+  EXPECT_EQ(up.name, "model.layers.0.block_sparse_moe.experts.1.up_proj");
+  EXPECT_EQ(up.shape, (Shape{2, 8}));
+  EXPECT_EQ(stored.rows(0, {Role::up, 1}), (RowPattern{0, 2, 2}));
+}
+
+// gpt-oss has [experts, in, out] with columns of gate and up by turns.
+TEST(Stored, ExpertsMayBeTransposedWithRowsByTurns) {
+  const auto config = nlohmann::json::parse(R"({"architectures": ["GptOssForCausalLM"], "hidden_size": 8,
+    "intermediate_size": 2, "num_hidden_layers": 1, "num_attention_heads": 2, "num_local_experts": 3,
+    "num_experts_per_tok": 2, "max_position_embeddings": 16, "rms_norm_eps": 1e-3, "vocab_size": 5,
+    "sliding_window": 4})");
+  const StoredTensors stored(find_architecture("GptOssForCausalLM").parse(config), Experts::as_published);
+  const StoredTensor& s = stored.holding(0, {Role::up, 1});
+  EXPECT_EQ(s.weight(), "model.layers.0.mlp.experts.gate_up_proj");
+  EXPECT_EQ(s.bias_tensor(), "model.layers.0.mlp.experts.gate_up_proj_bias");
+  EXPECT_EQ(s.shape, (Shape{3, 8, 4}));
+  EXPECT_EQ(stored.rows(0, {Role::up, 1}), (RowPattern{5, 1, 2}));
+  std::vector<Weight> parts;
+  for (const StoredPart& p : s.parts) parts.emplace_back(counting({2, 8}, float(p.rows.begin * 100)));
+  const Tensor file = as_stored(s, std::get<Tensor>(merged(s, parts)));
+  ASSERT_EQ(file.shape(), s.shape);
+  EXPECT_EQ(file.as<float>()[(1 * 8 + 3) * 4 + 1], 500 + 3);      // up of expert 1, row 0, column 3
+  EXPECT_EQ(file.as<float>()[(1 * 8 + 3) * 4 + 2], 400 + 8 + 3);  // its gate, row 1
+  EXPECT_EQ(stored.holding(0, {Role::down, 2}).shape, (Shape{3, 2, 8}));
+}
+
+// Rows of latents follow each other; of each head there are two of keys and three of values.
+TEST(Stored, LatentAttentionsPartsAreRowsOfTwoTensors) {
+  const auto config = nlohmann::json::parse(R"({"architectures": ["MiniCPM3ForCausalLM"], "hidden_act": "silu",
+    "hidden_size": 8, "intermediate_size": 2, "num_hidden_layers": 1, "num_attention_heads": 2, "q_lora_rank": 6,
+    "kv_lora_rank": 4, "qk_nope_head_dim": 2, "qk_rope_head_dim": 4, "v_head_dim": 3, "max_position_embeddings": 16,
+    "rms_norm_eps": 1e-3, "vocab_size": 5})");
+  const ModelSpec spec = find_architecture("MiniCPM3ForCausalLM").parse(config);
+  const StoredTensors stored(spec, Experts::as_published);
+  EXPECT_EQ(stored.holding(0, {Role::k_rope}).shape, (Shape{8, 8}));
+  EXPECT_EQ(stored.rows(0, {Role::k_rope}), (RowPattern{4, 4, 8}));
+  EXPECT_EQ(stored.holding(0, {Role::v}).name, "model.layers.0.self_attn.kv_b_proj");
+  EXPECT_EQ(stored.holding(0, {Role::v}).shape, (Shape{10, 4}));
+  EXPECT_EQ(stored.rows(0, {Role::v}), (RowPattern{2, 3, 5}));
+  EXPECT_EQ(stored.holding(0, {Role::q}).name, "model.layers.0.self_attn.q_b_proj");
 }
 
 }  // namespace

@@ -45,9 +45,10 @@ constexpr Kind kKinds[] = {{4, false, &KernelSet::attend_f32},
 /// A page whose elements are small numbers in any type, ending where memory is unreadable.
 class Page {
  public:
-  Page(Kind kind, int dim, unsigned seed) : bytes_(size_t(kKvPage * (2 * dim * kind.bytes + (kind.scales ? 8 : 0)))) {
+  Page(Kind kind, int dim, int value_dim, unsigned seed)
+      : bytes_(size_t(kKvPage * ((dim + value_dim) * kind.bytes + (kind.scales ? 8 : 0)))) {
     std::mt19937 rng(seed);
-    const size_t n = size_t(2 * kKvPage * dim);
+    const size_t n = size_t(kKvPage * (dim + value_dim));
     for (size_t i = 0; i < n; ++i) {
       const float f = std::bit_cast<float>(0x3e000000u | (uint32_t(rng()) & 0x80ff0000u));  // +-1/8 to 1/2, in bfloat16
       const auto half = uint16_t(0x3000 | (rng() & 0x87ff));
@@ -72,10 +73,10 @@ class Page {
 
 class AttentionTest : public KernelTest {
  protected:
-  static std::vector<float> run(const KernelSet& set, Kind kind, const Page& page, int rows, int dim,
+  static std::vector<float> run(const KernelSet& set, Kind kind, const Page& page, int rows, int dim, int value_dim,
                                 const std::vector<int32_t>& first, const std::vector<int32_t>& last) {
     const Guarded<float> q(normals(size_t(rows * dim), 3)), max(size_t(rows), 7), sum(size_t(rows), 7),
-        out(size_t(rows * dim), 7);
+        out(size_t(rows * value_dim), 7);
     const Guarded<int32_t> begin(first), end(last);
     (set.*kind.attend)({.page = page.data(),
                         .q = q.data(),
@@ -83,6 +84,7 @@ class AttentionTest : public KernelTest {
                         .last = end.data(),
                         .rows = rows,
                         .dim = dim,
+                        .value_dim = value_dim,
                         .to = {max.data(), sum.data(), out.data()}});
     std::vector<float> all(max.begin(), max.end());
     all.insert(all.end(), sum.begin(), sum.end());
@@ -97,27 +99,27 @@ TEST_P(AttentionTest, SameBitsAsOtherFusedSets) {
   if (!set().fused()) GTEST_SKIP() << "rounds products: differs by design";
   if (!first.fused()) GTEST_SKIP() << "this machine runs no fused set";
   for (const Kind kind : kKinds)
-    for (const int dim : {16, 48, 64, 80})
+    for (const auto& [dim, value_dim] : {std::pair(16, 16), {48, 48}, {64, 64}, {80, 80}, {48, 32}, {32, 64}})
       for (const int rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 31, 64}) {
-        const Page page(kind, dim, unsigned(dim));
+        const Page page(kind, dim, value_dim, unsigned(dim));
         std::mt19937 rng(unsigned(rows * dim));
         std::vector<int32_t> begin(static_cast<size_t>(rows)), end(begin);
         for (size_t r = 0; r < begin.size(); ++r) {
           begin[r] = int32_t(rng() % 3 * rng() % kKvPage);
           end[r] = rng() % 5 ? begin[r] + int32_t(rng() % uint32_t(kKvPage - begin[r] + 1)) : int32_t(kKvPage);
         }
-        const auto a = run(*set().set, kind, page, rows, dim, begin, end),
-                   b = run(*first.set, kind, page, rows, dim, begin, end);
+        const auto a = run(*set().set, kind, page, rows, dim, value_dim, begin, end),
+                   b = run(*first.set, kind, page, rows, dim, value_dim, begin, end);
         ASSERT_EQ(0, std::memcmp(a.data(), b.data(), a.size() * sizeof(float)))
-            << kind.bytes << " bytes, " << rows << " rows of " << dim;
+            << kind.bytes << " bytes, " << rows << " rows of " << dim << " and " << value_dim;
       }
 }
 
 // Nothing seen: the part that merging does not notice, to the sign of a zero.
 TEST_P(AttentionTest, EmptyPartIsNeutral) {
   for (const Kind kind : kKinds) {
-    const Page page(kind, 16, 1);
-    std::vector<float> part = run(*set().set, kind, page, 2, 16, {0, 256}, {0, 256});
+    const Page page(kind, 16, 16, 1);
+    std::vector<float> part = run(*set().set, kind, page, 2, 16, 16, {0, 256}, {0, 256});
     EXPECT_EQ(part[0], -HUGE_VALF);
     EXPECT_EQ(part[2], 0.f);
     std::vector<float> into = normals(36, 5);

@@ -21,6 +21,7 @@ constexpr DType kTypes[] = {DType::f32, DType::f16, DType::bf16, DType::i8};
 struct Heads {
   int heads, kv_heads, head_dim;
   std::optional<int> window;
+  int value_dim = 0;
 };
 
 /// Queries, keys and values of `tokens` positions, and what attention makes of them in any order of calls.
@@ -30,10 +31,11 @@ class Case {
       : tokens(n),
         q(random(h.heads * h.head_dim, seed, sigma)),
         k(random(h.kv_heads * h.head_dim, seed + 1, sigma)),
-        v(random(h.kv_heads * h.head_dim, seed + 2, 1)) {
+        v(random(h.kv_heads * (h.value_dim ? h.value_dim : h.head_dim), seed + 2, 1)) {
     spec.heads = h.heads;
     spec.kv_heads = h.kv_heads;
     spec.head_dim = h.head_dim;
+    spec.value_dim = h.value_dim;
     spec.query_scale = 1 / std::sqrt(float(h.head_dim));
     spec.window = h.window;
     block.attention = spec;
@@ -47,7 +49,9 @@ class Case {
         if (type == DType::bf16) x[i] = bf16_to_f32(f32_to_bf16(x[i]));
         if (type == DType::f16) x[i] = f16_to_f32(f32_to_f16(x[i]));
         if (type == DType::i8)
-          x[i] = i % size_t(spec.head_dim) ? std::clamp(std::nearbyint(x[i] * 32), -126.f, 126.f) / 32 : 127.f / 32;
+          x[i] = i % size_t(t == &k ? spec.head_dim : spec.v_dim())
+                     ? std::clamp(std::nearbyint(x[i] * 32), -126.f, 126.f) / 32
+                     : 127.f / 32;
       }
     }
   }
@@ -58,10 +62,11 @@ class Case {
   void forward(Backend& dev, KvCache& kv, int first, int n, Tensor& y) const {
     const Sequence s{&kv, first, n};
     Tensor part = y.rows(first, first + n);
-    dev.attention(q.rows(first, first + n), k.rows(first, first + n), v.rows(first, first + n), {&s, 1}, 0, spec, part);
+    dev.attention(q.rows(first, first + n), k.rows(first, first + n), v.rows(first, first + n), {}, {&s, 1}, 0, spec,
+                  part);
   }
   Tensor run(Backend& dev, DType type, std::span<const int> chunks) const {
-    Tensor y = Tensor::empty(q.shape(), DType::f32);
+    Tensor y = output();
     const auto kv = cache(dev, type);
     int first = 0;
     for (size_t i = 0; first < tokens; ++i) {
@@ -71,6 +76,7 @@ class Case {
     }
     return y;
   }
+  Tensor output() const { return Tensor::empty({tokens, spec.out_rows()}, DType::f32); }
   Tensor run(Backend& dev, DType type) const { return run(dev, type, {{tokens}}); }
 
   AttentionSpec spec;
@@ -102,7 +108,8 @@ double storage_error(DType type, double x, double top) {
 /// An error e_j of a weight's exponent counts p_j |v_j| (exp(e_j + mean e) - 1).
 class Plain {
  public:
-  Plain(const Case& c, int token, int head, DType stored) : d_(c.spec.head_dim), out_(size_t(d_)), bound_(size_t(d_)) {
+  Plain(const Case& c, int token, int head, DType stored)
+      : d_(c.spec.head_dim), out_(size_t(c.spec.v_dim())), bound_(out_.size()) {
     const int kv_head = head / (c.spec.heads / c.spec.kv_heads), width = c.spec.kv_rows();
     const float* q = c.q.as<float>().data() + token * c.spec.q_rows() + head * d_;
     const int first = c.spec.window ? std::max(0, token + 1 - *c.spec.window) : 0, pages = token / 256 + 1;
@@ -120,9 +127,10 @@ class Plain {
       mean += s[j] * e[j];
     }
     for (size_t j = 0; j < s.size(); ++j) {
-      const float* v = c.v.as<float>().data() + (first + int(j)) * width + kv_head * d_;
-      const double top = top_of(v), p = s[j] / sum, relative = std::expm1(e[j] + mean / sum) + (278 + 2 * pages) * kU;
-      for (int i = 0; i < d_; ++i) {
+      const float* v = c.v.as<float>().data() + (first + int(j)) * c.spec.v_rows() + kv_head * c.spec.v_dim();
+      const double top = top_of(v, c.spec.v_dim()), p = s[j] / sum,
+                   relative = std::expm1(e[j] + mean / sum) + (278 + 2 * pages) * kU;
+      for (int i = 0; i < c.spec.v_dim(); ++i) {
         out_[size_t(i)] += p * double(v[i]);
         bound_[size_t(i)] +=
             p * (std::abs(double(v[i])) * relative + storage_error(stored, std::abs(double(v[i])), top));
@@ -133,15 +141,15 @@ class Plain {
   double bound(int i) const { return bound_[size_t(i)]; }
 
  private:
-  double top_of(const float* x) const {
+  static double top_of(const float* x, int width) {
     double top = 0;
-    for (int i = 0; i < d_; ++i) top = std::max(top, std::abs(double(x[i])));
+    for (int i = 0; i < width; ++i) top = std::max(top, std::abs(double(x[i])));
     return top;
   }
   void score(const float* q, const float* k, const Case& c, DType stored, std::vector<double>& s,
              std::vector<double>& e) const {
     double dot = 0, magnitude = 0, storage = 0;
-    const double top = top_of(k);
+    const double top = top_of(k, d_);
     for (int i = 0; i < d_; ++i) {
       dot += double(q[i]) * double(k[i]);
       magnitude += std::abs(double(q[i]) * double(k[i]));
@@ -186,8 +194,8 @@ class Attention : public testing::TestWithParam<std::tuple<const kernels::Kernel
     for (const int t : tokens)
       for (int h = 0; h < c.spec.heads; ++h) {
         const Plain plain(c, t, h, stored);
-        for (int i = 0; i < c.spec.head_dim; ++i) {
-          const double got = double(y.as<float>()[size_t(t * c.spec.q_rows() + h * c.spec.head_dim + i)]);
+        for (int i = 0; i < c.spec.v_dim(); ++i) {
+          const double got = double(y.as<float>()[size_t(t * c.spec.out_rows() + h * c.spec.v_dim() + i)]);
           const double share = std::abs(got - plain[i]) / (plain.bound(i) + 1e-300);
           EXPECT_LE(share, 1) << "token " << t << " head " << h << " channel " << i << ": " << got << " for "
                               << plain[i];
@@ -199,9 +207,9 @@ class Attention : public testing::TestWithParam<std::tuple<const kernels::Kernel
   }
 };
 
-constexpr Heads kShapes[] = {{9, 3, 64, {}},  {8, 2, 128, {}}, {4, 4, 80, {}}, {2, 1, 256, {}}, {3, 1, 24, {}},
-                             {7, 1, 40, {}},  {2, 2, 15, {}},  {70, 1, 8, {}}, {4, 2, 64, 1},   {4, 2, 64, 17},
-                             {6, 2, 32, 100}, {3, 3, 16, 256}, {2, 1, 64, 300}};
+constexpr Heads kShapes[] = {{9, 3, 64, {}},  {8, 2, 128, {}}, {4, 4, 80, {}},  {2, 1, 256, {}},    {3, 1, 24, {}},
+                             {7, 1, 40, {}},  {2, 2, 15, {}},  {70, 1, 8, {}},  {4, 2, 64, 1},      {4, 2, 64, 17},
+                             {6, 2, 32, 100}, {3, 3, 16, 256}, {2, 1, 64, 300}, {3, 3, 48, {}, 32}, {4, 2, 24, {}, 40}};
 
 // Keys and values that the type holds exactly: what is left is the arithmetic.
 TEST_P(Attention, EqualsThePlainOne) {
@@ -233,6 +241,38 @@ TEST_P(Attention, SoftCapAndAlibi) {
       c.spec.alibi = alibi;
       const double used = compare(c, c.run(*dev, type(), {{1, 256, 300}}), {{0, 20, 255, 256, 599}}, DType::f32);
       EXPECT_GT(used, 1e-3) << "the bound means nothing";
+    }
+}
+
+// A sink is one more position, whose value is 0 and whose score is given: here of a position that all may see.
+TEST_P(Attention, SinksTakeTheirShare) {
+  ThreadPool pool(2);
+  const auto dev = backend(pool);
+  Case c({4, 2, 32, {}}, 300, 17);
+  c.make_exact(type());
+  c.spec.sinks = true;
+  const std::vector<float> sinks = {0.5f, -2, 30, -200};
+  const auto kv = c.cache(*dev, type()), plain_kv = c.cache(*dev, type());
+  Tensor y = c.output(), plain = c.output();
+  const Sequence s{kv.get(), 0, 300}, t{plain_kv.get(), 0, 300};
+  dev->attention(c.q, c.k, c.v, sinks, {&s, 1}, 0, c.spec, y);
+  dev->attention(c.q, c.k, c.v, {}, {&t, 1}, 0, c.spec, plain);
+  for (int token : {0, 15, 299})
+    for (size_t head = 0; head < 4; ++head) {
+      double sum = 0;
+      for (int j = 0; j <= token; ++j) {
+        double dot = 0;
+        for (size_t i = 0; i < 32; ++i)
+          dot += double(c.q.as<float>()[(size_t(token) * 4 + head) * 32 + i]) *
+                 double(c.k.as<float>()[(size_t(j) * 2 + head / 2) * 32 + i]);
+        sum += std::exp(dot * double(c.spec.query_scale));
+      }
+      const double share = sum / (sum + std::exp(double(sinks[head])));
+      for (size_t i = 0; i < 32; ++i) {
+        const size_t at = (size_t(token) * 4 + head) * 32 + i;
+        const double want = double(plain.as<float>()[at]) * share;
+        EXPECT_NEAR(double(y.as<float>()[at]), want, 1e-5 * (std::abs(want) + 1e-3)) << token << " " << head;
+      }
     }
 }
 
@@ -315,7 +355,7 @@ TEST_P(Attention, SequencesOfABatchDoNotMix) {
     }
     const AttentionSpec& spec = cases[0].spec;
     Tensor y = Tensor::empty({162, spec.q_rows()}, DType::f32);
-    dev->attention(concatenated(q, spec.q_rows()), concatenated(k, spec.kv_rows()), concatenated(v, spec.kv_rows()),
+    dev->attention(concatenated(q, spec.q_rows()), concatenated(k, spec.kv_rows()), concatenated(v, spec.kv_rows()), {},
                    batch, 0, spec, y);
     const Tensor want = concatenated(alone, spec.q_rows());
     EXPECT_EQ(0, std::memcmp(want.data(), y.data(), y.bytes())) << threads << " threads";
@@ -369,6 +409,15 @@ TEST_P(Attention, SizeIsAnnounced) {
   }
 }
 
+// Values of 24 channels (32) beside keys of 40 (48).
+TEST_P(Attention, SizeFollowsBothWidths) {
+  ThreadPool pool(1);
+  const auto dev = backend(pool);
+  const Case c({3, 3, 40, {}, 24}, 2, 14);
+  const int64_t position = 3 * ((48 + 32) * int64_t(size_of(type())) + (type() == DType::i8 ? 8 : 0));
+  EXPECT_EQ(c.cache(*dev, type())->bytes_for(1), 256 * position);
+}
+
 // Positions may be written again: a chat goes back to where two prompts part.
 TEST_P(Attention, RewrittenPositionsCount) {
   ThreadPool pool(2);
@@ -412,7 +461,7 @@ TEST(Rope, TableFollowsPositionsAndFrequencies) {
     Tensor x = Tensor::empty({tokens, 2 * 16}, DType::f32);
     for (float& v : x.as<float>()) v = 1;
     const Sequence s[] = {{nullptr, first, tokens / 2}, {nullptr, 7, tokens - tokens / 2}};
-    dev->rope(x, s, frequencies, 16, false);
+    dev->rope(x, s, frequencies, 16, 0, false);
     for (int t = 0; t < tokens; ++t)
       for (int i = 0; i < half; ++i) {
         const float angle = float(t < tokens / 2 ? first + t : 7 + t - tokens / 2) * frequencies[size_t(i)];

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <set>
@@ -45,6 +46,55 @@ TEST(Routes, NormalizedAreTheSoftmaxOfTheChosen) {
   EXPECT_FLOAT_EQ(routes[0].weights[0], float(chosen[0]));
   EXPECT_FLOAT_EQ(routes[2].weights[0], float(chosen[1]));
   EXPECT_FLOAT_EQ(routes[1].weights[0], 0.5f);
+}
+
+/// The experts of the only token, and their weights.
+std::map<size_t, float> routed(const ExpertsSpec& spec, const std::vector<float>& logits,
+                               const std::vector<float>& correction = {}) {
+  const auto routes = routes_of(spec, Tensor::of<float>(logits, {1, int64_t(logits.size())}), correction);
+  std::map<size_t, float> weights;
+  for (size_t e = 0; e < routes.size(); ++e)
+    if (!routes[e].rows.empty()) weights[e] = routes[e].weights[0];
+  return weights;
+}
+
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+// The correction chooses and does not weigh: expert 3 is in, with its own small score.
+TEST(Routes, OfSigmoidsAreChosenWithTheCorrectionAndWeightedWithoutIt) {
+  const ExpertsSpec spec{.count = 4, .active = 2, .scores = Scores::sigmoid, .correction = true, .scale = 2.5f};
+  const std::map<size_t, float> w = routed(spec, {2, 1, 0, -3}, {0, 0, 0, 5});
+  const double a = sigmoid(2), b = sigmoid(-3);
+  ASSERT_EQ(w.size(), 2u);
+  EXPECT_FLOAT_EQ(w.at(0), float(2.5 * a / (a + b)));
+  EXPECT_FLOAT_EQ(w.at(3), float(2.5 * b / (a + b)));
+}
+
+TEST(Routes, NotNormalizedSigmoidsAreThemselves) {
+  const std::map<size_t, float> w =
+      routed({.count = 3, .active = 1, .scores = Scores::sigmoid, .normalized = false, .scale = 3}, {1, 0, 0});
+  EXPECT_FLOAT_EQ(w.at(0), float(3 * sigmoid(1)));
+}
+
+// Group 0 has the best expert, group 1 the best two: which is chosen depends on how many count.
+TEST(Routes, StayInTheBestGroups) {
+  const std::vector<float> logits = {4, -4, 3, 2, -9, -9};
+  ExpertsSpec spec{.count = 6, .active = 2, .groups = 3, .active_groups = 1};
+  for (const auto& [best, first, second] : {std::tuple(1, 0u, 1u), {2, 2u, 3u}}) {
+    spec.group_best = best;
+    const std::map<size_t, float> w = routed(spec, logits);
+    EXPECT_EQ(w.size(), 2u);
+    EXPECT_TRUE(w.contains(first) && w.contains(second)) << best;
+  }
+  spec.active_groups = 2, spec.group_best = 1;
+  EXPECT_TRUE(routed(spec, logits).contains(2));
+}
+
+// Of all, though only some groups' experts were candidates.
+TEST(Routes, OfGroupsHaveTheSoftmaxOverAll) {
+  const std::vector<float> logits = {1, 0, 0.5f, 0.25f};
+  const ExpertsSpec spec{.count = 4, .active = 1, .groups = 2, .active_groups = 1, .normalized = false, .scale = 16.f};
+  EXPECT_FLOAT_EQ(routed(spec, logits).at(0), float(16 * softmax(logits)[0]));
 }
 
 TEST(Routes, OfLargeLogitsDoNotOverflow) {

@@ -110,6 +110,16 @@ const nlohmann::json& rope_parameters(const Config& c) {
   return p;
 }
 
+/// 1 / sqrt(head_dim), times the square of what "mscale_all_dim" makes of the factor.
+float latent_scale(const nlohmann::json& json, const AttentionSpec& a) {
+  const Config c(json);
+  const char* key = c.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
+  const float weight = c.has(key) ? Config(c.at(key)).number("mscale_all_dim", 0.f) : 0.f;
+  const bool scaled = weight != 0 && a.rope.scaling != RopeScaling::none && a.rope.factor > 1;
+  const float by = scaled ? 0.1f * weight * std::log(a.rope.factor) + 1 : 1;
+  return by * by / std::sqrt(float(a.head_dim));
+}
+
 }  // namespace
 
 bool Config::has(std::string_view key) const {
@@ -127,6 +137,10 @@ int Config::positive(std::string_view key) const {
   if (!v.is_number_integer() || v.get<int64_t>() < 1 || v.get<int64_t>() > INT32_MAX)
     bad(key, "a positive whole number", v);
   return v.get<int>();
+}
+
+int Config::whole(std::string_view key, int missing) const {
+  return has(key) && at(key) == 0 ? 0 : positive(key, missing);
 }
 
 float Config::number(std::string_view key) const {
@@ -240,6 +254,51 @@ void apply_layer_types(const Config& c, ModelSpec& m) {
   }
 }
 
+void read_groups(const Config& c, int best, ExpertsSpec& e) {
+  e.groups = c.positive("n_group", 1), e.active_groups = c.positive("topk_group", 1), e.group_best = best;
+  if (e.groups > 1 && (e.count % e.groups || best > e.count / e.groups))
+    bad("n_group", fmt::format("a number of equal groups of {} experts, of at least {}", e.count, best), e.groups);
+  if (e.active_groups > e.groups) bad("topk_group", "at most n_group", e.active_groups);
+  if (e.active > e.count / e.groups * e.active_groups)
+    bad("num_experts_per_tok", "at most the number of experts in topk_group groups", e.active);
+}
+
+ExpertsSpec corrected_experts(const Config& c) {
+  c.require_absent_or("scoring_func", "sigmoid");
+  ExpertsSpec e = experts_of(c, "n_routed_experts");
+  e.scores = Scores::sigmoid;
+  e.correction = true;
+  e.normalized = c.flag("norm_topk_prob", true);
+  e.scale = c.number("routed_scaling_factor", 1.f);
+  read_groups(c, 2, e);
+  return e;
+}
+
+void apply_first_dense(const Config& c, const BlockSpec& dense, ModelSpec& m) {
+  const auto blocks = int(m.blocks.size());
+  std::fill_n(m.blocks.begin(), std::min(c.whole("first_k_dense_replace", 0), blocks), dense);
+  for (int i = 0; i < c.whole("num_nextn_predict_layers", 0); ++i)
+    m.unused.push_back(fmt::format("model.layers.{}.", blocks + i));
+}
+
+BlockSpec latent_block(const Config& c, const nlohmann::json& json, const Spelling& names) {
+  BlockSpec b = llama_block(c, names);
+  b.mlp.act = activation_of(c, "hidden_act");
+  AttentionSpec& a = b.attention;
+  const int rotated = c.positive("qk_rope_head_dim");
+  a.head_dim = c.positive("qk_nope_head_dim") + rotated;
+  a.value_dim = c.positive("v_head_dim", b.dim / a.heads);
+  a.latent = {.q_rank = c.has("q_lora_rank") ? c.positive("q_lora_rank") : 0, .kv_rank = c.positive("kv_lora_rank")};
+  a.latent->norm.eps = 1e-6f;  // whatever the config says: the published code leaves it at its default
+  a.rope = rope_of(json, rotated);
+  if (a.kv_heads != a.heads) bad(names.kv_heads, fmt::format("{}, as many as {}", a.heads, names.heads), a.kv_heads);
+  if (a.rope.attention_factor != 1.f)  // it would multiply what is rotated, and that is not all of a head
+    bad("rope_scaling", "with mscale equal to mscale_all_dim (nothing else is implemented)", a.rope.attention_factor);
+  a.query_scale = latent_scale(json, a);
+  check_sizes(b);
+  return b;
+}
+
 ExpertsSpec experts_of(const Config& c, const char* count, const char* active) {
   const ExpertsSpec e{.count = c.positive(count), .active = c.positive(active)};
   if (e.count > 4096) bad(count, "at most 4096", e.count);
@@ -268,6 +327,19 @@ Source named(std::span<const TensorName> names, int block, Param p) {
   fail("model", "{} has no tensor in this family", name_of(p.role));
 }
 
+namespace {
+
+/// kv_a and k_rope follow each other; k and v do so in each head.
+RowPattern latent_rows(const AttentionSpec& a, Role role) {
+  const int64_t rank = a.latent->kv_rank, k = a.unrotated(), v = a.v_dim();
+  if (role == Role::kv_a) return {0, rank, rank + a.rope.dims};
+  if (role == Role::k_rope) return {rank, a.rope.dims, rank + a.rope.dims};
+  if (role == Role::k) return {0, k, k + v};
+  return role == Role::v ? RowPattern{k, v, k + v} : RowPattern{};
+}
+
+}  // namespace
+
 Source experts_source(const ModelSpec& spec, int block, Param p) {
   static constexpr TensorName kExperts[] = {{Role::router, "model.layers.{}.mlp.gate"},
                                             {Role::shared_router, "model.layers.{}.mlp.shared_expert_gate"},
@@ -279,6 +351,39 @@ Source experts_source(const ModelSpec& spec, int block, Param p) {
                                            {Role::down, "model.layers.{}.mlp.shared_expert.down_proj"}};
   if (block < 0 || !spec.blocks[size_t(block)].experts) return llama_source(spec, block, p);
   return named(p.expert == kSharedExpert ? std::span<const TensorName>(kShared) : kExperts, block, p);
+}
+
+Source routed_source(const ModelSpec& spec, int block, Param p) {
+  static constexpr TensorName kLatent[] = {{Role::q_a, "model.layers.{}.self_attn.q_a_proj"},
+                                           {Role::q_a_norm, "model.layers.{}.self_attn.q_a_layernorm"},
+                                           {Role::q, "model.layers.{}.self_attn.q_b_proj"},
+                                           {Role::kv_a, "model.layers.{}.self_attn.kv_a_proj_with_mqa"},
+                                           {Role::k_rope, "model.layers.{}.self_attn.kv_a_proj_with_mqa"},
+                                           {Role::kv_a_norm, "model.layers.{}.self_attn.kv_a_layernorm"},
+                                           {Role::k, "model.layers.{}.self_attn.kv_b_proj"},
+                                           {Role::v, "model.layers.{}.self_attn.kv_b_proj"}};
+  static constexpr TensorName kShared[] = {{Role::gate, "model.layers.{}.mlp.shared_experts.gate_proj"},
+                                           {Role::up, "model.layers.{}.mlp.shared_experts.up_proj"},
+                                           {Role::down, "model.layers.{}.mlp.shared_experts.down_proj"}};
+  if (p.expert == kSharedExpert) return named(kShared, block, p);
+  if (block < 0) return llama_source(spec, block, p);
+  const AttentionSpec& a = spec.blocks[size_t(block)].attention;
+  if (p.role == Role::router) {
+    Source s = experts_source(spec, block, p);
+    s.bias = s.name + ".e_score_correction_bias";
+    return s;
+  }
+  const bool direct = p.role == Role::q && a.latent && !a.latent->q_rank;
+  if (!a.latent || !in_attention(p.role) || p.role == Role::o || direct) return experts_source(spec, block, p);
+  return {named(kLatent, block, p).name, latent_rows(a, p.role)};
+}
+
+Source stacked(Source s, const BlockSpec& b, Param p, std::string apart) {
+  const int64_t rows = b.shape(p).first, period = s.rows.period ? s.rows.period : rows;
+  s.rows = {p.expert * period + s.rows.begin, rows, b.experts.value().count * period};
+  s.stack = b.experts->count;
+  s.apart = std::move(apart);
+  return s;
 }
 
 Source llama_source(const ModelSpec&, int block, Param p) { return named({}, block, p); }

@@ -16,6 +16,7 @@ class Config {
   const nlohmann::json& at(std::string_view key) const;
   int positive(std::string_view key) const;
   int positive(std::string_view key, int missing) const { return has(key) ? positive(key) : missing; }
+  int whole(std::string_view key, int missing) const;  // at least 0
   float number(std::string_view key) const;
   float number(std::string_view key, float missing) const { return has(key) ? number(key) : missing; }
   bool flag(std::string_view key, bool missing) const;
@@ -56,6 +57,16 @@ void apply_layer_types(const Config& c, ModelSpec& m);
 /// How many experts there are and how many of them a token passes.
 ExpertsSpec experts_of(const Config& c, const char* count = "num_experts", const char* active = "num_experts_per_tok");
 
+/// "n_group" and "topk_group": a group is as good as so many of its best.
+void read_groups(const Config& c, int best, ExpertsSpec& e);
+/// DeepSeek-V3's: sigmoids, corrected where they choose, in groups of which the best two experts count.
+ExpertsSpec corrected_experts(const Config& c);
+/// The first "first_k_dense_replace" blocks have one MLP, and files may have "num_nextn_predict_layers" more blocks
+/// than the model, for predicting further tokens: they are not used.
+void apply_first_dense(const Config& c, const BlockSpec& dense, ModelSpec& m);
+/// Llama's, with multi-head latent attention.
+BlockSpec latent_block(const Config& c, const nlohmann::json& json, const Spelling& names = {});
+
 /// A tensor's name by role; "{}" stands for the block's number, a second one for the expert's.
 struct TensorName {
   Role role;
@@ -68,6 +79,13 @@ Source llama_source(const ModelSpec& spec, int block, Param p);
 /// "mlp.gate", "mlp.shared_expert_gate", "mlp.experts.5.up_proj", "mlp.shared_expert.up_proj"; as Llama where there are
 /// none.
 Source experts_source(const ModelSpec& spec, int block, Param p);
+
+/// As experts_source, but "mlp.shared_experts.up_proj", "mlp.gate.e_score_correction_bias", and latent attention's
+/// "q_a_proj", "kv_a_proj_with_mqa", "kv_b_proj" and their norms.
+Source routed_source(const ModelSpec& spec, int block, Param p);
+
+/// The expert's part of a tensor that holds all of them: `s` says what of one expert's rows is `p`'s.
+Source stacked(Source s, const BlockSpec& b, Param p, std::string apart);
 
 /// Rows of q, k and v in one tensor: all of q, then k, then v.
 RowPattern rows_in_order(const AttentionSpec& a, Role role);
