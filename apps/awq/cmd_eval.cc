@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli.h"
+#include "task_flags.h"
 
 namespace awq::cli {
 namespace {
@@ -14,6 +15,7 @@ struct EvalFlags {
   std::vector<std::filesystem::path> models;
   bool json = false;
   EvaluateOptions evaluate;
+  TaskOptions tasks;
 };
 
 nlohmann::ordered_json to_json(const EvaluateReport& r) {
@@ -78,8 +80,29 @@ std::string text_of(EvalFlags& o) {
   return read_file(o.text);
 }
 
+std::vector<TaskReport> run_tasks(const std::filesystem::path& model, EvalFlags& o) {
+  o.tasks.device = o.evaluate.device;
+  ProgressLine line;
+  return evaluate_tasks(model, o.tasks, std::ref(line));
+}
+
+nlohmann::ordered_json tasks_json(std::span<const TaskReport> reports) {
+  nlohmann::ordered_json all = nlohmann::ordered_json::array();
+  for (const TaskReport& r : reports) all.push_back(task_json(r));
+  return all;
+}
+
+void eval_tasks(EvalFlags& o) {
+  const auto reports = run_tasks(o.model, o);
+  if (o.json)
+    fmt::print("{}\n", tasks_json(reports).dump(1));
+  else
+    print_tasks(reports);
+}
+
 void run_eval(EvalFlags& o) {
   if (!o.ids.empty()) return dump_logits(o);
+  if (!o.tasks.tasks.empty()) return eval_tasks(o);
   EvaluateReport report;
   {
     ProgressLine line;
@@ -129,9 +152,11 @@ void add_eval(CLI::App& app) {
                    ->needs(ids);
   ids->needs(dump);
   add_common(*c, *o);
+  add_task_options(*c, o->tasks);
   c->footer("Example:\n  awq eval smollm2-awq --text wiki.txt --against SmolLM2-135M.gguf");
   c->callback([o] {
-    if (o->text.empty() && o->ids.empty()) throw CLI::RequiredError("--text or --ids");
+    if (o->text.empty() && o->ids.empty() && o->tasks.tasks.empty())
+      throw CLI::RequiredError("--text, --task or --ids");
     run_eval(*o);
   });
 }

@@ -28,7 +28,7 @@ struct Cancelled : Error {
 struct Progress {
   std::string_view stage;   // "load", "generate calibration text", "calibrate", "search", "write", "evaluate",
                             // "measure the machine", "check", "prefill", "decode", "sensitivity", "study", "fetch",
-                            // "convert", "inspect"
+                            // "convert", "inspect", or a task's name
   int done = 0, total = 0;  // blocks, tokens, windows or steps
   int64_t resident = 0;     // quantize: bytes that the process has in memory
   double last_error = -1;   // quantize: mean relative output error of the last finished block; < 0: none yet
@@ -358,6 +358,50 @@ std::vector<CalibrationMixReport> compare_calibrations(const std::filesystem::pa
 /// Logits f32 [tokens][vocab] of one sequence.
 std::vector<float> logits(const std::filesystem::path& model, std::span<const int32_t> tokens,
                           const DeviceOptions& device = {});
+
+// ----------------------------------------------------------------------------------------------------------------
+// tasks
+
+struct TaskInfo {
+  std::string_view name, summary;
+};
+std::vector<TaskInfo> tasks();
+struct TaskFile {
+  std::string task;
+  std::filesystem::path file;  // as the data set's authors publish it: docs/evaluation.md
+};
+struct TaskOptions {
+  std::vector<TaskFile> tasks{};
+  int limit = 0;   // the first items of each; 0: all
+  int shots = -1;  // examples before each item; negative: as many as the task is usually run with
+  /// What examples are drawn from, of one task; empty: its own items, of which none is its own example.
+  std::filesystem::path shots_from{};
+  uint64_t seed = 1234;  // of the examples
+  /// Every item's prompt, choices and scores as they are known, JSON lines; a job that ends early goes on from it with
+  /// `resume`. Without that an existing file is refused.
+  std::filesystem::path samples{};
+  bool resume = false;
+  DeviceOptions device{};
+};
+struct TaskMetric {
+  /// "acc": the right choice is the likeliest; "acc_norm": the likeliest for its length in characters; "perplexity" of
+  /// the continuation; "strict", "flexible": the answer's number is right.
+  std::string name;
+  Estimate value;             // the error is over items
+  std::vector<double> items;  // what each counts, in the file's order; of "perplexity" its log-likelihood
+};
+struct TaskReport {
+  std::string model, task, file;
+  int items = 0, shots = 0;
+  int resumed = 0;    // of the items, that an earlier job had scored
+  int truncated = 0;  // items that were longer than the model's context and lost their beginning
+  std::vector<TaskMetric> metrics{};
+  double seconds = 0;
+};
+/// Each task as lm-eval defines it: prompts, examples, tokens, what counts. All files are read and checked before the
+/// model is. Throws Error, naming file and line, where they are not the task's data.
+std::vector<TaskReport> evaluate_tasks(const std::filesystem::path& model, const TaskOptions& options,
+                                       const OnProgress& progress = {});
 
 // -----------------------------------------------------------------------------------------------------------------
 // pull
