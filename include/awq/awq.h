@@ -309,22 +309,40 @@ PlanReport plan(const std::filesystem::path& model, const std::filesystem::path&
 // evaluate
 
 struct EvaluateOptions {
-  int window = 2048;         // tokens; the text is tokenized once and cut into windows, the tail is dropped
+  /// "hf": windows of 2,048 as in the AWQ paper, of which all predictions count. "llama.cpp": as its llama-perplexity,
+  /// windows of 512 that begin with BOS where the model has one, of which the second half counts.
+  std::string protocol = "hf";
+  int window = 0;            // tokens; 0: the protocol's. The text is tokenized once and cut, the tail is dropped
   int windows = 0;           // 0: all
   std::string json_lines{};  // name of the .jsonl file that the text is, for errors; its documents are joined as for
                              // calibration. Empty: plain text
   std::filesystem::path against{};  // the original, for KL and top-1 agreement
+  /// evaluate() writes what is needed of the model to be an original later into this new file: last hidden states, f32,
+  /// of every prediction. Or it reads them, of which `against` was the model; then only that model's head is loaded.
+  std::filesystem::path save_reference{}, reference{};
+  int worst = 0;  // tokens with the largest KL that are reported
   DeviceOptions device{};
+};
+/// A prediction in which two models differ much.
+struct DivergentToken {
+  int window = 0, position = 0;
+  double kl = 0;
+  std::string before, next;     // the text up to it, and its next token
+  std::string original, model;  // what each predicts
 };
 struct EvaluateReport {
   int windows = 0, window = 0;
   int64_t text_tokens = 0, predictions = 0;
   std::string model{};
-  double perplexity = 0;  // exp of the mean over windows of the mean negative log-likelihood of window - 1 predictions
-  double perplexity_error = 0;
-  std::vector<double> window_nll{}, window_kl{};
-  std::optional<Estimate> kl{};    // nats a token, KL(original || model) over the whole vocabulary
-  std::optional<Estimate> top1{};  // share of positions where both predict the same token
+  double perplexity = 0;        // exp of the mean over windows of the mean negative log-likelihood of predictions
+  double perplexity_error = 0;  // over windows; of "llama.cpp" over predictions, as it prints
+  std::vector<double> window_nll{}, window_kl{}, window_top1{};
+  std::optional<Estimate> kl{};          // nats a token, KL(original || model) over the whole vocabulary
+  std::optional<Estimate> top1{};        // share of positions where both predict the same token
+  std::optional<Estimate> reverse_kl{};  // KL(model || original)
+  std::optional<Estimate> top5{};        // share where the original's token is one of the model's five likeliest
+  double kl_median = 0, kl_99 = 0, kl_largest = 0;  // over predictions: half, and 99 of 100, are not above
+  std::vector<DivergentToken> worst{};              // the largest first
   std::optional<double> original_perplexity{};
   uint64_t bytes = 0;  // of the model's files
   double bits_per_weight = 0;
