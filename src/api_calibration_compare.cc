@@ -60,7 +60,8 @@ std::vector<int32_t> own_text(const fs::path& model, const CalibrationCompareOpt
 
 std::vector<EvaluateReport> evaluated(const fs::path& model, const std::vector<fs::path>& versions,
                                       const CalibrationCompareOptions& options, const OnProgress& progress) {
-  EvaluateOptions e{.window = options.window, .windows = options.windows, .json_lines = {}, .against = {}};
+  EvaluateOptions e;
+  e.window = options.window, e.windows = options.windows;
   e.device = options.quantize.device;
   if (options.text.empty()) return compare_tokens(model, versions, own_text(model, options, progress), e, progress);
   if (options.text.extension() == ".jsonl") e.json_lines = options.text.string();

@@ -13,7 +13,8 @@ namespace fs = std::filesystem;
 constexpr int kWindow = 512, kAnswerTokens = 48;
 
 EvaluateOptions evaluation(const Checkpoint& source, const QuantizeOptions& o) {
-  EvaluateOptions e{.window = gate_window(source.spec()), .windows = kGateWindows, .json_lines = {}, .against = {}};
+  EvaluateOptions e;
+  e.window = gate_window(source.spec()), e.windows = kGateWindows;
   if (o.gate_text.extension() == ".jsonl") e.json_lines = o.gate_text.string();
   e.device = o.device;
   return e;

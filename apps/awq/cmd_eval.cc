@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli.h"
+#include "task_flags.h"
 
 namespace awq::cli {
 namespace {
@@ -14,7 +15,13 @@ struct EvalFlags {
   std::vector<std::filesystem::path> models;
   bool json = false;
   EvaluateOptions evaluate;
+  TaskOptions tasks;
 };
+
+nlohmann::ordered_json to_json(const DivergentToken& d) {
+  return {{"window", d.window}, {"position", d.position}, {"kl", d.kl},      {"before", d.before},
+          {"next", d.next},     {"original", d.original}, {"model", d.model}};
+}
 
 nlohmann::ordered_json to_json(const EvaluateReport& r) {
   nlohmann::ordered_json j{{"model", r.model},
@@ -30,6 +37,13 @@ nlohmann::ordered_json to_json(const EvaluateReport& r) {
     j["kl_standard_error"] = r.kl->standard_error;
     j["top1"] = r.top1->value;
     j["top1_standard_error"] = r.top1->standard_error;
+    j["reverse_kl"] = r.reverse_kl->value;
+    j["reverse_kl_standard_error"] = r.reverse_kl->standard_error;
+    j["top5"] = r.top5->value;
+    j["top5_standard_error"] = r.top5->standard_error;
+    j["kl_median"] = r.kl_median, j["kl_99"] = r.kl_99, j["kl_largest"] = r.kl_largest;
+    j["worst"] = nlohmann::ordered_json::array();
+    for (const DivergentToken& d : r.worst) j["worst"].push_back(to_json(d));
   }
   j["bytes"] = r.bytes;
   j["bits_per_weight"] = r.bits_per_weight;
@@ -50,6 +64,21 @@ void print_table(std::span<const EvaluateReport> reports) {
                r.top1 ? fmt::format("{:.1f} ± {:.1f} %", 100 * r.top1->value, 100 * r.top1->standard_error) : "-");
   fmt::print("{} windows of {} tokens; ± is the standard error over windows\n", reports.front().windows,
              reports.front().window);
+}
+
+void print_divergence(const EvaluateReport& r) {
+  if (!r.kl) return;
+  fmt::print(
+      "KL from the model to the original {:.4f} ± {:.4f}; the original's token is among the model's five likeliest "
+      "in {:.1f} ± {:.1f} %\n",
+      r.reverse_kl->value, r.reverse_kl->standard_error, 100 * r.top5->value, 100 * r.top5->standard_error);
+  fmt::print("KL of a prediction: half are below {:.4f}, 99 % below {:.3f}, the largest is {:.2f}\n", r.kl_median,
+             r.kl_99, r.kl_largest);
+  if (r.worst.empty()) return;
+  fmt::print("The largest:\n{:>6}  {:<16}  {:<16}  {:<16}  {}\n", "KL", "original", "this model", "the text", "after");
+  for (const DivergentToken& d : r.worst)
+    fmt::print("{:>6.2f}  {:<16}  {:<16}  {:<16}  {}\n", d.kl, json_text(d.original), json_text(d.model),
+               json_text(d.next), json_text(d.before));
 }
 
 // NumPy's format, version 1.0: what every reader of float arrays understands.
@@ -78,8 +107,29 @@ std::string text_of(EvalFlags& o) {
   return read_file(o.text);
 }
 
+std::vector<TaskReport> run_tasks(const std::filesystem::path& model, EvalFlags& o) {
+  o.tasks.device = o.evaluate.device;
+  ProgressLine line;
+  return evaluate_tasks(model, o.tasks, std::ref(line));
+}
+
+nlohmann::ordered_json tasks_json(std::span<const TaskReport> reports) {
+  nlohmann::ordered_json all = nlohmann::ordered_json::array();
+  for (const TaskReport& r : reports) all.push_back(task_json(r));
+  return all;
+}
+
+void eval_tasks(EvalFlags& o) {
+  const auto reports = run_tasks(o.model, o);
+  if (o.json)
+    fmt::print("{}\n", tasks_json(reports).dump(1));
+  else
+    print_tasks(reports);
+}
+
 void run_eval(EvalFlags& o) {
   if (!o.ids.empty()) return dump_logits(o);
+  if (!o.tasks.tasks.empty()) return eval_tasks(o);
   EvaluateReport report;
   {
     ProgressLine line;
@@ -88,7 +138,7 @@ void run_eval(EvalFlags& o) {
   if (o.json)
     fmt::print("{}\n", to_json(report).dump(1));
   else
-    print_table({&report, 1});
+    print_table({&report, 1}), print_divergence(report);
 }
 
 void run_compare(EvalFlags& o) {
@@ -104,9 +154,13 @@ void run_compare(EvalFlags& o) {
 }
 
 void add_common(CLI::App& c, EvalFlags& o) {
-  c.add_option("--window", o.evaluate.window,
-               "Tokens of a window; the text is tokenized once, cut, and its tail dropped")
+  c.add_option(
+       "--protocol", o.evaluate.protocol,
+       "hf: windows of 2,048, all predictions count, as in the AWQ paper; llama.cpp: as llama-perplexity, 512, the "
+       "second half counts")
       ->capture_default_str();
+  c.add_option("--window", o.evaluate.window,
+               "Tokens of a window; the text is tokenized once, cut, and its tail dropped; default: the protocol's");
   c.add_option("--windows", o.evaluate.windows, "Only the first N windows; 0: all")
       ->capture_default_str()
       ->check(CLI::Range(0, 1 << 30));
@@ -123,15 +177,24 @@ void add_eval(CLI::App& app) {
   add_model(*c, "MODEL", o->model, "Folder or .gguf file, float or 4-bit")->required();
   auto* text = c->add_option("--text", o->text, kTextHelp);
   c->add_option("--against", o->evaluate.against, "The original model: adds KL divergence and top-1 agreement");
+  c->add_option("--worst", o->evaluate.worst,
+                "With --against: as many tokens with the largest KL are shown, in their text")
+      ->check(CLI::Range(0, 10000));
+  c->add_option("--save-reference", o->evaluate.save_reference,
+                "File for what is needed of this model as an original that does not fit in memory beside others");
+  c->add_option("--reference", o->evaluate.reference,
+                "Such a file of the model of --against, of which then only the head is loaded");
   auto* ids = c->add_option("--ids", o->ids, "Instead of a text: a JSON list of token ids")->excludes(text);
   auto* dump = c->add_option("--dump-logits", o->dump_logits,
                              "With --ids: write their logits here, float32 [tokens][vocab], NumPy format")
                    ->needs(ids);
   ids->needs(dump);
   add_common(*c, *o);
+  add_task_options(*c, o->tasks);
   c->footer("Example:\n  awq eval smollm2-awq --text wiki.txt --against SmolLM2-135M.gguf");
   c->callback([o] {
-    if (o->text.empty() && o->ids.empty()) throw CLI::RequiredError("--text or --ids");
+    if (o->text.empty() && o->ids.empty() && o->tasks.tasks.empty())
+      throw CLI::RequiredError("--text, --task or --ids");
     run_eval(*o);
   });
 }

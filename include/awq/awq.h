@@ -28,7 +28,7 @@ struct Cancelled : Error {
 struct Progress {
   std::string_view stage;   // "load", "generate calibration text", "calibrate", "search", "write", "evaluate",
                             // "measure the machine", "check", "prefill", "decode", "sensitivity", "study", "fetch",
-                            // "convert", "inspect"
+                            // "convert", "inspect", or a task's name
   int done = 0, total = 0;  // blocks, tokens, windows or steps
   int64_t resident = 0;     // quantize: bytes that the process has in memory
   double last_error = -1;   // quantize: mean relative output error of the last finished block; < 0: none yet
@@ -311,22 +311,40 @@ PlanReport plan(const std::filesystem::path& model, const std::filesystem::path&
 // evaluate
 
 struct EvaluateOptions {
-  int window = 2048;         // tokens; the text is tokenized once and cut into windows, the tail is dropped
+  /// "hf": windows of 2,048 as in the AWQ paper, of which all predictions count. "llama.cpp": as its llama-perplexity,
+  /// windows of 512 that begin with BOS where the model has one, of which the second half counts.
+  std::string protocol = "hf";
+  int window = 0;            // tokens; 0: the protocol's. The text is tokenized once and cut, the tail is dropped
   int windows = 0;           // 0: all
   std::string json_lines{};  // name of the .jsonl file that the text is, for errors; its documents are joined as for
                              // calibration. Empty: plain text
   std::filesystem::path against{};  // the original, for KL and top-1 agreement
+  /// evaluate() writes what is needed of the model to be an original later into this new file: last hidden states, f32,
+  /// of every prediction. Or it reads them, of which `against` was the model; then only that model's head is loaded.
+  std::filesystem::path save_reference{}, reference{};
+  int worst = 0;  // tokens with the largest KL that are reported
   DeviceOptions device{};
+};
+/// A prediction in which two models differ much.
+struct DivergentToken {
+  int window = 0, position = 0;
+  double kl = 0;
+  std::string before, next;     // the text up to it, and its next token
+  std::string original, model;  // what each predicts
 };
 struct EvaluateReport {
   int windows = 0, window = 0;
   int64_t text_tokens = 0, predictions = 0;
   std::string model{};
-  double perplexity = 0;  // exp of the mean over windows of the mean negative log-likelihood of window - 1 predictions
-  double perplexity_error = 0;
-  std::vector<double> window_nll{}, window_kl{};
-  std::optional<Estimate> kl{};    // nats a token, KL(original || model) over the whole vocabulary
-  std::optional<Estimate> top1{};  // share of positions where both predict the same token
+  double perplexity = 0;        // exp of the mean over windows of the mean negative log-likelihood of predictions
+  double perplexity_error = 0;  // over windows; of "llama.cpp" over predictions, as it prints
+  std::vector<double> window_nll{}, window_kl{}, window_top1{};
+  std::optional<Estimate> kl{};          // nats a token, KL(original || model) over the whole vocabulary
+  std::optional<Estimate> top1{};        // share of positions where both predict the same token
+  std::optional<Estimate> reverse_kl{};  // KL(model || original)
+  std::optional<Estimate> top5{};        // share where the original's token is one of the model's five likeliest
+  double kl_median = 0, kl_99 = 0, kl_largest = 0;  // over predictions: half, and 99 of 100, are not above
+  std::vector<DivergentToken> worst{};              // the largest first
   std::optional<double> original_perplexity{};
   uint64_t bytes = 0;  // of the model's files
   double bits_per_weight = 0;
@@ -360,6 +378,50 @@ std::vector<CalibrationMixReport> compare_calibrations(const std::filesystem::pa
 /// Logits f32 [tokens][vocab] of one sequence.
 std::vector<float> logits(const std::filesystem::path& model, std::span<const int32_t> tokens,
                           const DeviceOptions& device = {});
+
+// ----------------------------------------------------------------------------------------------------------------
+// tasks
+
+struct TaskInfo {
+  std::string_view name, summary;
+};
+std::vector<TaskInfo> tasks();
+struct TaskFile {
+  std::string task;
+  std::filesystem::path file;  // as the data set's authors publish it: docs/evaluation.md
+};
+struct TaskOptions {
+  std::vector<TaskFile> tasks{};
+  int limit = 0;   // the first items of each; 0: all
+  int shots = -1;  // examples before each item; negative: as many as the task is usually run with
+  /// What examples are drawn from, of one task; empty: its own items, of which none is its own example.
+  std::filesystem::path shots_from{};
+  uint64_t seed = 1234;  // of the examples
+  /// Every item's prompt, choices and scores as they are known, JSON lines; a job that ends early goes on from it with
+  /// `resume`. Without that an existing file is refused.
+  std::filesystem::path samples{};
+  bool resume = false;
+  DeviceOptions device{};
+};
+struct TaskMetric {
+  /// "acc": the right choice is the likeliest; "acc_norm": the likeliest for its length in characters; "perplexity" of
+  /// the continuation; "strict", "flexible": the answer's number is right.
+  std::string name;
+  Estimate value;             // the error is over items
+  std::vector<double> items;  // what each counts, in the file's order; of "perplexity" its log-likelihood
+};
+struct TaskReport {
+  std::string model, task, file;
+  int items = 0, shots = 0;
+  int resumed = 0;    // of the items, that an earlier job had scored
+  int truncated = 0;  // items that were longer than the model's context and lost their beginning
+  std::vector<TaskMetric> metrics{};
+  double seconds = 0;
+};
+/// Each task as lm-eval defines it: prompts, examples, tokens, what counts. All files are read and checked before the
+/// model is. Throws Error, naming file and line, where they are not the task's data.
+std::vector<TaskReport> evaluate_tasks(const std::filesystem::path& model, const TaskOptions& options,
+                                       const OnProgress& progress = {});
 
 // -----------------------------------------------------------------------------------------------------------------
 // pull

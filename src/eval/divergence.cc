@@ -10,11 +10,6 @@ namespace {
 
 constexpr int64_t kPositions = 256;  // of logits at a time: 256 x 262,144 x 4 bytes is 268 MB at Gemma's vocabulary
 
-struct PositionScore {
-  double nll = 0, kl = 0;
-  bool same_top = false;
-};
-
 // KL(p || q) = sum p (a - b) - log Z_a + log Z_b for logits a and b with softmax p and q.
 double divergence(const kernels::KernelSet& k, std::span<const float> a, double log_a, std::span<const float> b,
                   double log_b) {
@@ -26,7 +21,34 @@ double divergence(const kernels::KernelSet& k, std::span<const float> a, double 
   return sum - log_a + log_b;
 }
 
-size_t top(std::span<const float> v) { return size_t(std::max_element(v.begin(), v.end()) - v.begin()); }
+int32_t top(std::span<const float> v) { return int32_t(std::max_element(v.begin(), v.end()) - v.begin()); }
+
+bool in_top5(std::span<const float> v, int32_t token) {
+  return std::ranges::count_if(v, [x = v[size_t(token)]](float other) { return other > x; }) < 5;
+}
+
+void compare(const kernels::KernelSet& k, std::span<const float> p, std::span<const float> q, double log_q,
+             TokenScore& s) {
+  const double log_p = k.log_sum_exp(p.data(), int32_t(p.size()));
+  s.kl = divergence(k, p, log_p, q, log_q);
+  s.reverse_kl = divergence(k, q, log_q, p, log_p);
+  s.original_top = top(p), s.top = top(q);
+  s.in_top5 = in_top5(q, s.original_top);
+}
+
+WindowScore means(std::vector<TokenScore> tokens) {
+  WindowScore w;
+  const double n = double(tokens.size());
+  for (const TokenScore& s : tokens) {
+    w.nll += s.nll / n;
+    w.kl += s.kl / n;
+    w.reverse_kl += s.reverse_kl / n;
+    w.top1 += double(s.same_top()) / n;
+    w.top5 += double(s.in_top5) / n;
+  }
+  w.tokens = std::move(tokens);
+  return w;
+}
 
 }  // namespace
 
@@ -52,7 +74,7 @@ WindowScore Scorer::score(std::span<const int32_t> window, const Tensor& hidden,
 WindowScore Scorer::score_against(std::span<const int32_t> window, const Tensor& hidden,
                                   const Reference& reference_logits) const {
   const int64_t predictions = int64_t(window.size()) - 1, vocab = model_.spec.vocab;
-  std::vector<PositionScore> scores(static_cast<size_t>(predictions));
+  std::vector<TokenScore> scores(static_cast<size_t>(predictions));
   for (int64_t begin = 0; begin < predictions; begin += kPositions) {
     const int64_t end = std::min(begin + kPositions, predictions);
     Tensor q = head_logits(dev_, model_, hidden.rows(begin, end)), p;
@@ -61,23 +83,13 @@ WindowScore Scorer::score_against(std::span<const int32_t> window, const Tensor&
       for (int64_t t = b; t < e; ++t) {
         const auto row = q.as<float>().subspan(size_t(t * vocab), size_t(vocab));
         const double log_q = kernels_.log_sum_exp(row.data(), int32_t(vocab));
-        PositionScore& s = scores[size_t(begin + t)];
+        TokenScore& s = scores[size_t(begin + t)];
         s.nll = log_q - double(row[size_t(window[size_t(begin + t + 1)])]);
-        if (!p) continue;
-        const auto reference = p.as<float>().subspan(size_t(t * vocab), size_t(vocab));
-        const double log_p = kernels_.log_sum_exp(reference.data(), int32_t(vocab));
-        s.kl = divergence(kernels_, reference, log_p, row, log_q);
-        s.same_top = top(reference) == top(row);
+        if (p) compare(kernels_, p.as<float>().subspan(size_t(t * vocab), size_t(vocab)), row, log_q, s);
       }
     });
   }
-  WindowScore w;
-  for (const PositionScore& s : scores) {
-    w.nll += s.nll / double(predictions);
-    w.kl += s.kl / double(predictions);
-    w.top1 += double(s.same_top) / double(predictions);
-  }
-  return w;
+  return means(std::move(scores));
 }
 
 }  // namespace awq

@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "base/parallel.h"
 #include "kernels/kernels.h"
@@ -8,11 +9,19 @@
 
 namespace awq {
 
-/// One window of text seen by a model.
+/// One prediction. Likeliest tokens are -1 where there is no original.
+struct TokenScore {
+  double nll = 0;
+  double kl = 0, reverse_kl = 0;        // KL(original || model), KL(model || original) in nats
+  int32_t original_top = -1, top = -1;  // likeliest tokens
+  bool in_top5 = false;                 // the original's likeliest is one of the model's five
+  bool same_top() const { return original_top == top; }
+};
+/// One window of text seen by a model: means over its predictions.
 struct WindowScore {
-  double nll = 0;   // mean over length - 1 predictions
-  double kl = 0;    // mean KL(original || model), nats a token
-  double top1 = 0;  // share of positions where both have the same largest logit
+  double nll = 0, kl = 0, reverse_kl = 0;
+  double top1 = 0, top5 = 0;         // shares of same_top and in_top5
+  std::vector<TokenScore> tokens{};  // each of length - 1 predictions
 };
 
 /// Scores windows of a text. Hidden states and logits are f32; a window's logits exist for a few hundred positions at a

@@ -1,0 +1,15 @@
+#pragma once
+// Flags and output of tasks, which eval and compare share.
+#include <nlohmann/json.hpp>
+
+#include "cli.h"
+
+namespace awq::cli {
+
+/// --task, --limit, --shots, --shots-from, --seed, --save-samples, --resume
+void add_task_options(CLI::App& app, TaskOptions& o);
+/// A row a model and task.
+void print_tasks(std::span<const TaskReport> reports);
+nlohmann::ordered_json task_json(const TaskReport& r);
+
+}  // namespace awq::cli

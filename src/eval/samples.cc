@@ -1,0 +1,43 @@
+#include "eval/samples.h"
+
+#include "base/check.h"
+
+namespace awq {
+
+using Json = nlohmann::ordered_json;
+
+SampleFile::SampleFile(const std::filesystem::path& path, bool resume) : path_(path) {
+  uint64_t keep = 0;
+  const bool there = std::filesystem::exists(path);
+  if (there && !resume) fail("eval", "{}: the file exists; go on with it by --resume, or name another", path.string());
+  if (there && std::filesystem::file_size(path)) {
+    const std::string text = read_text(path, uint64_t(4) << 30);
+    for (size_t end = 0; (end = text.find('\n', keep)) != std::string::npos; keep = end + 1) {
+      Json j = Json::parse(text.begin() + long(keep), text.begin() + long(end), nullptr, false);
+      if (!j.is_object())
+        fail("eval", "{} line {}: no JSON object, so the file was not written by --save-samples; name another",
+             path.string(), old_.size() + 1);
+      old_.push_back(std::move(j));
+    }
+  }
+  out_ = std::make_unique<OutputFile>(path, keep);
+}
+
+std::map<size_t, std::vector<double>> SampleFile::begin(const Json& run, size_t metrics) {
+  std::map<size_t, std::vector<double>> scores;
+  bool mine = false;
+  for (const Json& j : old_) {
+    if (j.contains("run")) mine = j["run"] == run;
+    if (!mine || !j.contains("item")) continue;
+    auto s = j.value("scores", std::vector<double>());
+    if (s.size() == metrics) scores[j["item"].get<size_t>()] = std::move(s);
+  }
+  put({{"run", run}});
+  return scores;
+}
+
+void SampleFile::put(const Json& item) {
+  out_->write(item.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+}  // namespace awq

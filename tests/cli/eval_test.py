@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""awq eval and compare of a text from the command line, against sums over the models' logits.
+
+usage: eval_test.py AWQ GOLDEN_MODELS
+"""
+import json
+import math
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import tiny
+
+AWQ, GOLDEN = (pathlib.Path(a).resolve() for a in sys.argv[1:3])
+WINDOW, WINDOWS = 32, 3
+
+
+def run(*arguments, fails=False):
+    done = subprocess.run([AWQ, *map(str, arguments)], capture_output=True, text=True)
+    if (done.returncode != 0) != fails:
+        raise AssertionError(f"{arguments}: status {done.returncode}\n{done.stderr}")
+    return done.stderr if fails else done.stdout
+
+
+def log_softmax(row):
+    top = max(row)
+    z = top + math.log(sum(math.exp(v - top) for v in row))
+    return [v - z for v in row]
+
+
+class Eval(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.work = pathlib.Path(tempfile.mkdtemp(prefix="awq-eval-"))
+        cls.model, cls.other = tiny.make(GOLDEN, "llama", cls.work / "m"), cls.work / "q"
+        cls.text = cls.work / "text.txt"
+        cls.text.write_text("".join(f"No. {i}: the {i * i} quick foxes jump.\n" for i in range(12)))
+        run("quantize", cls.model, "-o", cls.other, "--method", "rtn", "--calib", cls.text, "--samples", 2, "--tokens", 32)
+        text = cls.text.read_text()
+        cls.ids = [{" ": 0, "\n": 1}.get(c, ord(c) - 31) for c in text]
+        cls.logits = {m: [cls.logits_of(m, w) for w in cls.windows()] for m in (cls.model, cls.other)}
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.work)
+
+    @classmethod
+    def windows(cls):
+        return [cls.ids[i * WINDOW:(i + 1) * WINDOW] for i in range(WINDOWS)]
+
+    @classmethod
+    def logits_of(cls, model, ids):
+        (cls.work / "ids.json").write_text(json.dumps(ids))
+        run("eval", model, "--ids", cls.work / "ids.json", "--dump-logits", cls.work / "l.npy")
+        vocab = json.loads((model / "config.json").read_text())["vocab_size"]
+        n = len(ids) * vocab
+        values = struct.unpack(f"<{n}f", (cls.work / "l.npy").read_bytes()[-4 * n:])
+        return [log_softmax(values[t * vocab:(t + 1) * vocab]) for t in range(len(ids))]
+
+    def eval(self, *more):
+        return json.loads(run("eval", *more, "--text", self.text, "--window", WINDOW, "--windows", WINDOWS, "--json"))
+
+    def nll(self, model, first):
+        return [-self.logits[model][w][t][ids[t + 1]] for w, ids in enumerate(self.windows()) for t in range(first, WINDOW - 1)]
+
+    def test_hf_counts_all_predictions_and_its_error_is_over_windows(self):
+        r, nll = self.eval(self.model), self.nll(self.model, 0)
+        each = [sum(nll[i * 31:(i + 1) * 31]) / 31 for i in range(WINDOWS)]
+        mean = sum(each) / WINDOWS
+        error = math.sqrt(sum((x - mean)**2 for x in each) / (WINDOWS - 1) / WINDOWS)
+        self.assertEqual(r["predictions"], 31 * WINDOWS)
+        self.assertAlmostEqual(r["perplexity"], math.exp(mean), delta=1e-3)
+        self.assertAlmostEqual(r["perplexity_standard_error"], math.exp(mean) * error, delta=1e-3)
+
+    def test_llama_cpp_counts_the_second_half_and_its_error_is_over_predictions(self):
+        r, nll = self.eval(self.model, "--protocol", "llama.cpp"), self.nll(self.model, 16)
+        n = len(nll)
+        mean = sum(nll) / n
+        error = math.sqrt((sum(x * x for x in nll) / n - mean**2) / (n - 1))
+        self.assertEqual((r["predictions"], n), (45, 45))
+        self.assertAlmostEqual(r["perplexity"], math.exp(mean), delta=1e-3)
+        self.assertAlmostEqual(r["perplexity_standard_error"], math.exp(mean) * error, delta=1e-3)
+
+    def test_windows_of_llama_cpp_begin_with_bos(self):
+        model = self.work / "bos"
+        if not model.exists():
+            shutil.copytree(self.model, model)
+        t = tiny.tokenizer()
+        t["added_tokens"] = [{"id": 96, "content": "<s>", "special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}]
+        t["model"]["vocab"]["<s>"] = 96
+        t["post_processor"] = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                               "pair": [], "special_tokens": {"<s>": {"id": "<s>", "ids": [96], "tokens": ["<s>"]}}}
+        (model / "tokenizer.json").write_text(json.dumps(t))
+        r = self.eval(model, "--protocol", "llama.cpp")
+        ids = [96] + self.ids
+        total = 0.0
+        for w in range(WINDOWS):
+            window = ids[w * WINDOW:(w + 1) * WINDOW]
+            logits = self.logits_of(model, [96] + window[1:])
+            total -= sum(logits[t][window[t + 1]] for t in range(16, 31))
+        self.assertAlmostEqual(r["perplexity"], math.exp(total / 45), delta=1e-3)
+
+    def test_distances_are_those_of_the_logits(self):
+        r = self.eval(self.other, "--against", self.model, "--worst", 3)
+        each = []
+        for w, ids in enumerate(self.windows()):
+            for t in range(WINDOW - 1):
+                p, q = self.logits[self.model][w][t], self.logits[self.other][w][t]
+                kl = sum(math.exp(a) * (a - b) for a, b in zip(p, q))
+                reverse = sum(math.exp(b) * (b - a) for a, b in zip(p, q))
+                top = p.index(max(p))
+                each.append((kl, reverse, q.index(max(q)) == top, sum(b > q[top] for b in q) < 5, w, t))
+        mean = [sum(e[i] for e in each) / len(each) for i in range(4)]
+        for key, want in zip(("kl", "reverse_kl", "top1", "top5"), mean):
+            self.assertAlmostEqual(r[key], want, delta=1e-4 * max(want, 0.01), msg=key)
+        self.assertGreater(mean[0], 1e-3)
+        self.assertNotAlmostEqual(mean[0], mean[1], delta=1e-3 * mean[0])
+        self.assertLess(mean[2], mean[3])
+        largest = sorted(each, reverse=True)[:3]
+        self.assertEqual([(d["window"], d["position"]) for d in r["worst"]], [e[4:] for e in largest])
+        text = self.text.read_text()
+        for d in r["worst"]:
+            at = d["window"] * WINDOW + d["position"] + 1
+            self.assertEqual(d["next"], text[at])
+            self.assertTrue(text[:at].endswith(d["before"]) and d["before"])
+        kl = sorted(e[0] for e in each)
+        self.assertAlmostEqual(r["kl_median"], kl[(len(kl) - 1) // 2], delta=1e-5)
+        self.assertAlmostEqual(r["kl_largest"], kl[-1], delta=1e-4)
+
+    def test_a_saved_reference_is_as_good_as_the_original(self):
+        for protocol in ("hf", "llama.cpp"):
+            file = self.work / f"{protocol}.reference"
+            self.eval(self.model, "--protocol", protocol, "--save-reference", file)
+            together = self.eval(self.other, "--protocol", protocol, "--against", self.model)
+            apart = self.eval(self.other, "--protocol", protocol, "--against", self.model, "--reference", file)
+            self.assertEqual(together | {"seconds": 0}, apart | {"seconds": 0})
+        wrong = ["eval", self.other, "--text", self.text, "--window", WINDOW, "--windows", 2, "--against", self.model, "--reference", file]
+        message = run(*wrong, fails=True)
+        self.assertIn("It must be of the same text, --protocol, --window, --windows and original", message)
+        message = run("eval", self.model, "--text", self.text, "--window", WINDOW, "--save-reference", file, fails=True)
+        self.assertIn("the file exists", message)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1])
