@@ -1,4 +1,5 @@
 #include "formats/packed_sink.h"
+#include "formats/params.h"
 
 #include <algorithm>
 
