@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "formats/params.h"
 #include "quant/regroup.h"
 
 namespace awq {
