@@ -31,7 +31,7 @@ Behavior behavior_of(const nlohmann::json& spec, std::string_view component) {
 /// Takes the matches in a text from left to right and hands on the pieces that they and the text between them make.
 class Cutter {
  public:
-  Cutter(const Piece& piece, Behavior behavior, PieceSink sink, bool invert = false)
+  Cutter(const Stretch& piece, Behavior behavior, StretchSink sink, bool invert = false)
       : piece_(piece), behavior_(behavior), sink_(sink), invert_(invert) {}
 
   void match(Regex::Range m) {
@@ -82,9 +82,9 @@ class Cutter {
       sink_({piece_.text.substr(begin_, last_.end - begin_), piece_.first && begin_ == 0});
   }
 
-  const Piece& piece_;
+  const Stretch& piece_;
   Behavior behavior_;
-  PieceSink sink_;
+  StretchSink sink_;
   bool invert_, any_ = false;
   size_t done_ = 0, begin_ = 0;  // of the matches; of the piece that is being joined
   Segment last_;                 // of that piece
@@ -97,7 +97,7 @@ class Split final : public PreTokenizer {
         behavior_(behavior_of(spec, "pre_tokenizer Split")),
         invert_(fields::flag(spec, "pre_tokenizer Split", "invert", false)) {}
 
-  void apply(const Piece& piece, Arena&, PieceSink sink) const override {
+  void apply(const Stretch& piece, Arena&, StretchSink sink) const override {
     Cutter cutter(piece, behavior_, sink, invert_);
     pattern_.for_each(piece.text, [&](Regex::Range m) { cutter.match(m); });
     cutter.finish();
@@ -116,7 +116,7 @@ class Digits final : public PreTokenizer {
         behavior_(fields::flag(spec, "pre_tokenizer Digits", "individual_digits", false) ? Behavior::isolated
                                                                                          : Behavior::contiguous) {}
 
-  void apply(const Piece& piece, Arena&, PieceSink sink) const override {
+  void apply(const Stretch& piece, Arena&, StretchSink sink) const override {
     Cutter cutter(piece, behavior_, sink);
     digit_.for_each(piece.text, [&](Regex::Range m) { cutter.match(m); });
     cutter.finish();
@@ -133,7 +133,7 @@ class CharacterSplit final : public PreTokenizer {
   using Kind = std::function<bool(char32_t)>;
   CharacterSplit(Kind kind, Behavior behavior) : kind_(std::move(kind)), behavior_(behavior) {}
 
-  void apply(const Piece& piece, Arena&, PieceSink sink) const override {
+  void apply(const Stretch& piece, Arena&, StretchSink sink) const override {
     Cutter cutter(piece, behavior_, sink);
     for (size_t pos = 0; pos < piece.text.size();) {
       const size_t begin = pos;
@@ -150,7 +150,7 @@ class CharacterSplit final : public PreTokenizer {
 /// Runs of word characters and runs of others are pieces; white space is dropped.
 class Whitespace final : public PreTokenizer {
  public:
-  void apply(const Piece& piece, Arena&, PieceSink sink) const override {
+  void apply(const Stretch& piece, Arena&, StretchSink sink) const override {
     const std::string_view text = piece.text;
     for (size_t begin = 0; begin < text.size();) {
       size_t end = begin;
@@ -176,9 +176,9 @@ class ByteLevel final : public PreTokenizer {
         use_regex_(fields::flag(spec, "pre_tokenizer ByteLevel", "use_regex", true)),
         words_(R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)") {}
 
-  void apply(const Piece& piece, Arena& arena, PieceSink sink) const override {
+  void apply(const Stretch& piece, Arena& arena, StretchSink sink) const override {
     const bool prefix = prefix_space_ && !piece.text.starts_with(' ');
-    const Piece whole = prefix ? Piece{arena.keep(std::string(" ").append(piece.text)), piece.first} : piece;
+    const Stretch whole = prefix ? Stretch{arena.keep(std::string(" ").append(piece.text)), piece.first} : piece;
     if (!use_regex_) return sink(whole);
     Cutter cutter(whole, Behavior::isolated, sink);
     words_.for_each(whole.text, [&](Regex::Range m) { cutter.match(m); });
@@ -192,7 +192,7 @@ class ByteLevel final : public PreTokenizer {
 
 class ByteAlphabet final : public PreTokenizer {
  public:
-  void apply(const Piece& piece, Arena& arena, PieceSink sink) const override {
+  void apply(const Stretch& piece, Arena& arena, StretchSink sink) const override {
     std::string characters;
     append_as_characters(characters, piece.text);
     sink({arena.keep(std::move(characters)), piece.first});
@@ -207,8 +207,8 @@ class Metaspace final : public PreTokenizer {
         scheme_(prepend_scheme(spec)),
         split_(fields::flag(spec, "pre_tokenizer Metaspace", "split", true)) {}
 
-  void apply(const Piece& piece, Arena& arena, PieceSink sink) const override {
-    const Piece spaced{arena.keep(with_spaces(piece)), piece.first};
+  void apply(const Stretch& piece, Arena& arena, StretchSink sink) const override {
+    const Stretch spaced{arena.keep(with_spaces(piece)), piece.first};
     if (!split_) return sink(spaced);
     Cutter cutter(spaced, Behavior::merged_with_next, sink);
     for (size_t at = spaced.text.find(replacement_); at != spaced.text.npos;
@@ -218,7 +218,7 @@ class Metaspace final : public PreTokenizer {
   }
 
  private:
-  std::string with_spaces(const Piece& p) const {
+  std::string with_spaces(const Stretch& p) const {
     std::string text;
     for (const char c : p.text) c == ' ' ? text.append(replacement_) : text.append(1, c);
     const bool prepend = scheme_ == PrependScheme::always || (scheme_ == PrependScheme::first && p.first);
@@ -235,7 +235,7 @@ class FixedLength final : public PreTokenizer {
  public:
   explicit FixedLength(size_t length) : length_(length) {}
 
-  void apply(const Piece& piece, Arena&, PieceSink sink) const override {
+  void apply(const Stretch& piece, Arena&, StretchSink sink) const override {
     for (size_t begin = 0, end = 0; begin < piece.text.size(); begin = end) {
       for (size_t i = 0; i < length_ && end < piece.text.size(); ++i) utf8::next(piece.text, end);
       sink({piece.text.substr(begin, end - begin), piece.first && begin == 0});
@@ -258,12 +258,12 @@ using Steps = std::vector<std::unique_ptr<PreTokenizer>>;
 class PreTokenizerChain final : public PreTokenizer {
  public:
   explicit PreTokenizerChain(Steps steps) : steps_(std::move(steps)) {}
-  void apply(const Piece& piece, Arena& arena, PieceSink sink) const override { run(0, piece, arena, sink); }
+  void apply(const Stretch& piece, Arena& arena, StretchSink sink) const override { run(0, piece, arena, sink); }
 
  private:
-  void run(size_t step, const Piece& piece, Arena& arena, PieceSink sink) const {
+  void run(size_t step, const Stretch& piece, Arena& arena, StretchSink sink) const {
     if (step == steps_.size()) return sink(piece);
-    steps_[step]->apply(piece, arena, [&](const Piece& p) { run(step + 1, p, arena, sink); });
+    steps_[step]->apply(piece, arena, [&](const Stretch& p) { run(step + 1, p, arena, sink); });
   }
 
   Steps steps_;

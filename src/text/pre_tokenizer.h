@@ -10,7 +10,7 @@
 namespace awq {
 
 /// A stretch of text that is tokenized on its own.
-struct Piece {
+struct Stretch {
   std::string_view text;
   bool first = false;  // starts where the whole input starts (Metaspace's prepend_scheme "first" asks)
 };
@@ -25,7 +25,7 @@ class Arena {
 };
 
 /// Receives pieces from left to right.
-using PieceSink = FunctionRef<void(const Piece&)>;
+using StretchSink = FunctionRef<void(const Stretch&)>;
 
 /// Cuts a piece into smaller ones and rewrites them: "pre_tokenizer" of tokenizer.json. Immutable; may be used from
 /// several threads.
@@ -33,7 +33,7 @@ class PreTokenizer {
  public:
   virtual ~PreTokenizer() = default;
   /// The new pieces view the old text or `arena`. None of them is empty.
-  virtual void apply(const Piece& piece, Arena& arena, PieceSink sink) const = 0;
+  virtual void apply(const Stretch& piece, Arena& arena, StretchSink sink) const = 0;
 };
 
 struct PreTokenizing {

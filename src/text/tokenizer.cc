@@ -143,8 +143,8 @@ class Encoder {
     }
   }
 
-  void plain(const Piece& piece) {
-    parts_.pre_tokenizer.steps->apply(piece, arena_, [&](const Piece& p) { word(p.text); });
+  void plain(const Stretch& piece) {
+    parts_.pre_tokenizer.steps->apply(piece, arena_, [&](const Stretch& p) { word(p.text); });
   }
 
   void word(std::string_view text) {
