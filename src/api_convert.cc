@@ -76,6 +76,7 @@ class Converter {
       put(*sink, block, p);
       if (progress_ && !progress_({"convert", ++done, int(params.size())})) throw Cancelled();
     }
+    put_carried(source_, *sink);
     sink->finish();
     report_.left_out = source_.left_out();
     return std::move(report_);

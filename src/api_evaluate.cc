@@ -77,9 +77,15 @@ std::vector<int32_t> tokens_of_lines(std::string_view text, const TextSide& side
 }  // namespace
 
 Bits bits_of(const Checkpoint& c) {
-  Bits b{.bytes = 0, .weights = parameter_count(c.spec())};
+  Bits b{.bytes = 0, .weights = parameter_count(c.spec()) + carried_elements(c)};
   for (const TensorInfo& t : c.tensors()) b.bytes += t.bytes;
   return b;
+}
+
+int64_t carried_elements(const Checkpoint& c) {
+  int64_t n = 0;
+  for (const std::string& name : c.spec().carried) n += c.carried(name).shape().elements();
+  return n;
 }
 
 std::vector<int32_t> tokens_of_text(const Checkpoint& model, std::string_view text, const EvaluateOptions& o) {

@@ -10,6 +10,8 @@ struct Bits {
   double per_weight() const { return weights ? double(bytes) * 8 / double(weights) : 0; }
 };
 Bits bits_of(const Checkpoint& c);
+/// Numbers in the tensors of parts that are not the language.
+int64_t carried_elements(const Checkpoint& c);
 
 /// As compare() of a text that is these tokens, cut into options.window each.
 std::vector<EvaluateReport> compare_tokens(const std::filesystem::path& original,

@@ -108,6 +108,7 @@ class FittingSink final : public CheckpointSink {
                q && block >= 0 ? fitted(*q, holds_, {.rounded_offsets = true}, base_name(spec_, block, p)) : w);
   }
   void put_bias(int block, Param p, const Tensor& b) override { sink_->put_bias(block, p, b); }
+  void put_carried(const std::string& name, const Tensor& t) override { sink_->put_carried(name, t); }
   void put_side_file(const SideFile& file) override { sink_->put_side_file(file); }
   void begin() override { sink_->begin(); }
   void finish() override { sink_->finish(); }

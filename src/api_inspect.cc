@@ -39,6 +39,7 @@ std::vector<LedgerRow> ledger_of(const Checkpoint& model) {
     rows[size_t(use_of(model, block, p))].weights += shape.elements();
     if (has_bias(model.spec(), block, p)) rows[size_t(TensorUse::carried)].weights += shape[0];
   }
+  rows[size_t(TensorUse::carried)].weights += carried_elements(model);
   return rows;
 }
 

@@ -216,7 +216,9 @@ uint64_t JobSetup::output_bytes() const {
                                                                                                : 16;
   double bits = table * (16 + head_bits);
   for (const BlockSpec& b : spec().blocks) bits += matrix_weights(b) * bits_of_blocks() + float_weights(b) * 16;
-  return uint64_t(bits / 8);
+  uint64_t others = 0;
+  for (const std::string& name : spec().carried) others += source->carried(name).bytes();
+  return uint64_t(bits / 8) + others;
 }
 
 double JobSetup::quantized_weights() const {

@@ -278,7 +278,11 @@ class Job {
   std::unique_ptr<CheckpointSink> create_sink() {
     nlohmann::json config = setup_.source->config();
     ModelSpec spec = setup_.spec();
-    if (setup_.head) config["tie_word_embeddings"] = spec.tied_embeddings = false;
+    if (setup_.head) {
+      config["tie_word_embeddings"] = spec.tied_embeddings = false;
+      for (const char* language : {"text_config", "llm_config"})  // of models with other parts
+        if (config.contains(language)) config[language]["tie_word_embeddings"] = false;
+    }
     return fitting_sink(*setup_.format, {folder_.whole(), folder_.path("output")}, config, spec, setup_.quant);
   }
 

@@ -29,13 +29,13 @@ class As:
     """A published model, and one of transformers' with the same numbers under other names. `renames` turns its names into
     the published ones, in order; names that become one are fused, their rows one after another or, with `kv_heads`, each
     kv head's together. `stacked`: all experts are published in one tensor, too.
-    `mxfp4`: and in 4-bit floats."""
+    `mxfp4`: and in 4-bit floats. `others`: shapes of tensors of parts that are not the language."""
 
     def __init__(self, published, reference, renames, kv_heads=0, unit_head=False, alibi=False,
-                 attention="eager", long=0, stacked=False, mxfp4=False):
+                 attention="eager", long=0, stacked=False, mxfp4=False, others=None):
         self.published, self.reference, self.renames, self.kv_heads = published, reference, renames, kv_heads
         self.unit_head, self.alibi, self.attention, self.long = unit_head, alibi, attention, long
-        self.stacked, self.mxfp4 = stacked, mxfp4
+        self.stacked, self.mxfp4, self.others = stacked, mxfp4, others or {}
 
     def name(self, reference_name):
         for old, new in self.renames:
@@ -202,6 +202,54 @@ def gpt_oss(mxfp4):
     return As({**reference, **quantized}, reference, [], stacked=True, mxfp4=mxfp4)
 
 
+def seeing(published, reference, renames, others):
+    """A language under a prefix, beside a part that sees, of which no more than some tensors are here."""
+    return As(published, reference, renames, others=others)
+
+
+def qwen2_vl():
+    text = like_llama("Qwen2VLForConditionalGeneration", "qwen2_vl", use_sliding_window=False, sliding_window=None,
+                      max_window_layers=2, rope_scaling={"type": "mrope", "mrope_section": [1, 1, 2]},
+                      vision_config={"depth": 1, "embed_dim": 8})
+    return seeing(text, like_llama("Qwen2ForCausalLM", "qwen2"), [],
+                  {"visual.patch_embed.proj.weight": (8, 3, 2, 4, 4), "visual.blocks.0.attn.qkv.bias": (24,)})
+
+
+def qwen3_vl():
+    text = like_llama("Qwen3ForCausalLM", "qwen3", head_dim=16, attention_bias=False)
+    nested = {**text, "model_type": "qwen3_vl_text", "rope_scaling": {"mrope_interleaved": True, "mrope_section": [3, 3, 2],
+                                                                      "rope_type": "default"}}
+    nested.pop("architectures")
+    return seeing(config("Qwen3VLForConditionalGeneration", "qwen3_vl", text_config=nested, tie_word_embeddings=False), text,
+                  [("model.", "model.language_model.")], {"model.visual.merger.linear_fc1.weight": (8, 8)})
+
+
+def llava():
+    text = like_llama("LlamaForCausalLM", "llama", **LLAMA_AS)
+    return seeing(config("LlavaForConditionalGeneration", "llava", text_config=text, image_token_index=95), text,
+                  [("model.", "language_model.model."), ("lm_head", "language_model.lm_head")],
+                  {"vision_tower.vision_model.embeddings.position_embedding.weight": (5, 8),
+                   "multi_modal_projector.linear_1.weight": (32, 8), "multi_modal_projector.linear_1.bias": (32,)})
+
+
+def internvl():
+    text = internlm2()
+    inner = [(old, new) for old, new in INTERNLM2] + [("model.", "language_model.model."), ("output.", "language_model.output.")]
+    published = config("InternVLChatModel", "internvl_chat", llm_config=text.published, downsample_ratio=0.5)
+    return As(published, text.reference, inner, kv_heads=2,
+              others={"vision_model.embeddings.class_embedding": (1, 1, 8), "mlp1.1.weight": (32, 8)})
+
+
+def gemma3_vl():
+    text = like_llama("Gemma3ForCausalLM", "gemma3_text", **GEMMA, num_hidden_layers=3, query_pre_attn_scalar=24, sliding_window=12,
+                      sliding_window_pattern=3, rope_local_base_freq=10000.0, rope_scaling={"rope_type": "linear", "factor": 8.0},
+                      attention_bias=False, attn_logit_softcapping=None, final_logit_softcapping=None, tie_word_embeddings=True)
+    return seeing(config("Gemma3ForConditionalGeneration", "gemma3", text_config=text, image_token_index=95), text,
+                  [("model.", "language_model.model.")],
+                  {"vision_tower.vision_model.post_layernorm.weight": (8,),
+                   "multi_modal_projector.mm_input_projection_weight": (8, 32)})
+
+
 def mixtral():
     published = with_experts("MixtralForCausalLM", "mixtral", num_local_experts=5, intermediate_size=32,
                              sliding_window=None)
@@ -274,6 +322,11 @@ MODELS = {
                                          [1.0, 2.0, 4.0, 8.0], "original_max_position_embeddings": 256}),
     "gpt-oss": gpt_oss(False),
     "gpt-oss-mxfp4": gpt_oss(True),
+    "qwen2-vl": qwen2_vl(),
+    "qwen3-vl": qwen3_vl(),
+    "llava": llava(),
+    "internvl": internvl(),
+    "gemma3-vl": gemma3_vl(),
     "chatglm": chatglm(),
     "exaone": exaone(),
     "minicpm": minicpm(),

@@ -297,6 +297,9 @@ def make_published(folder, model):
     rng = random_generator(folder.name)
     reference = make_weights(model.reference, getattr(torch, model.published["torch_dtype"]), rng)
     stored = in_mxfp4(reference) if model.mxfp4 else published(model, reference)
+    noise = random_generator(folder.name + " others")
+    for name, shape in model.others.items():
+        stored[name] = torch.randn(shape, generator=noise, dtype=torch.float64).to(torch.bfloat16)
     save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
     ids = torch.randint(3, 96, (TOKENS - DECODED,), generator=rng)
     config = AutoConfig.for_model(**model.reference)

@@ -29,6 +29,8 @@ TextSide::TextSide(const Checkpoint& model, const TextSource& source)
   if (std::string text = source.chat_template(); !text.empty()) template_.emplace(std::move(text));
   add_ends(generation_config_, ends_);
   add_ends(model.config(), ends_);
+  for (const char* language : {"text_config", "llm_config"})  // of models with other parts
+    if (model.config().contains(language)) add_ends(model.config().at(language), ends_);
   // Gemma names the end of a turn only in its template; Llama 3 and Qwen list theirs, other chat models use these.
   for (const char* end : {"<end_of_turn>", "<|im_end|>", "<|eot_id|>"})
     if (const auto id = tokenizer_.id_of(end)) ends_.insert(*id);

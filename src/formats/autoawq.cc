@@ -162,14 +162,15 @@ class AutoAwqSink : public FolderSink {
   }
 
   void describe(Json& config) const override {
+    std::vector<std::string> floats = not_converted_;
+    std::ranges::copy(carried_parts(), std::back_inserter(floats));
     // AutoAWQ needs every key and the lower case; the int4 kernels of other programs compute in F16.
-    config["quantization_config"] = {
-        {"quant_method", "awq"},
-        {"bits", 4},
-        {"group_size", quant_.group_size},
-        {"zero_point", !quant_.symmetric},
-        {"version", "gemm"},
-        {"modules_to_not_convert", not_converted_.empty() ? Json() : Json(not_converted_)}};
+    config["quantization_config"] = {{"quant_method", "awq"},
+                                     {"bits", 4},
+                                     {"group_size", quant_.group_size},
+                                     {"zero_point", !quant_.symmetric},
+                                     {"version", "gemm"},
+                                     {"modules_to_not_convert", floats.empty() ? Json() : Json(floats)}};
     if (head_bits_)
       config["quantization_config"]["lm_head"] =
           head_bits_ == 4 ? Json(true) : Json::object({{"bits", head_bits_}});  // read_head_bits

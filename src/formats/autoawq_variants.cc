@@ -301,7 +301,7 @@ class VariantSink final : public PackedSink {
                                      {"group_size", quant().group_size},
                                      {"zero_point", version != AwqVersion::marlin},
                                      {"version", name_of(version)},
-                                     {"modules_to_not_convert", left_float().empty() ? Json() : Json(left_float())}};
+                                     {"modules_to_not_convert", in_floats().empty() ? Json() : Json(in_floats())}};
   }
 };
 

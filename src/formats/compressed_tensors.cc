@@ -160,6 +160,7 @@ class CompressedTensorsSink final : public PackedSink {
     const bool rows = quant().group_size == -1;
     std::vector<std::string> ignore = left_float();
     ignore.emplace_back("lm_head");
+    for (const std::string& part : carried_parts()) ignore.push_back("re:" + part + "[.].*");
     Json weights = {{"num_bits", quant().bits},
                     {"type", "int"},
                     {"symmetric", quant().symmetric},

@@ -79,11 +79,31 @@ bool is_unused(const ModelSpec& spec, std::string_view tensor) {
   return std::ranges::any_of(spec.unused, [&](const std::string& begin) { return tensor.starts_with(begin); });
 }
 
+/// See ModelSpec::other_parts.
+bool is_of_other_part(const ModelSpec& spec, std::string_view tensor) {
+  return std::ranges::any_of(spec.other_parts, [&](const std::string& begin) { return tensor.starts_with(begin); });
+}
+
+/// The layout that the files have, by the final norm, which no format packs; and what else is in them.
+ModelSpec located(ModelSpec spec, const SafetensorsFolder& files) {
+  const std::vector<NameLayout> layouts = spec.layouts;
+  const auto fits = [&](const NameLayout& layout) {
+    spec.layouts = {layout};
+    return files.find(source_of(spec, -1, {Role::final_norm}).name + ".weight") != nullptr;
+  };
+  if (std::ranges::none_of(layouts, fits)) spec.layouts = layouts;
+  for (const SafetensorsFile& file : files.files())
+    for (const auto& [name, e] : file.entries())
+      if (is_of_other_part(spec, name)) spec.carried.push_back(name);
+  return spec;
+}
+
 uint64_t header_room(const ModelSpec& spec) {
   // No format stores a parameter as more than three tensors and a bias, or adds more than eight letters to its name.
   uint64_t room = 0;
   for (const auto& [block, param] : params_of(spec))
     room += 4 * SafetensorsWriter::room_for(base_name(spec, block, param) + ".qweight");
+  for (const std::string& name : spec.carried) room += SafetensorsWriter::room_for(name);
   return room;
 }
 
@@ -125,8 +145,8 @@ FolderCheckpoint::FolderCheckpoint(const fs::path& folder, Json config, Experts 
     : folder_(folder),
       config_(std::move(config)),
       spec_(parse_spec(config_, folder)),
-      stored_(spec_, experts),
-      files_(open_files(folder)) {}
+      files_(open_files(folder)),
+      stored_(spec_ = located(std::move(spec_), files_), experts) {}
 
 std::string FolderCheckpoint::name(const StoredTensor& t) const {
   const std::string head = source_of(spec_, -1, {Role::head}).name;
@@ -172,6 +192,15 @@ Tensor FolderCheckpoint::bias(int block, Param param) const {
   return rows(t, bias_name(t), stored_.rows(block, param), 0, shape_of(spec_, block, param)[0]).to(DType::f32);
 }
 
+Tensor FolderCheckpoint::carried(const std::string& name) const {
+  const Tensor t = files_.tensor(name);
+  if (t.dtype() == DType::f8_e4m3)
+    fail("open",
+         "{}: {} is F8_E4M3, and is no part of the language, which alone is read from it; take the model in 16 bits",
+         folder_.string(), name);
+  return t;
+}
+
 Pieces FolderCheckpoint::pieces(int block, Param param) const {
   const StoredTensor& t = stored_.holding(block, param);
   const Shape shape = shape_of(spec_, block, param);
@@ -196,6 +225,7 @@ std::vector<TensorInfo> FolderCheckpoint::tensors() const {
   for (const SafetensorsFile& file : files_.files())
     for (const auto& [name, e] : file.entries()) {
       TensorInfo& t = all.emplace_back(TensorInfo{name, e.type, e.shape, e.end - e.begin});
+      if (is_of_other_part(spec_, name)) continue;  // carried, as every tensor is at first
       auto it = uses.find(name);
       for (const char end : {'.', '_'})  // "_bias", "_scales"
         if (it == uses.end()) it = uses.find(name.substr(0, name.rfind(end)));
@@ -254,7 +284,7 @@ bool TensorCheck::harmless(std::string_view name) const {
   for (const char* buffer :
        {"rotary_emb.inv_freq", "attn.bias", "attention.bias", "attn.masked_bias", "attention.masked_bias"})
     if (name.ends_with(buffer)) return true;
-  if (is_unused(spec_, name)) return true;
+  if (is_unused(spec_, name) || is_of_other_part(spec_, name)) return true;
   return spec_.tied_embeddings && name == source_of(spec_, -1, {Role::head}).name + ".weight";  // a copy of embed
 }
 
@@ -313,6 +343,19 @@ void FolderSink::put_bias(int block, Param param, const Tensor& b) {
   biases_.emplace(block, param);
 }
 
+void FolderSink::put_carried(const std::string& name, const Tensor& t) {
+  write_tensor(name, t);
+  carried_.insert(name);
+}
+
+std::vector<std::string> FolderSink::carried_parts() const {
+  std::vector<std::string> parts;
+  for (const std::string& begin : spec_.other_parts)
+    if (std::ranges::any_of(carried_, [&](const std::string& name) { return name.starts_with(begin); }))
+      parts.push_back(begin.substr(0, begin.size() - 1));
+  return parts;
+}
+
 void FolderSink::put_side_file(const SideFile& file) {
   if (!travels(file.name))
     fail("write", "\"{}\" is no side file: the name stands for weights or what describes them", file.name);
@@ -359,6 +402,8 @@ void FolderSink::finish() {
       fail("write", "{}: its weight or bias was not given, so the model would be incomplete",
            base_name(spec_, block, param));
   }
+  for (const std::string& name : spec_.carried)
+    if (!carried_.contains(name)) fail("write", "{} was not given, so the model would be incomplete", name);
   writer_.finish();
   describe(config_);
   dir_.write("config.json", config_.dump(2) + "\n");

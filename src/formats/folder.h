@@ -20,6 +20,7 @@ class FolderCheckpoint : public Checkpoint {
   Weight weight(int block, Param param) const override;
   Pieces pieces(int block, Param param) const override;
   Tensor bias(int block, Param param) const override;
+  Tensor carried(const std::string& name) const override;
   std::vector<TensorInfo> tensors() const override;
   /// Every regular file of the folder but config.json, the weights in whatever format and what describes them
   /// (*.index.json, quant_config.json): beside new weights they would be wrong. Pickles (.bin, .pt, .pth, .ckpt, .pkl)
@@ -59,9 +60,9 @@ class FolderCheckpoint : public Checkpoint {
 
   std::filesystem::path folder_;
   nlohmann::json config_;
-  ModelSpec spec_;
-  StoredTensors stored_;
+  ModelSpec spec_;  // what config.json says, then what the files do
   SafetensorsFolder files_;
+  StoredTensors stored_;
 };
 
 /// Compares the tensors of a folder with those that a model has.
@@ -98,6 +99,7 @@ class FolderSink : public CheckpointSink {
              Experts experts = Experts::as_published);
   void put(int block, Param param, const Weight& w) final;
   void put_bias(int block, Param param, const Tensor& b) final;
+  void put_carried(const std::string& name, const Tensor& t) final;
   /// A later file replaces an earlier one of the same name.
   void put_side_file(const SideFile& file) final;
   /// Throws Error if a parameter or bias of the spec was never put.
@@ -116,6 +118,8 @@ class FolderSink : public CheckpointSink {
   virtual nlohmann::json seen() const = 0;
   virtual void see_again(const nlohmann::json& seen) = 0;
   void write_tensor(const std::string& name, const Tensor& t) { writer_.put(name, t); }
+  /// "visual", "multi_modal_projector": parts whose tensors were carried.
+  std::vector<std::string> carried_parts() const;
 
  private:
   using Place = std::pair<int, Param>;
@@ -128,6 +132,7 @@ class FolderSink : public CheckpointSink {
   AtomicDir dir_;
   SafetensorsFolderWriter writer_;
   std::set<Place> weights_, biases_;
+  std::set<std::string> carried_;
   std::map<Place, Weight> waiting_weights_, waiting_biases_;  // parts of fused tensors
 };
 

@@ -62,6 +62,8 @@ class Checkpoint {
   virtual Pieces float_pieces(int block, Param param) const { return pieces(block, param); }
   /// The bias [rows] as f32, for parameters whose spec has one.
   virtual Tensor bias(int block, Param param) const = 0;
+  /// A tensor of spec().carried, as the file has it.
+  virtual Tensor carried(const std::string& name) const;
   virtual std::vector<TensorInfo> tensors() const = 0;
   /// Everything but weights and config.json: tokenizer.json, tokenizer_config.json, chat_template.jinja,
   /// generation_config.json, licences. A GGUF's metadata is converted.
@@ -86,6 +88,8 @@ class CheckpointSink {
   virtual ~CheckpointSink() = default;
   virtual void put(int block, Param param, const Weight& w) = 0;
   virtual void put_bias(int block, Param param, const Tensor& b) = 0;
+  /// A tensor of the spec's `carried`, under its own name. Throws Error where the format has no place for any.
+  virtual void put_carried(const std::string& name, const Tensor& t);
   virtual void put_side_file(const SideFile& file) = 0;
   /// Throws Error where the side files cannot be held: called between them and the first put, or `resume`.
   virtual void begin() {}
@@ -96,6 +100,9 @@ class CheckpointSink {
   virtual void resume(const nlohmann::json& state) = 0;  // throws Error where the files do not fit it
   virtual void sync() = 0;                               // what was put is on the disk
 };
+
+/// Puts all that the source's spec says is carried.
+void put_carried(const Checkpoint& source, CheckpointSink& sink);
 
 struct Capacity;
 

@@ -32,6 +32,18 @@ std::unique_ptr<Checkpoint> Checkpoint::open(const fs::path& path) {
   fail("open", "{}: no known format; give a folder with config.json and *.safetensors, or a .gguf file", path.string());
 }
 
+Tensor Checkpoint::carried(const std::string& name) const {
+  fail("open", "{}: there is no tensor {}", described_in(), name);
+}
+
+void CheckpointSink::put_carried(const std::string& name, const Tensor&) {
+  fail("write", "{}: this format has a place for the language of a model alone", name);
+}
+
+void put_carried(const Checkpoint& source, CheckpointSink& sink) {
+  for (const std::string& name : source.spec().carried) sink.put_carried(name, source.carried(name));
+}
+
 namespace {
 
 bool holds(const Format& f, int bits) { return f.holds && std::ranges::count(f.holds->bits, bits); }

@@ -145,7 +145,7 @@ class GptqSink final : public PackedSink {
         {"quant_method", "gptq"}, {"bits", quant().bits},     {"group_size", quant().group_size},
         {"desc_act", false},      {"sym", quant().symmetric}, {"checkpoint_format", version == 1 ? "gptq" : "gptq_v2"},
         {"lm_head", false}};
-    if (!left_float().empty()) config["quantization_config"]["modules_to_not_convert"] = left_float();
+    if (!in_floats().empty()) config["quantization_config"]["modules_to_not_convert"] = in_floats();
   }
 };
 

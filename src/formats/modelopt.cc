@@ -102,6 +102,7 @@ class ModelOptSink final : public PackedSink {
   Json quantization() const {
     std::vector<std::string> excluded = left_float();
     excluded.emplace_back("lm_head");
+    for (const std::string& part : carried_parts()) excluded.push_back(part + "*");
     return {{"quant_algo", "W4A16_AWQ"}, {"kv_cache_quant_algo", nullptr}, {"group_size", quant().group_size},
             {"has_zero_point", false},   {"pre_quant_scale", true},        {"exclude_modules", excluded}};
   }

@@ -174,6 +174,12 @@ void PackedSink::write(const StoredTensor& t, const Weight& w) {
   for (const Part& part : pack(*q)) write_tensor(fmt::format("{}.{}", name, part.suffix), part.tensor);
 }
 
+std::vector<std::string> PackedSink::in_floats() const {
+  std::vector<std::string> all = left_float_;
+  std::ranges::copy(carried_parts(), std::back_inserter(all));
+  return all;
+}
+
 void PackedSink::write_bias(const std::string& name, const Tensor& b) { write_tensor(name, narrowed(b)); }
 
 Tensor narrowed(const Tensor& t) {

@@ -54,6 +54,8 @@ class PackedSink : public FolderSink {
   virtual std::vector<Part> pack(const QMatrix& q) const = 0;
   const QuantSpec& quant() const { return quant_; }
   const std::vector<std::string>& left_float() const { return left_float_; }  // matrices of blocks
+  /// These, and parts of the model that are not its language.
+  std::vector<std::string> in_floats() const;
 
  private:
   void write(const StoredTensor& t, const Weight& w) final;

@@ -84,7 +84,7 @@ class HeaderReader {
     try {
       return Shape(dims);
     } catch (const Error&) {
-      bad("has a shape of more than 4 dimensions or 2^63 elements", j);
+      bad("has a shape of more than 5 dimensions or 2^63 elements", j);
     }
   }
   void read_range(const Json& j, SafetensorsEntry& e) const {

@@ -254,6 +254,7 @@ void put_outer(const QuantizeFlow& f) {
     f.sink.put(-1, {Role::head}, quantize(load_float_pieces(f.source, -1, head_param(m)), *f.head, f.host.pool));
   else if (!m.tied_embeddings)
     f.sink.put(-1, {Role::head}, stored(f, Role::head));
+  put_carried(f.source, f.sink);
 }
 
 /// Writes a block while the next one is loaded. One thread for all blocks: the allocator keeps memory for each that

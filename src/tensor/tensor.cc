@@ -155,7 +155,7 @@ std::span<const uint16_t> Tensor::bits16() const {
 Tensor Tensor::rows(int64_t begin, int64_t end) const {
   if (shape_.rank() == 0 || begin < 0 || begin > end || end > shape_[0])
     fail("tensor", "rows {} to {} of a tensor {}", begin, end, shape_.text());
-  std::array<int64_t, 4> dims{};
+  std::array<int64_t, 5> dims{};
   for (int i = 0; i < shape_.rank(); ++i) dims[size_t(i)] = shape_[i];
   const int64_t row = shape_[0] ? shape_.elements() / shape_[0] : 0;
   dims[0] = end - begin;

@@ -48,7 +48,7 @@ struct DTypeOf<uint8_t> {
   static constexpr DType value = DType::u8;
 };
 
-/// Up to four dimensions, outermost first. Unused trailing dimensions are absent, not 1.
+/// Up to five dimensions, outermost first. Unused trailing dimensions are absent, not 1.
 class Shape {
  public:
   Shape() = default;
@@ -61,7 +61,7 @@ class Shape {
   bool operator==(const Shape&) const = default;
 
  private:
-  std::array<int64_t, 4> dims_{};
+  std::array<int64_t, 5> dims_{};
   int rank_ = 0;
   int64_t elements_ = 1;
 };

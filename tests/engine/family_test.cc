@@ -138,6 +138,30 @@ TEST_P(Family, PackedFileComputesItsValues) {
   }
 }
 
+// What is not the language, bit for bit; and the file says that it is in floats.
+TEST_P(Family, OtherPartsAreCarriedOver) {
+  const std::vector<std::string> names = source_->spec().carried;
+  if (names.empty()) return;  // a language alone
+  quantize_to(scratch_.path / "packed", device_, *source_, "rtn", false);
+  quantize_to(scratch_.path / "values", device_, *source_, "rtn", true);
+  for (const char* folder : {"packed", "values"}) {
+    const auto written = Checkpoint::open(scratch_.path / folder);
+    EXPECT_EQ(written->spec().carried, names);
+    for (const std::string& name : names) {
+      const Tensor a = source_->carried(name), b = written->carried(name);
+      EXPECT_EQ(a.shape(), b.shape());
+      EXPECT_EQ(a.dtype(), b.dtype());
+      EXPECT_TRUE(same_bytes(a, b)) << name;
+    }
+  }
+  const auto floats =
+      Checkpoint::open(scratch_.path / "packed")->config()["quantization_config"]["modules_to_not_convert"];
+  for (const std::string& name : names)
+    EXPECT_TRUE(std::ranges::any_of(floats, [&](const auto& f) {
+      return name.starts_with(f.template get<std::string>() + ".");
+    })) << name;
+}
+
 TEST_P(Family, FourBitsAreNotWorseThanRounding) {
   Measured m{.fixture = GetParam(), .architecture = source_->spec().arch};
   m.logits = golden::relative_difference(logits_of(golden::folder(GetParam())), expected_.logits);

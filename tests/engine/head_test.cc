@@ -13,8 +13,8 @@ namespace fs = std::filesystem;
 
 constexpr int kGroup = 32, kTokens = 40;
 
-// Untied, and tied to the embedding by default (gemma3) and by the config (qwen3).
-constexpr const char* kWithHeads[] = {"llama", "gemma3", "qwen3"};
+// Untied, and tied to the embedding by default (gemma3), by the config (qwen3) and by that of the language (gemma3-vl).
+constexpr const char* kWithHeads[] = {"llama", "gemma3", "qwen3", "gemma3-vl"};
 
 class Head : public testing::Test {
  protected:
@@ -35,7 +35,7 @@ class Head : public testing::Test {
 
 std::vector<int32_t> some_tokens() {
   std::vector<int32_t> t(kTokens);
-  for (int i = 0; i < kTokens; ++i) t[size_t(i)] = (i * 37 + 11) % 128;
+  for (int i = 0; i < kTokens; ++i) t[size_t(i)] = (i * 37 + 11) % 96;
   return t;
 }
 

@@ -56,7 +56,7 @@ TEST_F(RealConfigs, ParseOrAreRefusedByName) {
       ++refused;
     }
   }
-  EXPECT_GE(parsed, 35);
+  EXPECT_GE(parsed, 41);
   EXPECT_GE(refused, 10);
 }
 
@@ -79,7 +79,11 @@ constexpr PublishedCount kPublishedCounts[] = {{"Llama2/llama-2-7b-chat-hf", 6'7
                                                {"Phi-3/Phi-3-mini-4k-instruct", 3'821'079'552},
                                                {"ChatGLM3/chatglm3-6b", 6'243'584'000},
                                                {"GLM4/glm-4-9b-chat", 9'399'951'360},
-                                               {"Baichuan2/Baichuan2-7B", 7'505'973'248}};
+                                               {"Baichuan2/Baichuan2-7B", 7'505'973'248},
+                                               // Of the language that is in them:
+                                               {"Qwen2_VL/Qwen2-VL-2B-Instruct", 1'543'714'304},
+                                               {"Qwen2_5_VL/Qwen2_5-VL", 3'085'938'688},
+                                               {"Qwen3_VL", 4'022'468'096}};
 
 TEST_F(RealConfigs, HaveThePublishedNumberOfParameters) {
   for (const PublishedCount& p : kPublishedCounts)
@@ -254,6 +258,33 @@ TEST(Mixtures, RefuseGroupsAndScalesThatTheyDoNotHave) {
   auto config = deepseek3();
   config["rope_scaling"]["mscale"] = 0.5;
   EXPECT_THROW(find_architecture("DeepseekV3ForCausalLM").parse(config), Error);
+}
+
+nlohmann::json qwen2_vl() {
+  return nlohmann::json::parse(R"({"architectures": ["Qwen2VLForConditionalGeneration"], "model_type": "qwen2_vl",
+    "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "max_position_embeddings": 64, "rms_norm_eps": 1e-6, "vocab_size": 8, "tie_word_embeddings": true,
+    "rope_scaling": {"type": "mrope", "mrope_section": [4, 6, 6]}})");
+}
+
+TEST(ModelsThatSee, HaveTheirLanguagesSpec) {
+  auto seeing = qwen2_vl(), alone = qwen2_vl();
+  alone["architectures"] = {"Qwen2ForCausalLM"};
+  alone["rope_scaling"] = nullptr;
+  const ModelSpec a = find_architecture("Qwen2VLForConditionalGeneration").parse(seeing),
+                  b = find_architecture("Qwen2ForCausalLM").parse(alone);
+  EXPECT_EQ(a.blocks, b.blocks);
+  EXPECT_TRUE(a.tied_embeddings);
+  EXPECT_EQ(a.language_arch, "Qwen2ForCausalLM");
+}
+
+TEST(ModelsThatSee, OfALanguageThatIsNotKnownAreRefused) {
+  auto config = qwen2_vl();
+  config["text_config"] = {{"model_type", "bark"}};
+  EXPECT_THROW(find_architecture("Qwen2VLForConditionalGeneration").parse(config), Error);
+  config = qwen2_vl();
+  config["rope_scaling"] = {{"type", "other"}, {"mrope_section", {4, 6, 6}}};
+  EXPECT_THROW(find_architecture("Qwen2VLForConditionalGeneration").parse(config), Error);
 }
 
 TEST(Mixtures, OfMoreActiveExpertsThanThereAreAreRefused) {

@@ -123,10 +123,10 @@ TEST(Safetensors, MalformedEntriesAreNamed) {
   EXPECT_EQ(header_error(R"({"a":{"dtype":"U8","shape":[18446744073709551615],"data_offsets":[0,1]}})"),
             "[open] F: tensor \"a\" has an impossible size: 18446744073709551615" + damaged);
   EXPECT_EQ(header_error(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}})"),
-            "[open] F: tensor \"a\" has a shape of more than 4 dimensions or 2^63 elements: [4294967296,4294967296]" +
+            "[open] F: tensor \"a\" has a shape of more than 5 dimensions or 2^63 elements: [4294967296,4294967296]" +
                 damaged);
-  EXPECT_EQ(header_error(R"({"a":{"dtype":"F32","shape":[1,1,1,1,1],"data_offsets":[0,4]}})", "abcd"),
-            "[open] F: tensor \"a\" has a shape of more than 4 dimensions or 2^63 elements: [1,1,1,1,1]" + damaged);
+  EXPECT_EQ(header_error(R"({"a":{"dtype":"F32","shape":[1,1,1,1,1,1],"data_offsets":[0,4]}})", "abcd"),
+            "[open] F: tensor \"a\" has a shape of more than 5 dimensions or 2^63 elements: [1,1,1,1,1,1]" + damaged);
   // 2^62 + 1 floats are 4 bytes modulo 2^64.
   EXPECT_EQ(header_error(R"({"a":{"dtype":"F32","shape":[4611686018427387905],"data_offsets":[0,4]}})", "abcd"),
             "[open] F: tensor \"a\" is F32 [4611686018427387905] in 4 bytes, which is not its size" + damaged);
