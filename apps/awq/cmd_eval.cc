@@ -230,21 +230,25 @@ void add_eval(CLI::App& app) {
   CLI::App* c = app.add_subcommand("eval", "Perplexity of a model on a text, and its distance to the original");
   add_model(*c, "MODEL", o->model, "Folder or .gguf file, float or 4-bit")->required();
   auto* text = c->add_option("--text", o->text, kTextHelp);
-  c->add_option("--against", o->evaluate.against, "The original model: adds KL divergence and top-1 agreement");
-  c->add_option("--worst", o->evaluate.worst,
-                "With --against: as many tokens with the largest KL are shown, in their text")
-      ->check(CLI::Range(0, 10000));
-  c->add_option("--save-reference", o->evaluate.save_reference,
-                "File for what is needed of this model as an original that does not fit in memory beside others");
-  c->add_option("--reference", o->evaluate.reference,
-                "Such a file of the model of --against, of which then only the head is loaded");
+  auto* against =
+      c->add_option("--against", o->evaluate.against, "The original model: adds KL divergence and top-1 agreement");
+  auto* worst = c->add_option("--worst", o->evaluate.worst,
+                              "With --against: as many tokens with the largest KL are shown, in their text")
+                    ->check(CLI::Range(0, 10000))
+                    ->needs(against);
+  auto* save =
+      c->add_option("--save-reference", o->evaluate.save_reference,
+                    "File for what is needed of this model as an original that does not fit in memory beside others");
+  auto* reference = c->add_option("--reference", o->evaluate.reference,
+                                  "Such a file of the model of --against, of which then only the head is loaded");
   auto* ids = c->add_option("--ids", o->ids, "Instead of a text: a JSON list of token ids")->excludes(text);
   auto* dump = c->add_option("--dump-logits", o->dump_logits,
                              "With --ids: write their logits here, float32 [tokens][vocab], NumPy format")
                    ->needs(ids);
   ids->needs(dump);
   add_common(*c, *o);
-  add_task_options(*c, o->tasks);
+  CLI::Option* task = add_task_options(*c, o->tasks)->excludes(text)->excludes(ids);
+  for (CLI::Option* of_text : {against, worst, save, reference}) task->excludes(of_text);
   c->footer("Example:\n  awq eval smollm2-awq --text wiki.txt --against SmolLM2-135M.gguf");
   c->callback([o] {
     if (o->text.empty() && o->ids.empty() && o->tasks.tasks.empty())

@@ -254,6 +254,8 @@ case("text shorter than a window", ["eval", good, "--text", work / "short.txt", 
 case("line of a text without text", ["eval", good, "--text", work / "notext.jsonl", "--window", "32"])
 case("protocol that is none", ["eval", good, "--text", calib, "--protocol", "gptq"])
 case("reference without its model", ["eval", good, "--text", calib, "--window", "32", "--reference", work / "none.reference"])
+case("task and a text", ["eval", good, "--task", f"piqa={calib}", "--text", calib])
+case("limit without a task", ["eval", good, "--text", calib, "--limit", "5"])
 case("task that is none", ["eval", good, "--task", f"pica={calib}"])
 case("task without items", ["eval", good, "--task", f"piqa={calib}"])
 piqa = [{"goal": "g", "sol1": "a", "sol2": "b", "label": 0}, {"goal": "g", "sol1": "a", "sol2": "", "label": 0}]
