@@ -13,7 +13,8 @@ constexpr const char* kTextHelp = "Text to predict: any text file, or .jsonl (\"
 struct EvalFlags {
   std::string model, text, ids, dump_logits;
   std::vector<std::filesystem::path> models;
-  bool json = false;
+  std::string markdown, html, scratch = ".";
+  bool json = false, rounding = false;
   EvaluateOptions evaluate;
   TaskOptions tasks;
 };
@@ -141,15 +142,68 @@ void run_eval(EvalFlags& o) {
     print_table({&report, 1}), print_divergence(report);
 }
 
+nlohmann::ordered_json to_json(const PairedDifference& d) {
+  return {{"metric", d.metric}, {"against", d.other}, {"pairs", d.pairs}, {"difference", d.difference},
+          {"low", d.low},       {"high", d.high},     {"p", d.p},         {"better", d.better}};
+}
+
+nlohmann::ordered_json to_json(const ComparedModel& m, const ComparisonReport& r) {
+  nlohmann::ordered_json j{{"model", m.name}, {"bytes", m.bytes}, {"bits_per_weight", m.bits_per_weight}};
+  if (m.text) j = to_json(*m.text);
+  if (!m.tasks.empty()) j["tasks"] = tasks_json(m.tasks);
+  j["differences"] = nlohmann::ordered_json::array();
+  for (const PairedDifference& d : r.differences)
+    if (d.model == m.name) j["differences"].push_back(to_json(d));
+  return j;
+}
+
+void write_file(const std::string& path, const std::string& text) {
+  if (path.empty()) return;
+  std::ofstream out(path, std::ios::binary);
+  out << text;
+  out.close();
+  if (!out) throw Error(fmt::format("[compare] {}: the file could not be written. Is the disk full?", path));
+}
+
+void print_differences(const ComparisonReport& r) {
+  size_t model = 5, metric = 6;
+  for (const auto& d : r.differences)
+    model = std::max(model, d.model.size()), metric = std::max(metric, d.metric.size());
+  fmt::print("\n{:<{}}  {:<{}}  {:<{}}  {:>10}  {:>22}  {:>7}\n", "model", model, "against", model, "metric", metric,
+             "difference", "95 % of resamples", "p");
+  for (const PairedDifference& d : r.differences)
+    fmt::print("{:<{}}  {:<{}}  {:<{}}  {:>+10.4f}  {:>22}  {:>7.4f}{}\n", d.model, model, d.other, model, d.metric,
+               metric, d.difference, fmt::format("{:+.4f} to {:+.4f}", d.low, d.high), d.p,
+               d.p < 0.05 ? (d.better ? "  better" : "  worse") : "");
+  fmt::print("Of the same windows or items, by a bootstrap of the pairs\n");
+}
+
+void print_comparison(const ComparisonReport& r) {
+  std::vector<EvaluateReport> texts;
+  std::vector<TaskReport> tasks;
+  for (const ComparedModel& m : r.models) {
+    if (m.text) texts.push_back(*m.text);
+    tasks.insert(tasks.end(), m.tasks.begin(), m.tasks.end());
+  }
+  if (!texts.empty()) print_table(texts);
+  if (!tasks.empty()) print_tasks(tasks);
+  if (!r.differences.empty()) print_differences(r);
+}
+
 void run_compare(EvalFlags& o) {
-  std::vector<EvaluateReport> reports;
+  ComparisonReport report;
   {
     ProgressLine line;
-    reports = compare(o.model, o.models, text_of(o), o.evaluate, std::ref(line));
+    report = compare_models(
+        o.model, o.models,
+        {.text = o.text, .evaluate = o.evaluate, .tasks = o.tasks, .rounding = o.rounding, .scratch = o.scratch},
+        std::ref(line));
   }
-  if (!o.json) return print_table(reports);
+  write_file(o.markdown, to_markdown(report));
+  write_file(o.html, to_html(report));
+  if (!o.json) return print_comparison(report);
   nlohmann::ordered_json j = nlohmann::ordered_json::array();
-  for (const auto& r : reports) j.push_back(to_json(r));
+  for (const auto& m : report.models) j.push_back(to_json(m, report));
   fmt::print("{}\n", j.dump(1));
 }
 
@@ -176,21 +230,25 @@ void add_eval(CLI::App& app) {
   CLI::App* c = app.add_subcommand("eval", "Perplexity of a model on a text, and its distance to the original");
   add_model(*c, "MODEL", o->model, "Folder or .gguf file, float or 4-bit")->required();
   auto* text = c->add_option("--text", o->text, kTextHelp);
-  c->add_option("--against", o->evaluate.against, "The original model: adds KL divergence and top-1 agreement");
-  c->add_option("--worst", o->evaluate.worst,
-                "With --against: as many tokens with the largest KL are shown, in their text")
-      ->check(CLI::Range(0, 10000));
-  c->add_option("--save-reference", o->evaluate.save_reference,
-                "File for what is needed of this model as an original that does not fit in memory beside others");
-  c->add_option("--reference", o->evaluate.reference,
-                "Such a file of the model of --against, of which then only the head is loaded");
+  auto* against =
+      c->add_option("--against", o->evaluate.against, "The original model: adds KL divergence and top-1 agreement");
+  auto* worst = c->add_option("--worst", o->evaluate.worst,
+                              "With --against: as many tokens with the largest KL are shown, in their text")
+                    ->check(CLI::Range(0, 10000))
+                    ->needs(against);
+  auto* save =
+      c->add_option("--save-reference", o->evaluate.save_reference,
+                    "File for what is needed of this model as an original that does not fit in memory beside others");
+  auto* reference = c->add_option("--reference", o->evaluate.reference,
+                                  "Such a file of the model of --against, of which then only the head is loaded");
   auto* ids = c->add_option("--ids", o->ids, "Instead of a text: a JSON list of token ids")->excludes(text);
   auto* dump = c->add_option("--dump-logits", o->dump_logits,
                              "With --ids: write their logits here, float32 [tokens][vocab], NumPy format")
                    ->needs(ids);
   ids->needs(dump);
   add_common(*c, *o);
-  add_task_options(*c, o->tasks);
+  CLI::Option* task = add_task_options(*c, o->tasks)->excludes(text)->excludes(ids);
+  for (CLI::Option* of_text : {against, worst, save, reference}) task->excludes(of_text);
   c->footer("Example:\n  awq eval smollm2-awq --text wiki.txt --against SmolLM2-135M.gguf");
   c->callback([o] {
     if (o->text.empty() && o->ids.empty() && o->tasks.tasks.empty())
@@ -203,11 +261,22 @@ void add_compare(CLI::App& app) {
   auto o = std::make_shared<EvalFlags>();
   CLI::App* c = app.add_subcommand("compare", "Several versions of a model against the original, in one table");
   add_model(*c, "ORIGINAL", o->model, "The float model")->required();
-  c->add_option("MODEL", o->models, "Versions of it")->required();
-  c->add_option("--text", o->text, kTextHelp)->required();
+  c->add_option("MODEL", o->models, "Versions of it");
+  c->add_option("--text", o->text, kTextHelp);
+  c->add_flag("--rounding", o->rounding, "Make the original rounded to nearest in 4 bits, and compare with it too");
+  c->add_option("--scratch", o->scratch, "Folder for the rounded model, which is removed again")->capture_default_str();
+  c->add_option("--markdown", o->markdown, "Write the tables to this file");
+  c->add_option("--html", o->html, "Write a page with the tables and size against KL to this file");
   add_common(*c, *o);
-  c->footer("Example:\n  awq compare SmolLM2-135M.gguf smollm2-rtn smollm2-awq --text wiki.txt --windows 20");
-  c->callback([o] { run_compare(*o); });
+  add_task_options(*c, o->tasks);
+  c->footer(
+      "Example:\n  awq compare SmolLM2-135M.gguf smollm2-awq --rounding --text wiki.txt --windows 20 --html "
+      "compare.html");
+  c->callback([o] {
+    if (o->text.empty() && o->tasks.tasks.empty()) throw CLI::RequiredError("--text or --task");
+    if (o->models.empty() && !o->rounding) throw CLI::RequiredError("MODEL or --rounding");
+    run_compare(*o);
+  });
 }
 
 }  // namespace awq::cli

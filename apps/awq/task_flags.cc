@@ -35,23 +35,29 @@ std::string notes(const TaskReport& r) {
 
 }  // namespace
 
-void add_task_options(CLI::App& c, TaskOptions& o) {
-  c.add_option_function<std::vector<std::string>>(
-       "--task",
-       [&o](const std::vector<std::string>& texts) {
-         for (const auto& t : texts) o.tasks.push_back(parse_task(t));
-       },
-       task_help())
-      ->allow_extra_args(false);
+CLI::Option* add_task_options(CLI::App& c, TaskOptions& o) {
+  CLI::Option* task = c.add_option_function<std::vector<std::string>>(
+                           "--task",
+                           [&o](const std::vector<std::string>& texts) {
+                             for (const auto& t : texts) o.tasks.push_back(parse_task(t));
+                           },
+                           task_help())
+                          ->allow_extra_args(false);
   c.add_option("--limit", o.limit, "Of each task only the first N items; 0: all")
       ->capture_default_str()
-      ->check(CLI::Range(0, 1 << 30));
-  c.add_option("--shots", o.shots, "Examples before each item; default: none, of gsm8k 5")->check(CLI::Range(0, 1000));
-  c.add_option("--shots-from", o.shots_from, "File that examples are drawn from; default: the task's own items");
-  c.add_option("--seed", o.seed, "Of the examples; lm-eval draws the same ones")->capture_default_str();
+      ->check(CLI::Range(0, 1 << 30))
+      ->needs(task);
+  c.add_option("--shots", o.shots, "Examples before each item; default: none, of gsm8k 5")
+      ->check(CLI::Range(0, 1000))
+      ->needs(task);
+  c.add_option("--shots-from", o.shots_from, "File that examples are drawn from; default: the task's own items")
+      ->needs(task);
+  c.add_option("--seed", o.seed, "Of the examples; lm-eval draws the same ones")->capture_default_str()->needs(task);
   auto* samples = c.add_option("--save-samples", o.samples,
-                               "File for each item's prompt and scores, JSON lines, written as they are known");
+                               "File for each item's prompt and scores, JSON lines, written as they are known")
+                      ->needs(task);
   c.add_flag("--resume", o.resume, "Go on with the file of --save-samples, where an earlier run ended")->needs(samples);
+  return task;
 }
 
 void print_tasks(std::span<const TaskReport> reports) {

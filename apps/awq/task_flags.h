@@ -6,8 +6,8 @@
 
 namespace awq::cli {
 
-/// --task, --limit, --shots, --shots-from, --seed, --save-samples, --resume
-void add_task_options(CLI::App& app, TaskOptions& o);
+/// --task, which is returned, and what goes with it: --limit, --shots, --shots-from, --seed, --save-samples, --resume.
+CLI::Option* add_task_options(CLI::App& app, TaskOptions& o);
 /// A row a model and task.
 void print_tasks(std::span<const TaskReport> reports);
 nlohmann::ordered_json task_json(const TaskReport& r);

@@ -423,6 +423,40 @@ struct TaskReport {
 std::vector<TaskReport> evaluate_tasks(const std::filesystem::path& model, const TaskOptions& options,
                                        const OnProgress& progress = {});
 
+struct ComparisonOptions {
+  std::filesystem::path text{};  // .txt, or .jsonl; empty: tasks alone
+  EvaluateOptions evaluate{};  // of the text; `against` and references are not looked at. Its device is the tasks' too
+  TaskOptions tasks{};         // of each model, one after the other
+  bool rounding = false;       // the original rounded to nearest, in 4 bits, is made and compared first
+  std::filesystem::path scratch = ".";  // the rounded model lies in a folder here for as long as it is needed
+};
+struct ComparedModel {
+  std::string name;  // its path, or "rounding"
+  uint64_t bytes = 0;
+  double bits_per_weight = 0;
+  std::optional<EvaluateReport> text{};
+  std::vector<TaskReport> tasks{};
+};
+/// What a model has more than another of something, pair by pair.
+struct PairedDifference {
+  std::string metric;  // "KL" and "negative log-likelihood" by window, "piqa acc" by item
+  std::string model, other;
+  int64_t pairs = 0;
+  double difference = 0, low = 0, high = 0;  // the mean, and where 95 % of resampled means lie
+  double p = 1;                              // two-sided, by the bootstrap of the pairs
+  bool better = false;                       // the model's side
+};
+struct ComparisonReport {
+  std::vector<ComparedModel> models;  // the original first
+  /// Of each version to the original, then of each to the first version.
+  std::vector<PairedDifference> differences;
+};
+/// Versions of a model side by side, on the same windows and items.
+ComparisonReport compare_models(const std::filesystem::path& original, std::span<const std::filesystem::path> models,
+                                const ComparisonOptions& options, const OnProgress& progress = {});
+std::string to_markdown(const ComparisonReport& r);
+std::string to_html(const ComparisonReport& r);  // a page that needs nothing else
+
 // -----------------------------------------------------------------------------------------------------------------
 // pull
 

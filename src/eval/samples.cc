@@ -1,10 +1,24 @@
 #include "eval/samples.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace awq {
 
 using Json = nlohmann::ordered_json;
+
+namespace {
+
+// Before anything of it is cut off as what a killed job has left.
+void require_samples(std::string_view text, const std::filesystem::path& path) {
+  constexpr std::string_view kBegin = R"({"run":)";
+  const size_t n = std::min(text.size(), kBegin.size());
+  if (text.substr(0, n) != kBegin.substr(0, n))
+    fail("eval", "{}: it does not begin as --save-samples writes it; name another file", path.string());
+}
+
+}  // namespace
 
 SampleFile::SampleFile(const std::filesystem::path& path, bool resume) : path_(path) {
   uint64_t keep = 0;
@@ -12,6 +26,7 @@ SampleFile::SampleFile(const std::filesystem::path& path, bool resume) : path_(p
   if (there && !resume) fail("eval", "{}: the file exists; go on with it by --resume, or name another", path.string());
   if (there && std::filesystem::file_size(path)) {
     const std::string text = read_text(path, uint64_t(4) << 30);
+    require_samples(text, path);
     for (size_t end = 0; (end = text.find('\n', keep)) != std::string::npos; keep = end + 1) {
       Json j = Json::parse(text.begin() + long(keep), text.begin() + long(end), nullptr, false);
       if (!j.is_object())

@@ -182,4 +182,30 @@ std::string bars_svg(const BarChart& c, const std::string& id) {
   return s + "</svg>\n";
 }
 
+std::string scatter_svg(const ScatterChart& c, const std::string& id) {
+  LineChart ranges;
+  double most = 0;
+  std::string all;
+  ranges.lines.emplace_back();
+  for (const ScatterPoint& p : c.points) {
+    ranges.lines[0].points.emplace_back(p.x, p.y + p.error);
+    most = std::max(most, p.x);
+    all += fmt::format("{}{}: {} {}, {}", all.empty() ? "" : "; ", p.label, number(p.x), c.x, number(p.y));
+  }
+  const Axis y(ranges);
+  const double step = nice_step(most > 0 ? most / 5 : 1), right = std::max(std::ceil(most / step), 1.0) * step;
+  const auto at = [&](double x) { return kLeft + x / right * (kRight - kLeft); };
+  std::string s = begin(kHeight, c.title, all, id) + y.svg();
+  for (double x = 0; x <= right + step / 2; x += step) s += text_at(at(x), kBottom + 12, "middle", number(x));
+  s += text_at((kLeft + kRight) / 2, kHeight - 2, "middle", c.x) + "\n";
+  for (const ScatterPoint& p : c.points) {
+    const bool beyond_middle = p.x > right / 2;
+    s += fmt::format("<line class=\"grid\" x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1:.1f}\" y2=\"{2:.1f}\"/>", at(p.x),
+                     y.at(p.y - p.error), y.at(p.y + p.error));
+    s += fmt::format("<g class=\"result\"><circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\"/></g>", at(p.x), y.at(p.y));
+    s += text_at(at(p.x) + (beyond_middle ? -6 : 6), y.at(p.y) - 4, beyond_middle ? "end" : "start", p.label) + "\n";
+  }
+  return s + "</svg>\n";
+}
+
 }  // namespace awq

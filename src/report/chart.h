@@ -34,4 +34,15 @@ std::string columns_svg(const BarChart& chart, const std::string& id);
 /// Bars one below the other, labels on the left.
 std::string bars_svg(const BarChart& chart, const std::string& id);
 
+struct ScatterPoint {
+  std::string label;
+  double x = 0, y = 0, error = 0;  // of y
+};
+struct ScatterChart {
+  std::string title, x;  // what stands below the horizontal axis
+  std::vector<ScatterPoint> points;
+};
+/// Dots with their labels and error bars; both axes begin at 0.
+std::string scatter_svg(const ScatterChart& chart, const std::string& id);
+
 }  // namespace awq

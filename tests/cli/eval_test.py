@@ -37,12 +37,13 @@ class Eval(unittest.TestCase):
     def setUpClass(cls):
         cls.work = pathlib.Path(tempfile.mkdtemp(prefix="awq-eval-"))
         cls.model, cls.other = tiny.make(GOLDEN, "llama", cls.work / "m"), cls.work / "q"
+        cls.stranger = tiny.make(GOLDEN, "llama-bias", cls.work / "s")
         cls.text = cls.work / "text.txt"
         cls.text.write_text("".join(f"No. {i}: the {i * i} quick foxes jump.\n" for i in range(12)))
         run("quantize", cls.model, "-o", cls.other, "--method", "rtn", "--calib", cls.text, "--samples", 2, "--tokens", 32)
         text = cls.text.read_text()
         cls.ids = [{" ": 0, "\n": 1}.get(c, ord(c) - 31) for c in text]
-        cls.logits = {m: [cls.logits_of(m, w) for w in cls.windows()] for m in (cls.model, cls.other)}
+        cls.logits = {m: [cls.logits_of(m, w) for w in cls.windows()] for m in (cls.model, cls.other, cls.stranger)}
 
     @classmethod
     def tearDownClass(cls):
@@ -105,11 +106,17 @@ class Eval(unittest.TestCase):
         self.assertAlmostEqual(r["perplexity"], math.exp(total / 45), delta=1e-3)
 
     def test_distances_are_those_of_the_logits(self):
-        r = self.eval(self.other, "--against", self.model, "--worst", 3)
+        self.check_distances(self.other)
+
+    def test_distances_of_a_model_far_away(self):
+        self.check_distances(self.stranger)
+
+    def check_distances(self, other):
+        r = self.eval(other, "--against", self.model, "--worst", 3)
         each = []
         for w, ids in enumerate(self.windows()):
             for t in range(WINDOW - 1):
-                p, q = self.logits[self.model][w][t], self.logits[self.other][w][t]
+                p, q = self.logits[self.model][w][t], self.logits[other][w][t]
                 kl = sum(math.exp(a) * (a - b) for a, b in zip(p, q))
                 reverse = sum(math.exp(b) * (b - a) for a, b in zip(p, q))
                 top = p.index(max(p))
@@ -143,6 +150,50 @@ class Eval(unittest.TestCase):
         self.assertIn("It must be of the same text, --protocol, --window, --windows and original", message)
         message = run("eval", self.model, "--text", self.text, "--window", WINDOW, "--save-reference", file, fails=True)
         self.assertIn("the file exists", message)
+
+
+class Compare(unittest.TestCase):
+    def setUp(self):
+        self.work = pathlib.Path(tempfile.mkdtemp(prefix="awq-compare-"))
+        self.addCleanup(shutil.rmtree, self.work)
+        self.model, self.stranger = tiny.make(GOLDEN, "llama", self.work / "m"), tiny.make(GOLDEN, "llama-bias", self.work / "s")
+        self.text, self.piqa = self.work / "text.txt", self.work / "piqa.jsonl"
+        self.text.write_text("".join(f"No. {i}: the {i * i} quick foxes jump.\n" for i in range(12)))
+        self.piqa.write_text("".join(json.dumps({"goal": f"lift {i * i} boxes", "sol1": "by hand", "sol2": f"with {i} ropes", "label": i % 2}) + "\n"
+                                     for i in range(12)))
+        self.common = ["--text", self.text, "--window", 32, "--task", f"piqa={self.piqa}"]
+
+    def test_versions_and_a_rounding_made_on_the_fly(self):
+        markdown, html = self.work / "c.md", self.work / "c.html"
+        out = run("compare", self.model, self.stranger, "--rounding", "--scratch", self.work, *self.common, "--json", "--markdown", markdown, "--html", html)
+        original, rounding, stranger = json.loads(out)
+        self.assertEqual((rounding["model"], stranger["model"]), ("rounding", str(self.stranger)))
+        self.assertEqual([p.name for p in self.work.iterdir() if "rounding" in p.name], [])
+        self.assertEqual(original["differences"], [])
+        self.assertLess(rounding["bits_per_weight"], original["bits_per_weight"])
+        of = {(d["metric"], d["against"]): d for d in stranger["differences"]}
+        self.assertEqual(set(of), {("negative log-likelihood", str(self.model)), ("piqa acc", str(self.model)), ("piqa acc_norm", str(self.model)),
+                                   ("KL", "rounding"), ("negative log-likelihood", "rounding"), ("piqa acc", "rounding"), ("piqa acc_norm", "rounding")})
+        kl = of["KL", "rounding"]
+        self.assertAlmostEqual(kl["difference"], stranger["kl"] - rounding["kl"], delta=1e-9)
+        self.assertTrue(kl["p"] < 0.05 and not kl["better"] and kl["low"] < kl["difference"] < kl["high"])
+        self.assertAlmostEqual(of["piqa acc", "rounding"]["difference"],
+                               stranger["tasks"][0]["metrics"]["acc"]["value"] - rounding["tasks"][0]["metrics"]["acc"]["value"])
+        alone = json.loads(run("eval", self.stranger, "--task", f"piqa={self.piqa}", "--json"))[0]
+        self.assertEqual(stranger["tasks"][0]["metrics"], alone["metrics"])
+        page, tables = html.read_text(), markdown.read_text()
+        self.assertIn("| rounding |", tables)
+        self.assertIn("worse", tables)
+        self.assertIn("KL to the original against size", page)
+        self.assertEqual(page.count("<circle"), 2)
+        self.assertNotIn("<script", page)
+
+    def test_tasks_alone_with_samples_of_all_models(self):
+        samples = self.work / "s.jsonl"
+        run("compare", self.model, self.stranger, "--task", f"piqa={self.piqa}", "--save-samples", samples)
+        runs = [r["run"]["model"] for r in map(json.loads, samples.read_text().splitlines()) if "run" in r]
+        self.assertEqual(runs, [str(self.model), str(self.stranger)])
+        run("compare", self.model, fails=True)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,8 @@ class Readme(unittest.TestCase):
         (work / "chat.json").write_text(json.dumps(chat["messages"][:1]))
         (work / "held-out.txt").write_text("The river was over its banks. " * 200)
         (work / "code.txt").write_text("".join(f"int f{i}(int x) {{ return x + {i}; }}\n" for i in range(400)))
+        piqa = {"goal": "dry a shirt", "sol1": "hang it up", "sol2": "put it in water", "label": 0}
+        (work / "piqa.jsonl").write_text(f"{json.dumps(piqa)}\n" * 4)
         self.assertGreaterEqual(len(commands("awq")), 6)
         for command in commands("awq"):
             with self.subTest(command):

@@ -371,6 +371,11 @@ TEST_F(SampleFiles, GoOnWithTheSameRunAndWithoutATornLine) {
   EXPECT_EQ(f.begin(run, 1).size(), 0u);  // another number of metrics
   f.sync();
   EXPECT_EQ(SampleFile(path, true).begin(other, 2).size(), 1u);
+  // A file of another kind stays as it is, with or without a whole line.
+  for (const char* text : {"notes", "notes\n", "{\"rune\": 1}\n"}) {
+    EXPECT_THROW(SampleFile(file("other.jsonl", text), true), Error);
+    EXPECT_EQ(read_text(folder_ / "other.jsonl"), text);
+  }
 }
 
 }  // namespace
