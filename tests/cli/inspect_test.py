@@ -75,8 +75,6 @@ class InspectTest(unittest.TestCase):
             rows = self.ledger(report)
             self.assertEqual(rows["quantized"]["tensors"], 0, folder.name)
             self.assertEqual(report["codes"], [])
-            if report["format"] == "mxfp4":  # two values in a byte
-                continue
             # Of float files every number is a weight, but those of tensors that are dropped.
             self.assertEqual(report["weights"], sum(weights_of(t) for t in report["tensors"] if t["use"] != "dropped"), folder.name)
 
