@@ -115,7 +115,7 @@ JobSetup::JobSetup(std::unique_ptr<Checkpoint> model, QuantizeOptions o)
       search(search_of(options, *source)),
       method(search ? make_replay(search) : make_method(options.method, options.variant)),
       device(options.device),
-      statistics(cpu_backend(device.pool, device.kernels, Activations::int16, true)) {
+      statistics(cpu_backend(device.pool, device.kernels, Activations::int16, Tiles::rough)) {
   complete_calibration(options, *source, "quantize");
   if (options.answers < 0) options.answers = own_text() ? kAnswers : 0;
   check_options();

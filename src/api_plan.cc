@@ -201,7 +201,7 @@ class Planner {
     (*head)(x, logits);
     setup_.device.pool.each(batch, [&](int64_t i) {
       Sampler sampler({.temperature = setup_.options.temperature, .seed = uint64_t(i)});
-      sampler.sample(logits.as<float>().subspan(size_t(i * m.vocab), size_t(m.vocab)), {});
+      sampler.sample(logits.as<float>().subspan(size_t(i * m.vocab), size_t(m.vocab)), {}, 0);
     });
   }
 

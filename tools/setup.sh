@@ -4,7 +4,7 @@
 set -eu
 
 packages="make g++ cmake ninja-build ccache pkg-config binutils time python3-pip \
-nlohmann-json3-dev libcli11-dev libfmt-dev libpcre2-dev libutf8proc-dev libssl-dev libcurl4-openssl-dev libsimde-dev \
+nlohmann-json3-dev libcli11-dev libfmt-dev libpcre2-dev libutf8proc-dev libssl-dev libcurl4-openssl-dev libboost-dev libsimde-dev \
 libgtest-dev libbenchmark-dev clang-14 clang-tidy-14 clang-format-14 libclang-rt-14-dev"
 if [ "${1:-}" = arm ]; then
   packages="$packages g++-aarch64-linux-gnu qemu-user-static \
@@ -15,7 +15,7 @@ say() { echo "setup: $*" >&2; }
 
 other_distribution() {
   say "no dpkg here, so nothing is installed. Needed: GCC 12 or later (or Clang 14), CMake 3.25, Ninja, pkg-config and the"
-  say "libraries nlohmann-json, CLI11, fmt, PCRE2, utf8proc, OpenSSL, libcurl, SIMDe; for the tests also GoogleTest, Google Benchmark,"
+  say "libraries nlohmann-json, CLI11, fmt, PCRE2, utf8proc, OpenSSL, libcurl, Boost (headers), SIMDe; for the tests also GoogleTest, Google Benchmark,"
   say "Clang 14 with its sanitizer runtimes, and clang-format 14. ccache is used when it is there."
   absent=
   for tool in c++ cmake ninja pkg-config; do

@@ -31,6 +31,11 @@ void catch_interrupts() {
   action.sa_handler = on_interrupt;
   sigaction(SIGINT, &action, nullptr);
 }
+void catch_termination() {
+  struct sigaction action {};
+  action.sa_handler = on_interrupt;
+  sigaction(SIGTERM, &action, nullptr);
+}
 bool interrupted() { return g_interrupts > 0; }
 void clear_interrupt() { g_interrupts = 0; }
 

@@ -18,6 +18,8 @@ struct Rejected : Error {
 
 /// Ctrl-C: the first asks the running work to stop, the second ends the program the hard way.
 void catch_interrupts();
+/// SIGTERM does the same from now on.
+void catch_termination();
 bool interrupted();
 void clear_interrupt();
 
@@ -68,6 +70,7 @@ void add_pull(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_verify(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_serve(CLI::App& app);
 void add_calib(CLI::App& app);
 void add_sensitivity(CLI::App& app);
 void add_study(CLI::App& app);

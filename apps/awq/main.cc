@@ -24,6 +24,7 @@ int run(int argc, char** argv) {
   add_plan(app);
   add_chat(app);
   add_generate(app);
+  add_serve(app);
   add_eval(app);
   add_compare(app);
   add_inspect(app);

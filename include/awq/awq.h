@@ -679,6 +679,35 @@ BenchReport bench(const std::filesystem::path& model, const BenchOptions& option
 BenchReport bench_shape(std::string_view shape, const BenchOptions& options = {}, const OnProgress& progress = {});
 
 // ------------------------------------------------------------------------------------------------------------------
+// serve
+
+struct ServeOptions {
+  std::string host = "127.0.0.1";
+  int port = 8000;        // 0: any that is free
+  std::string api_key{};  // that requests must bring; empty: none
+  std::string name{};     // of the model in the API; empty: its folder's
+  int sequences = 32;     // answered at once
+  int queue = 256;        // requests that may wait; more are refused with 503
+  int64_t kv_bytes = 0;   // for keys and values of all; 0: a quarter of the memory that is free
+  size_t body_bytes = 16 << 20;
+  int connections = 4096;
+  int drain_seconds = 30;  // that answers at work have after a stop
+  bool access_log = true;  // a JSON line a request on stderr, without texts
+  DeviceOptions device{};
+};
+struct ServeReport {
+  std::string host, model, kernels;
+  int port = 0, context = 0, threads = 0;
+  int64_t kv_bytes = 0;
+  double load_seconds = 0;
+};
+/// Serves OpenAI's API until `stop` returns true, which is asked ten times a second. `ready` is told when it listens.
+/// Throws Error where the model or the address is not good.
+void serve(const std::filesystem::path& model, const ServeOptions& options,
+           const std::function<void(const ServeReport&)>& ready, const std::function<bool()>& stop,
+           const OnProgress& progress = {});
+
+// ------------------------------------------------------------------------------------------------------------------
 // engine
 
 struct Message {

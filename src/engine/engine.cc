@@ -2,6 +2,7 @@
 #include <chrono>
 
 #include "awq/awq.h"
+#include "engine/answer_text.h"
 #include "engine/runtime.h"
 #include "engine/sampler.h"
 #include "formats/context.h"
@@ -14,41 +15,6 @@ constexpr int kLongestAnswer = 256;  // where nothing else is asked for
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
-
-/// Holds back what may be the beginning of a stop string, and everything from a stop string on.
-class StopFilter {
- public:
-  explicit StopFilter(const std::vector<std::string>& stops) : stops_(stops) {}
-  /// Text that is safe to show. `stopped()` tells whether a stop string has come.
-  std::string push(std::string_view piece) {
-    held_ += piece;
-    for (const std::string& s : stops_)
-      if (const size_t at = s.empty() ? std::string::npos : held_.find(s); at != std::string::npos) {
-        held_.resize(at);
-        stopped_ = true;
-      }
-    return release(stopped_ ? 0 : longest_beginning());
-  }
-  std::string flush() { return release(0); }
-  bool stopped() const { return stopped_; }
-
- private:
-  size_t longest_beginning() const {
-    size_t keep = 0;
-    for (const std::string& s : stops_)
-      for (size_t n = std::min(s.size(), held_.size()); n > keep; --n)
-        if (held_.ends_with(std::string_view(s).substr(0, n))) keep = n;
-    return keep;
-  }
-  std::string release(size_t keep) {
-    std::string out = held_.substr(0, held_.size() - keep);
-    held_.erase(0, out.size());
-    return out;
-  }
-  const std::vector<std::string>& stops_;
-  std::string held_;
-  bool stopped_ = false;
-};
 
 }  // namespace
 
@@ -124,10 +90,13 @@ Generation Engine::Impl::generate(std::span<const int32_t> prompt, const Generat
   if (prompt.empty()) fail("generate", "the prompt is empty; give at least one token of text");
   const int limit = room_after(int64_t(prompt.size()), options.max_tokens);
   Generation g{.tokens = {}, .text = {}, .prompt_tokens = int(prompt.size()), .reused_tokens = reuse(prompt)};
-  Sampler sampler(
-      {options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty, options.seed});
-  StreamDecoder decoder(text.tokenizer());
-  StopFilter filter(options.stop);
+  Sampler sampler({.temperature = options.temperature,
+                   .top_k = options.top_k,
+                   .top_p = options.top_p,
+                   .min_p = options.min_p,
+                   .repetition_penalty = options.repetition_penalty,
+                   .seed = options.seed});
+  AnswerText answer(text.tokenizer(), options.stop);
   std::vector<int32_t> history(prompt.begin(), prompt.end());
   bool going = true;
   const auto show = [&](const std::string& piece) {
@@ -139,20 +108,20 @@ Generation Engine::Impl::generate(std::span<const int32_t> prompt, const Generat
   g.prefill_seconds = seconds_since(start);
   g.finish = FinishReason::length;
   while (int(g.tokens.size()) < limit) {
-    const int32_t token = sampler.sample(logits.as<float>(), history);
+    const int32_t token = sampler.sample(logits.as<float>(), history, prompt.size());
     if (text.ends(token)) {
       g.finish = FinishReason::stop;
       break;
     }
     g.tokens.push_back(token);
     history.push_back(token);
-    show(filter.push(decoder.push(token)));
-    if (filter.stopped()) g.finish = FinishReason::stop;
+    show(answer.push(token));
+    if (answer.stopped()) g.finish = FinishReason::stop;
     if (!going) g.finish = FinishReason::cancelled;
-    if (filter.stopped() || !going || int(g.tokens.size()) == limit) break;
+    if (answer.stopped() || !going || int(g.tokens.size()) == limit) break;
     logits = forward({&token, 1});
   }
-  if (!filter.stopped()) show(filter.push(decoder.flush()) + filter.flush());
+  show(answer.flush());
   g.decode_seconds = seconds_since(start) - g.prefill_seconds;
   return g;
 }

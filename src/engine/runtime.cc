@@ -37,11 +37,13 @@ TextSide::TextSide(const Checkpoint& model, const TextSource& source)
   if (const auto id = tokenizer_.id_of(template_options_.eos_token)) ends_.insert(*id);
 }
 
-MarkedText TextSide::render_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const {
+MarkedText TextSide::render_chat(const nlohmann::ordered_json& messages, const RenderChat& chat) const {
   if (!template_)
     fail("chat", "the model has no chat template, so it was not made for chat; use `awq generate` with plain text");
   ChatTemplate::Options options = template_options_;
-  options.add_generation_prompt = add_generation_prompt;
+  options.add_generation_prompt = chat.add_generation_prompt;
+  options.tools = chat.tools;
+  options.extra = chat.variables;
   return template_->render_marked(messages, options);
 }
 
@@ -60,8 +62,8 @@ int allowed_threads(int threads) {
 
 int max_threads() { return usable_cpus(); }
 
-Device::Device(const DeviceOptions& options)
-    : Device(allowed_threads(options.threads), options.isa, activations_of(options.activations)) {}
+Device::Device(const DeviceOptions& options, Tiles tiles)
+    : Device(allowed_threads(options.threads), options.isa, activations_of(options.activations), tiles) {}
 
 Tensor prefill(Backend& dev, const Model& m, KvCache& kv, int position, std::span<const int32_t> tokens,
                const std::function<void(int)>& on_chunk, int length) {

@@ -18,13 +18,20 @@ namespace awq {
 /// Threads and kernels of one job, and the backend on them.
 struct Device {
   /// Throws Error for more threads than this process may use CPUs.
-  explicit Device(const DeviceOptions& options);
+  explicit Device(const DeviceOptions& options, Tiles tiles = Tiles::accurate);
   /// Any number of threads.
-  explicit Device(int threads, std::string_view isa, Activations activations = Activations::int16)
-      : kernels(kernels::select(isa)), pool(threads), backend(cpu_backend(pool, kernels, activations)) {}
+  explicit Device(int threads, std::string_view isa, Activations activations = Activations::int16,
+                  Tiles tiles = Tiles::accurate)
+      : kernels(kernels::select(isa)), pool(threads), backend(cpu_backend(pool, kernels, activations, tiles)) {}
   const kernels::KernelSet& kernels;
   ThreadPool pool;
   std::unique_ptr<Backend> backend;
+};
+
+/// How a chat is written out.
+struct RenderChat {
+  bool add_generation_prompt = false;
+  nlohmann::ordered_json tools{}, variables{};  // see ChatTemplate::Options; or null
 };
 
 /// A checkpoint's text side: tokenizer, chat template, tokens that end an answer.
@@ -34,14 +41,24 @@ class TextSide {
   const Tokenizer& tokenizer() const { return tokenizer_; }
   bool has_template() const { return template_.has_value(); }
   /// Written out by the model's template. Throws Error if it has none.
-  MarkedText render_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const;
-  /// With the template's special tokens in place. Those in messages are plain text unless `parse_special`.
+  MarkedText render_chat(const nlohmann::ordered_json& messages, const RenderChat& options) const;
+  MarkedText render_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt) const {
+    return render_chat(messages, RenderChat{.add_generation_prompt = add_generation_prompt});
+  }
+  /// With the template's special tokens in place. Those in messages are plain text.
+  std::vector<int32_t> encode_chat(const nlohmann::ordered_json& messages, const RenderChat& options) const {
+    return tokenizer_.encode_chat(render_chat(messages, options));
+  }
+  /// The same, unless `parse_special`: then they are special tokens.
   std::vector<int32_t> encode_chat(const nlohmann::ordered_json& messages, bool add_generation_prompt,
                                    bool parse_special = false) const {
     const MarkedText chat = render_chat(messages, add_generation_prompt);
     return parse_special ? tokenizer_.encode(chat.text(), false, true) : tokenizer_.encode_chat(chat);
   }
   bool ends(int32_t token) const { return ends_.contains(token); }
+  const std::set<int32_t>& ends() const { return ends_; }
+  /// Whether the template knows <think>, so that answers may begin with what the model thought.
+  bool thinks() const { return template_ && template_->source().find("<think>") != std::string::npos; }
   const nlohmann::json& generation_config() const { return generation_config_; }
 
  private:

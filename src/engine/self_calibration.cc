@@ -53,7 +53,7 @@ class Batcher {
     device_.pool.each(int64_t(writers_.size()), [&](int64_t i) {
       Writer& w = writers_[size_t(i)];
       if (w.tokens.size() > size_t(at) + 1) return;
-      w.tokens.push_back(w.sampler.sample(logits.as<float>().subspan(size_t(i * vocab), size_t(vocab)), w.tokens));
+      w.tokens.push_back(w.sampler.sample(logits.as<float>().subspan(size_t(i * vocab), size_t(vocab)), w.tokens, 0));
       if (text.ends(w.tokens.back())) w.append(openings);
     });
   }

@@ -2,6 +2,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "model/spec.h"
 #include "quant/pieces.h"
@@ -31,6 +32,12 @@ class KvCache {
   virtual std::unique_ptr<KvCache> clone() const = 0;  // the same content in memory of its own
   /// What `bytes` will be once an empty cache holds that many positions.
   virtual int64_t bytes_for(int64_t positions) const = 0;
+  /// Positions of a page, the unit in which memory grows and can be shared.
+  virtual int page_positions() const = 0;
+  /// Page `index` of every block, shared with this cache. Only a full page may be: nothing is written to it again.
+  virtual std::vector<Tensor> page(int64_t index) const = 0;
+  /// Puts a page of a cache of the same kind in the place of its own, or behind those that it has.
+  virtual void put_page(int64_t index, std::span<const Tensor> page) = 0;
 };
 /// The type named by --kv: "f32", "f16", "bf16" or "int8"; `otherwise` where the name is empty. Throws Error.
 DType kv_type(std::string_view name, DType otherwise);
@@ -108,9 +115,13 @@ struct KernelSet;
 enum class Activations { int16, bf16, int8 };
 Activations activations_of(std::string_view name);  // throws Error, listing the names; empty: int16
 
-/// The CPU. Borrows the pool and the kernels, which the quantizer's own arithmetic uses too. Where tiles multiply
-/// bfloat16 matrices, activations keep 2^-18; `rough` ones are rounded to bfloat16, 2^-9, for half of the work.
+/// Products of many tokens on matrix tiles, where a kernel set has them. Accurate: activations for bfloat16 matrices
+/// keep 2^-18. Rough: they are rounded to bfloat16, 2^-9, for half of the work. Never: what a token becomes does not
+/// depend on how many others are computed with it.
+enum class Tiles { accurate, rough, never };
+
+/// The CPU. Borrows the pool and the kernels, which the quantizer's own arithmetic uses too.
 std::unique_ptr<Backend> cpu_backend(ThreadPool& pool, const kernels::KernelSet& kernels,
-                                     Activations activations = Activations::int16, bool rough = false);
+                                     Activations activations = Activations::int16, Tiles tiles = Tiles::accurate);
 
 }  // namespace awq

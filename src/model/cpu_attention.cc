@@ -55,6 +55,20 @@ std::unique_ptr<KvCache> CpuKvCache::clone() const {
   return copy;
 }
 
+std::vector<Tensor> CpuKvCache::page(int64_t index) const {
+  std::vector<Tensor> all;
+  for (const PerBlock& b : blocks_) all.push_back(b.pages.at(size_t(index)));
+  return all;
+}
+
+void CpuKvCache::put_page(int64_t index, std::span<const Tensor> page) {
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    std::vector<Tensor>& pages = blocks_[i].pages;
+    pages.resize(std::max(pages.size(), size_t(index) + 1));
+    pages[size_t(index)] = page[i];
+  }
+}
+
 void CpuKvCache::reserve(int block, int64_t positions) {
   PerBlock& b = blocks_.at(size_t(block));
   while (int64_t(b.pages.size()) < pages_for(positions))

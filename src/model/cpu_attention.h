@@ -14,6 +14,9 @@ class CpuKvCache final : public KvCache {
   int64_t bytes() const override;
   std::unique_ptr<KvCache> clone() const override;
   int64_t bytes_for(int64_t positions) const override;
+  int page_positions() const override { return kernels::kKvPage; }
+  std::vector<Tensor> page(int64_t index) const override;
+  void put_page(int64_t index, std::span<const Tensor> page) override;
   /// Makes room for `positions` and keeps what is there.
   void reserve(int block, int64_t positions);
   /// k: kv_rows values of one position, v: v_rows. Different positions may be put by different threads.

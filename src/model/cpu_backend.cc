@@ -33,14 +33,14 @@ struct RopeTable {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(ThreadPool& pool, const kernels::KernelSet& kernels, Activations activations, bool rough)
-      : kernels_(kernels), pool_(pool), activations_(activations), rough_(rough) {}
+  CpuBackend(ThreadPool& pool, const kernels::KernelSet& kernels, Activations activations, Tiles tiles)
+      : kernels_(kernels), pool_(pool), activations_(activations), tiles_(tiles) {}
   std::string_view name() const override { return "cpu"; }
   std::string_view kernels() const override { return kernels_.name; }
   int threads() const override { return pool_.size(); }
   Tensor empty(Shape shape) override { return Tensor::empty(shape, DType::f32); }
   std::unique_ptr<Linear> linear(const Pieces& w, const Tensor* bias) override {
-    return cpu_linear(w, bias, {pool_, kernels_, activations_, rough_});
+    return cpu_linear(w, bias, {pool_, kernels_, activations_, tiles_});
   }
   int64_t linear_bytes(const Pieces& w) const override { return packed_bytes(w); }
   void apply(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y, int64_t batch) override {
@@ -225,7 +225,7 @@ class CpuBackend final : public Backend {
   const kernels::KernelSet& kernels_;
   ThreadPool& pool_;
   Activations activations_;
-  bool rough_;
+  Tiles tiles_;
   std::vector<RopeTable> tables_;
 };
 
@@ -253,8 +253,8 @@ DType kv_type(std::string_view name, DType otherwise) {
 }
 
 std::unique_ptr<Backend> cpu_backend(ThreadPool& pool, const kernels::KernelSet& kernels, Activations activations,
-                                     bool rough) {
-  return std::make_unique<CpuBackend>(pool, kernels, activations, rough);
+                                     Tiles tiles) {
+  return std::make_unique<CpuBackend>(pool, kernels, activations, tiles);
 }
 
 }  // namespace awq

@@ -47,14 +47,15 @@ class FloatLinear final : public Linear {
         cols_(w.shape[1]),
         pool_(cpu.pool),
         k_(cpu.kernels),
-        rough_(cpu.rough),
+        tiles_(cpu.tiles),
         gemm_(panels_.dtype() == DType::f32    ? k_.gemm_f32
               : panels_.dtype() == DType::bf16 ? k_.gemm_bf16
                                                : k_.gemm_f16) {}
 
   void multiply(const Tensor& x, Tensor& y, int64_t batch) const override {
     const int64_t tokens = x.shape()[0], panels = panels_of(rows_);
-    if (panels_.dtype() == DType::bf16 && batch >= kTileTokens && k_.tiles_bf16 && cols_ % 32 == 0)
+    if (panels_.dtype() == DType::bf16 && tiles_ != Tiles::never && batch >= kTileTokens && k_.tiles_bf16 &&
+        cols_ % 32 == 0)
       return on_tiles(x, y);
     // Few panels and many tokens (a narrow matrix in prefill) are split by tokens instead.
     if (panels < 4 * pool_.size() && tokens >= 16 * pool_.size())
@@ -69,7 +70,7 @@ class FloatLinear final : public Linear {
 
  private:
   void on_tiles(const Tensor& x, Tensor& y) const {
-    const TileRows act = tile_rows(x, k_, !rough_);
+    const TileRows act = tile_rows(x, k_, tiles_ == Tiles::accurate);
     prepare(act, pool_, k_);
     pool_.run(panels_of(rows_), 1, [&](int64_t begin, int64_t end) {
       k_.tiles_bf16(reinterpret_cast<const uint16_t*>(panels_.data()), int32_t(rows_), act.view, y.as<float>().data(),
@@ -94,7 +95,7 @@ class FloatLinear final : public Linear {
   int64_t rows_, cols_;
   ThreadPool& pool_;
   const kernels::KernelSet& k_;
-  bool rough_;
+  Tiles tiles_;
   void (*gemm_)(const kernels::Gemm&);
 };
 
@@ -203,8 +204,8 @@ class IntLinear final : public Linear {
  private:
   bool narrow() const { return cpu_.activations == Activations::int8 && w_.bits == 4; }
   bool on_tiles(int64_t tokens) const {
-    return cpu_.activations == Activations::bf16 && tokens >= kIntTileTokens && cpu_.kernels.tiles_int &&
-           w_.group % 32 == 0;
+    return cpu_.activations == Activations::bf16 && cpu_.tiles != Tiles::never && tokens >= kIntTileTokens &&
+           cpu_.kernels.tiles_int && w_.group % 32 == 0;
   }
 
   template <class Act>

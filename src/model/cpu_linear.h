@@ -10,7 +10,7 @@ struct CpuContext {
   ThreadPool& pool;
   const kernels::KernelSet& kernels;
   Activations activations = Activations::int16;
-  bool rough = false;  // cpu_backend()
+  Tiles tiles = Tiles::accurate;
 };
 
 /// Matrices packed in the panels of kernels.h: f32, f16 or bf16 as given, or 4- or 8-bit codes.

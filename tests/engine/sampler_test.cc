@@ -16,7 +16,7 @@ std::map<int32_t, int> counts(const SamplerOptions& o, const std::vector<float>&
   std::map<int32_t, int> c;
   for (int i = 0; i < n; ++i) {
     std::vector<float> l = logits;
-    ++c[s.sample(l, history)];
+    ++c[s.sample(l, history, 0)];
   }
   return c;
 }
@@ -62,11 +62,35 @@ TEST(Sampler, PenaltyHitsWhatWasSeen) {
   EXPECT_EQ(counts({.repetition_penalty = 2}, {-1, -1.5f}, 1, {0}).begin()->first, 1);  // negative logits get more so
 }
 
+TEST(Sampler, PresenceAndFrequencyCountTheAnswerAlone) {
+  const auto next = [](const SamplerOptions& o, std::vector<float> logits) {
+    return Sampler(o).sample(logits, std::vector<int32_t>{1, 0, 0, 2}, 1);  // 1 is of the prompt
+  };
+  EXPECT_EQ(next({.presence_penalty = 1}, {2, 1.5f, 1.9f}), 1);
+  EXPECT_EQ(next({.presence_penalty = 1}, {2.6f, 1.5f, 1.9f}), 0);
+  EXPECT_EQ(next({.frequency_penalty = 1}, {3.4f, 1.5f, 1.9f}), 1);  // 0 came twice
+  EXPECT_EQ(next({.frequency_penalty = -1}, {0, 1.5f, 0.6f}), 0);
+  EXPECT_EQ(next({.bias = {{2, 0.2f}, {1, -100}}}, {2, 9, 1.9f}), 2);
+}
+
+// Entropy 1.208; surprises 0.693, 1.386, 1.897, 2.303, of which the second is nearest, then the first, the third.
+TEST(Sampler, TypicalTokensAreThoseWithTheMeanSurprise) {
+  const auto seen = [](double p) {
+    const auto c = counts({.temperature = 1, .typical_p = p}, kLogits, 2000);
+    std::vector<int32_t> tokens;
+    for (const auto& [token, n] : c) tokens.push_back(token);
+    return tokens;
+  };
+  EXPECT_EQ(seen(0.2), std::vector<int32_t>{1});
+  EXPECT_EQ(seen(0.7), (std::vector<int32_t>{0, 1}));
+  EXPECT_EQ(seen(0.8), (std::vector<int32_t>{0, 1, 2}));
+}
+
 TEST(Sampler, SeedsRepeat) {
   Sampler a({.temperature = 1, .seed = 9}), b({.temperature = 1, .seed = 9});
   for (int i = 0; i < 100; ++i) {
     std::vector<float> l = kLogits, m = kLogits;
-    EXPECT_EQ(a.sample(l, {}), b.sample(m, {}));
+    EXPECT_EQ(a.sample(l, {}, 0), b.sample(m, {}, 0));
   }
 }
 

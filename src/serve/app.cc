@@ -1,0 +1,448 @@
+#include "serve/app.h"
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <deque>
+#include <random>
+#include <thread>
+
+namespace awq {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+constexpr auto kLook = std::chrono::milliseconds(100);
+
+double seconds_between(Clock::time_point a, Clock::time_point b) {
+  return std::chrono::duration<double>(b - a).count();
+}
+
+std::string new_id(std::string_view kind) {
+  static std::mt19937_64 random{std::random_device{}()};  // of one thread
+  return fmt::format("{}-{:016x}", kind, random());
+}
+
+std::string dumped(const Json& j) { return j.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+bool same(std::string_view a, std::string_view b) {
+  return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
+}
+
+std::string base64(std::span<const float> values) {
+  const auto bytes = values.size_bytes();
+  std::string out((bytes + 2) / 3 * 4 + 1, '\0');
+  const int n = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
+                                reinterpret_cast<const unsigned char*>(values.data()), int(bytes));
+  out.resize(size_t(n));
+  return out;
+}
+
+}  // namespace
+
+/// Work that takes longer than a moment, one piece after another beside the server's thread.
+struct App::Workers {
+  Workers() : thread([this] { run(); }) {}
+  ~Workers() {
+    add({});
+    thread.join();
+  }
+  void add(std::function<void()> work) {
+    const std::lock_guard lock(mutex);
+    waiting.push_back(std::move(work));
+    changed.notify_one();
+  }
+  void run() {
+    while (true) {
+      std::unique_lock lock(mutex);
+      changed.wait(lock, [this] { return !waiting.empty(); });
+      const std::function<void()> work = std::move(waiting.front());
+      waiting.pop_front();
+      lock.unlock();
+      if (!work) return;
+      work();
+    }
+  }
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::deque<std::function<void()>> waiting;
+  std::thread thread;
+};
+
+/// One request for answers, from the parsed body to the last byte. On the server's thread.
+class App::Answer : public std::enable_shared_from_this<Answer> {
+ public:
+  Answer(App& app, Exchange exchange, AnswerCall call, Clock::time_point begin)
+      : app_(app),
+        exchange_(std::move(exchange)),
+        call_(std::move(call)),
+        begin_(begin),
+        id_(new_id(call_.chat ? "chatcmpl" : "cmpl")) {}
+
+  void start() {
+    ++app_.at_work_;
+    exchange_->gone = [weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->abandon("abort");
+    };
+    for (size_t p = 0; p < call_.prompts.size(); ++p)
+      for (int i = 0; i < call_.best_of; ++i)
+        choices_.push_back(std::make_unique<Choice>(call_, app_.model_, p, int(choices_.size())));
+    last_.resize(choices_.size(), begin_);
+    sent_.resize(choices_.size());
+    for (const auto& c : choices_)
+      if (!submit(*c)) return;
+    if (!call_.stream) return;
+    exchange_->begin("text/event-stream");
+    begun_ = true;
+  }
+
+ private:
+  bool submit(Choice& c) {
+    ServeRequest r = call_.request;
+    r.prompt = call_.prompts[c.prompt()];
+    r.sampling.seed += uint64_t(c.index());
+    if (call_.best_of > call_.n) r.top_logprobs = std::max(r.top_logprobs, 0);
+    const auto told = [this, i = size_t(c.index())](auto what) {
+      app_.server_.post([self = shared_from_this(), i, what] { what(*self, i); });
+    };
+    r.events.prompt_token = [told](const ServedToken& t) {
+      told([t](Answer& a, size_t i) { a.choices_[i]->prompt_token(t); });
+    };
+    r.events.token = [told](const ServedToken& t) {
+      told([t](Answer& a, size_t i) { a.token(i, t); });
+      return true;
+    };
+    r.events.end = [told, self = shared_from_this()](ServeEnd end, std::string_view why) {
+      told([end, text = std::string(why)](Answer& a, size_t i) { a.end(i, end, text); });
+    };
+    std::optional<uint64_t> id;
+    try {
+      id = app_.service_.submit(std::move(r));
+    } catch (const Error& e) {
+      return fail(ApiError(400, e.what(), call_.chat ? "messages" : "prompt"));
+    }
+    if (!id) return fail(ApiError(503, "too many requests wait; try again later", "", "overloaded"));
+    ids_.push_back(*id);
+    return true;
+  }
+
+  void token(size_t i, const ServedToken& t) {
+    Choice& c = *choices_[i];
+    if (over_ || c.ended()) return;
+    const auto now = Clock::now();
+    (c.generated() ? app_.metrics_.between_tokens : app_.metrics_.first_token).add(seconds_between(last_[i], now));
+    last_[i] = now;
+    const bool on = c.token(t);
+    if (!on) {
+      app_.service_.cancel(ids_[i]);
+      c.end(ServeEnd::stop);
+    }
+    send(i);
+    if (!on) ended(c);
+  }
+  void end(size_t i, ServeEnd how, const std::string& why) {
+    if (over_ || choices_[i]->ended()) return;
+    if (how == ServeEnd::failed) {
+      fail(ApiError(500, why));
+      return;
+    }
+    choices_[i]->end(how);
+    send(i);
+    ended(*choices_[i]);
+  }
+
+  void send(size_t i) {
+    if (!call_.stream) return;
+    Choice& c = *choices_[i];
+    const Choice::Delta delta = c.take();
+    if (delta.empty() && !c.ended()) return;
+    const Usage now = usage();
+    put(reply_around(call_, app_.model_, id_, created_, Json::array({c.chunk(delta, !sent_[i])}),
+                     call_.usage_each ? &now : nullptr));
+    sent_[i] = true;
+  }
+  void put(const Json& event) { exchange_->send("data: " + dumped(event) + "\n\n"); }
+
+  void ended(const Choice& c) {
+    app_.metrics_.count_end(c.how_it_ended());
+    if (!std::ranges::all_of(choices_, [](const auto& one) { return one->ended(); })) return;
+    const Usage all = usage();
+    if (call_.stream) {
+      if (call_.usage) put(reply_around(call_, app_.model_, id_, created_, Json::array(), &all));
+      exchange_->send("data: [DONE]\n\n");
+      exchange_->end();
+    } else {
+      exchange_->reply(200, "application/json", dumped(reply_around(call_, app_.model_, id_, created_, given(), &all)));
+    }
+    finish(200);
+  }
+  /// The best of those that were made.
+  Json given() const {
+    std::vector<const Choice*> order;
+    for (const auto& c : choices_) order.push_back(c.get());
+    if (call_.best_of > call_.n)
+      std::ranges::stable_sort(order, [](const Choice* a, const Choice* b) {
+        return std::pair(a->prompt(), -a->mean_logprob()) < std::pair(b->prompt(), -b->mean_logprob());
+      });
+    Json all = Json::array();
+    for (size_t i = 0; i < order.size(); ++i)
+      if (int(i % size_t(call_.best_of)) < call_.n) {
+        all.push_back(order[i]->whole());
+        all.back()["index"] = all.size() - 1;
+      }
+    return all;
+  }
+  Usage usage() const {
+    Usage u;
+    for (const auto& p : call_.prompts) u.prompt += int64_t(p.size());
+    for (const auto& c : choices_) u.generated += c->generated();
+    return u;
+  }
+
+  bool fail(const ApiError& e) {
+    cancel();
+    if (begun_) {
+      put(e.json());
+      exchange_->end();
+    } else {
+      exchange_->reply(e.status, "application/json", dumped(e.json()));
+    }
+    finish(e.status);
+    return false;
+  }
+  void abandon(const char* why) {
+    cancel();
+    app_.metrics_.count_end(why);
+    finish(499);
+  }
+  void cancel() {
+    for (uint64_t id : ids_) app_.service_.cancel(id);
+  }
+  void finish(int status) {
+    if (std::exchange(over_, true)) return;
+    exchange_->gone = {};
+    --app_.at_work_;
+    const double seconds = seconds_between(begin_, Clock::now());
+    if (status == 200) app_.metrics_.whole.add(seconds);
+    app_.log(*exchange_, status, usage(), seconds);
+  }
+
+  App& app_;
+  Exchange exchange_;
+  const AnswerCall call_;
+  const Clock::time_point begin_;
+  const std::string id_;
+  const int64_t created_ = int64_t(std::time(nullptr));
+  std::vector<std::unique_ptr<Choice>> choices_;
+  std::vector<uint64_t> ids_;
+  std::vector<Clock::time_point> last_;  // of each choice's token
+  std::vector<bool> sent_;
+  bool begun_ = false, over_ = false;
+};
+
+App::App(const ServeOptions& options, Service& service, ApiModel model)
+    : options_(options),
+      service_(service),
+      model_(std::move(model)),
+      server_(options.host, options.port, {.body = options.body_bytes, .connections = options.connections},
+              [this](const Exchange& e) { handle(e); }),
+      workers_(std::make_unique<Workers>()) {}
+App::~App() = default;
+
+void App::run() {
+  server_.every(kLook, [this] { look(); });
+  server_.run();
+}
+
+void App::look() {
+  if (!stopping_) return;
+  if (!closed_) {
+    closed_ = true;
+    close_by_ = Clock::now() + std::chrono::seconds(options_.drain_seconds);
+    service_.drain();
+    server_.close();
+  }
+  if ((at_work_ == 0 && service_.idle()) || Clock::now() > close_by_) server_.stop();
+}
+
+bool App::allowed(const HttpExchange& e) const {
+  if (options_.api_key.empty() || e.path() == "/health") return true;
+  const std::string_view header = e.header("authorization"), bearer = "Bearer ";
+  return header.starts_with(bearer) ? same(header.substr(bearer.size()), options_.api_key)
+                                    : same(e.header("x-api-key"), options_.api_key);
+}
+
+void App::handle(const Exchange& e) {
+  try {
+    if (!allowed(*e)) throw ApiError(401, "the API key is missing or wrong", "", "invalid_api_key");
+    route(e);
+  } catch (const ApiError& error) {
+    refuse(e, error);
+  }
+}
+
+void App::route(const Exchange& e) {
+  struct Route {
+    std::string_view method, path;
+    void (*run)(App&, const Exchange&);
+  };
+  static constexpr Route kRoutes[] = {
+      {"POST", "/v1/chat/completions", [](App& a, const Exchange& x) { a.answer(x, true); }},
+      {"POST", "/v1/completions", [](App& a, const Exchange& x) { a.answer(x, false); }},
+      {"POST", "/v1/embeddings", [](App& a, const Exchange& x) { a.embeddings(x); }},
+      {"POST", "/tokenize",
+       [](App& a, const Exchange& x) {
+         a.parsed<Json>(
+             x,
+             [&a](const Json& body) {
+               const std::vector<int32_t> ids = tokenize_ids(body, a.model_);
+               return Json{{"count", ids.size()}, {"max_model_len", a.model_.longest}, {"tokens", ids}};
+             },
+             [&a, x](const Json& j) { a.reply(x, 200, j); });
+       }},
+      {"POST", "/detokenize",
+       [](App& a, const Exchange& x) {
+         a.parsed<Json>(
+             x,
+             [&a](const Json& body) {
+               return Json{{"prompt", a.model_.text.tokenizer().decode(detokenize_ids(body, a.model_))}};
+             },
+             [&a, x](const Json& j) { a.reply(x, 200, j); });
+       }},
+      {"GET", "/v1/models", [](App& a, const Exchange& x) { a.reply(x, 200, a.models()); }},
+      {"GET", "/health", [](App& a, const Exchange& x) { a.reply(x, 200, Json::object()); }},
+      {"GET", "/metrics",
+       [](App& a, const Exchange& x) {
+         x->reply(200, "text/plain; version=0.0.4", a.metrics_.text(a.service_.counts(), a.server_.connections()));
+       }},
+  };
+  bool known = false;
+  for (const Route& r : kRoutes) {
+    if (r.path != e->path()) continue;
+    known = true;
+    if (r.method == e->method() || (r.method == "GET" && e->method() == "HEAD")) return r.run(*this, e);
+  }
+  if (known) throw ApiError(405, fmt::format("{} is not for {}", e->method(), e->path()));
+  throw ApiError(404, fmt::format("there is no {} here", e->path()));
+}
+
+template <class T>
+void App::parsed(const Exchange& e, std::function<T(const Json&)> work, std::function<void(T)> then) {
+  workers_->add([this, e, work = std::move(work), then = std::move(then)] {
+    std::function<void()> next;
+    try {
+      const Json body = Json::parse(e->body(), nullptr, false);
+      if (body.is_discarded()) throw ApiError(400, "the body is no JSON");
+      next = [this, e, then, result = work(body)] {
+        try {
+          then(result);
+        } catch (const ApiError& error) {
+          refuse(e, error);
+        }
+      };
+    } catch (const ApiError& error) {
+      next = [this, e, error] { refuse(e, error); };
+    } catch (const std::exception& error) {
+      next = [this, e, error = ApiError(500, error.what())] { refuse(e, error); };
+    }
+    server_.post(next);
+  });
+}
+
+void App::answer(const Exchange& e, bool chat) {
+  const auto begin = Clock::now();
+  parsed<AnswerCall>(
+      e, [this, chat](const Json& body) { return chat ? chat_call(body, model_) : completion_call(body, model_); },
+      [this, e, begin](AnswerCall call) { std::make_shared<Answer>(*this, e, std::move(call), begin)->start(); });
+}
+
+// Vectors of a request's inputs; the last to come replies.
+void App::embeddings(const Exchange& e) {
+  struct Made {
+    std::vector<std::vector<float>> vectors;
+    size_t missing = 0;
+    bool base64 = false, over = false;
+    Usage usage;
+  };
+  using Inputs = std::pair<std::vector<std::vector<int32_t>>, bool>;
+  parsed<Inputs>(
+      e,
+      [this](const Json& body) {
+        return Inputs{embedding_inputs(body, model_), body.value("encoding_format", "float") == "base64"};
+      },
+      [this, e](const Inputs& in) {
+        auto made = std::make_shared<Made>();
+        made->vectors.resize(in.first.size()), made->missing = in.first.size(), made->base64 = in.second;
+        for (size_t i = 0; i < in.first.size(); ++i) {
+          made->usage.prompt += int64_t(in.first[i].size());
+          ServeRequest r{.prompt = in.first[i], .embed = true};
+          r.events.embedding = [this, e, made, i](std::span<const float> mean) {
+            server_.post([this, e, made, i, v = std::vector<float>(mean.begin(), mean.end())] {
+              made->vectors[i] = v;
+              if (--made->missing || made->over) return;
+              Json data = Json::array();
+              for (size_t k = 0; k < made->vectors.size(); ++k)
+                data.push_back({{"object", "embedding"},
+                                {"index", k},
+                                {"embedding", made->base64 ? Json(base64(made->vectors[k])) : Json(made->vectors[k])}});
+              reply(e, 200,
+                    {{"object", "list"},
+                     {"data", data},
+                     {"model", model_.name},
+                     {"usage", {{"prompt_tokens", made->usage.prompt}, {"total_tokens", made->usage.prompt}}}});
+            });
+          };
+          r.events.end = [this, e, made](ServeEnd end, std::string_view why) {
+            if (end != ServeEnd::failed) return;
+            server_.post([this, e, made, text = std::string(why)] {
+              if (!std::exchange(made->over, true)) refuse(e, ApiError(500, text));
+            });
+          };
+          try {
+            if (!service_.submit(std::move(r)))
+              throw ApiError(503, "too many requests wait; try again later", "", "overloaded");
+          } catch (const Error& error) {
+            made->over = true;
+            throw ApiError(400, error.what(), "input");
+          } catch (...) {
+            made->over = true;
+            throw;
+          }
+        }
+      });
+}
+
+void App::reply(const Exchange& e, int status, const Json& body) {
+  e->reply(status, "application/json", dumped(body));
+  log(*e, status, {}, 0);
+}
+
+void App::refuse(const Exchange& e, const ApiError& error) { reply(e, error.status, error.json()); }
+
+void App::log(const HttpExchange& e, int status, const Usage& usage, double seconds) {
+  metrics_.count_status(status);
+  if (!options_.access_log) return;
+  fmt::print(stderr, "{}\n",
+             dumped({{"time", int64_t(std::time(nullptr))},
+                     {"client", e.client()},
+                     {"method", std::string(e.method())},
+                     {"path", std::string(e.path())},
+                     {"status", status},
+                     {"prompt_tokens", usage.prompt},
+                     {"tokens", usage.generated},
+                     {"seconds", std::round(seconds * 1e4) / 1e4}}));
+}
+
+Json App::models() const {
+  return {{"object", "list"},
+          {"data", Json::array({{{"id", model_.name},
+                                 {"object", "model"},
+                                 {"created", 0},
+                                 {"owned_by", "awq.cpp"},
+                                 {"max_model_len", model_.longest}}})}};
+}
+
+}  // namespace awq

@@ -1,0 +1,42 @@
+#pragma once
+#include "engine/runtime.h"
+#include "serve/batcher.h"
+#include "serve/fields.h"
+
+namespace awq {
+
+/// What a body of /v1/completions or /v1/chat/completions asks for.
+struct AnswerCall {
+  bool chat = false;
+  std::vector<std::vector<int32_t>> prompts;  // of a chat one
+  std::vector<std::string> prompt_texts;      // echoed; where a prompt came as ids, what they decode to
+  int n = 1, best_of = 1;                     // answers to each that are given, and made
+  bool stream = false, usage = false, usage_each = false, echo = false;
+  bool logprobs = false;
+  std::vector<std::string> stop;
+  bool tools = false;    // the chat has some, so that calls of them are looked for in the answer
+  ServeRequest request;  // of every answer; without a prompt, seeds count up from its own
+};
+
+/// The model's side of a request: its text, its context, how it samples unless it is told otherwise.
+struct ApiModel {
+  std::string name;
+  const TextSide& text;
+  GenerateOptions defaults;
+  int longest = 0;  // Batcher::longest
+};
+
+/// Of a model whose generation_config.json this is (or null): what it says, as vLLM takes it, otherwise as OpenAI.
+GenerateOptions api_defaults(const nlohmann::json& generation_config);
+
+/// All throw ApiError: 400 for what is wrong, with the field's name; 404 for another model.
+AnswerCall completion_call(const nlohmann::ordered_json& body, const ApiModel& model);
+AnswerCall chat_call(const nlohmann::ordered_json& body, const ApiModel& model);
+/// Inputs of /v1/embeddings.
+std::vector<std::vector<int32_t>> embedding_inputs(const nlohmann::ordered_json& body, const ApiModel& model);
+/// The ids that /tokenize answers: of "prompt", or of "messages" as the template writes them.
+std::vector<int32_t> tokenize_ids(const nlohmann::ordered_json& body, const ApiModel& model);
+/// The "tokens" of /detokenize.
+std::vector<int32_t> detokenize_ids(const nlohmann::ordered_json& body, const ApiModel& model);
+
+}  // namespace awq
