@@ -47,7 +47,6 @@ class App {
   std::atomic<bool> stopping_ = false;
   bool closed_ = false;
   std::chrono::steady_clock::time_point close_by_{};
-  int64_t replies_ = 0;
   int at_work_ = 0;
   HttpServer server_;
   struct Workers;
