@@ -187,7 +187,9 @@ class Table {
  private:
   std::string plain() {
     const size_t end = std::min(text_.find_first_of(",\r\n", at_), text_.size());
-    return std::string(text_.substr(std::exchange(at_, end), end - at_));
+    const std::string_view cell = text_.substr(at_, end - at_);
+    at_ = end;
+    return std::string(cell);
   }
   std::string quoted(int line) {
     std::string cell;
