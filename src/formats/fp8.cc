@@ -8,7 +8,7 @@
 #include <cmath>
 
 #include "base/check.h"
-#include "formats/folder.h"
+#include "formats/float_blocks.h"
 #include "formats/packed_folder.h"
 #include "formats/params.h"
 #include "io/json.h"
@@ -68,46 +68,24 @@ class Fp8Config {
   Json config_, size_;
 };
 
-class Fp8Checkpoint final : public FolderCheckpoint {
+class Fp8Checkpoint final : public FloatBlocks {
  public:
   explicit Fp8Checkpoint(const fs::path& folder) : Fp8Checkpoint(folder, Fp8Config(folder)) {}
   std::string_view format() const override { return "fp8"; }
 
-  Weight weight(int block, Param p) const override {
-    const StoredTensor& t = stored().holding(block, p);
-    if (!in_blocks(t)) return FolderCheckpoint::weight(block, p);
-    return rows(t, stored().rows(block, p), 0, shape_of(spec(), block, p)[0]);
-  }
-  Pieces pieces(int block, Param p) const override {
-    const StoredTensor& t = stored().holding(block, p);
-    if (!in_blocks(t)) return FolderCheckpoint::pieces(block, p);
-    const Shape shape = shape_of(spec(), block, p);
-    return in_bands(
-        shape, DType::f32, shape[1] * 4, 1,
-        [this, &t, of = stored().rows(block, p)](int64_t begin, int64_t end) { return rows(t, of, begin, end); });
-  }
-
  private:
   Fp8Checkpoint(const fs::path& folder, const Fp8Config& described)
-      : FolderCheckpoint(folder, described.config()), block_(described.block()) {
-    TensorCheck check(folder, spec(), files());
-    for (const StoredTensor& t : stored().all()) {
-      if (in_blocks(t))
-        require_blocks(check, t);
-      else
-        check.require(weight_name(t), t.shape);
-      if (t.bias) check.require(bias_name(t), bias_shape(t));
-    }
-    check.no_others();
+      : FloatBlocks(folder, described.config(), DType::f32), block_(described.block()) {
+    check_tensors();
   }
 
-  bool in_blocks(const StoredTensor& t) const {
+  bool in_blocks(const StoredTensor& t) const override {
     const std::string tensor = name(t) + ".weight";
     const SafetensorsFile* file = files().find(tensor);
     return file && !is_norm(t.first().role) && !t.transposed &&
            file->entries().find(tensor)->second.dtype == DType::f8_e4m3;
   }
-  void require_blocks(TensorCheck& check, const StoredTensor& t) const {
+  void require_blocks(TensorCheck& check, const StoredTensor& t) const override {
     const std::string base = name(t);
     check.require(base + ".weight", t.shape, {DType::f8_e4m3});
     check.require(base + kScales, {(t.shape[0] - 1) / block_.rows + 1, (t.shape[1] - 1) / block_.cols + 1});
@@ -121,13 +99,9 @@ class Fp8Checkpoint final : public FolderCheckpoint {
     return "";
   }
 
-  /// Rows [begin, end) of a parameter.
-  Tensor rows(const StoredTensor& t, const RowPattern& p, int64_t begin, int64_t end) const {
-    const Tensor scales = files().tensor(name(t) + kScales).to(DType::f32);
-    return gather(p, begin, end, [&](int64_t from, int64_t to) { return floats(name(t), scales, from, to); });
-  }
-  /// Rows [begin, end) of a tensor.
-  Tensor floats(const std::string& base, const Tensor& scales, int64_t begin, int64_t end) const {
+  Tensor values(const StoredTensor& t, int64_t begin, int64_t end) const override {
+    const std::string base = name(t);
+    const Tensor scales = files().tensor(base + kScales).to(DType::f32);
     const Tensor codes = files().rows(base + ".weight", begin, end);
     const int64_t cols = codes.shape()[1];
     Tensor out = Tensor::empty(codes.shape(), DType::f32);

@@ -7,7 +7,7 @@
 
 #include "base/check.h"
 #include "base/numeric.h"
-#include "formats/folder.h"
+#include "formats/float_blocks.h"
 #include "formats/packed_folder.h"
 #include "formats/params.h"
 #include "io/json.h"
@@ -26,38 +26,16 @@ float value_of(uint8_t code, int power) {
   return code & 8 ? -size : size;
 }
 
-class Mxfp4Checkpoint final : public FolderCheckpoint {
+class Mxfp4Checkpoint final : public FloatBlocks {
  public:
-  explicit Mxfp4Checkpoint(const fs::path& folder) : FolderCheckpoint(folder, float_config_of_mxfp4(folder)) {
-    TensorCheck check(folder, spec(), files());
-    for (const StoredTensor& t : stored().all()) {
-      if (in_blocks(t))
-        require_blocks(check, t);
-      else
-        check.require(weight_name(t), t.shape);
-      if (t.bias) check.require(bias_name(t), bias_shape(t));
-    }
-    check.no_others();
+  explicit Mxfp4Checkpoint(const fs::path& folder) : FloatBlocks(folder, float_config_of_mxfp4(folder), DType::bf16) {
+    check_tensors();
   }
   std::string_view format() const override { return "mxfp4"; }
 
-  Weight weight(int block, Param p) const override {
-    const StoredTensor& t = stored().holding(block, p);
-    if (!in_blocks(t)) return FolderCheckpoint::weight(block, p);
-    return rows(t, stored().rows(block, p), 0, shape_of(spec(), block, p)[0]);
-  }
-  Pieces pieces(int block, Param p) const override {
-    const StoredTensor& t = stored().holding(block, p);
-    if (!in_blocks(t)) return FolderCheckpoint::pieces(block, p);
-    const Shape shape = shape_of(spec(), block, p);
-    return in_bands(
-        shape, DType::bf16, shape[1] * 2, 1,
-        [this, &t, of = stored().rows(block, p)](int64_t begin, int64_t end) { return rows(t, of, begin, end); });
-  }
-
  private:
-  bool in_blocks(const StoredTensor& t) const { return t.stack && files().find(t.name + kBlocks); }
-  void require_blocks(TensorCheck& check, const StoredTensor& t) const {
+  bool in_blocks(const StoredTensor& t) const override { return t.stack && files().find(t.name + kBlocks); }
+  void require_blocks(TensorCheck& check, const StoredTensor& t) const override {
     const int64_t rows = t.rows / t.stack, cols = t.shape.elements() / t.rows;
     if (cols % kBlock)
       fail("open", "{}: {} has {} columns, which is no multiple of the {} of a block; is config.json of this model?",
@@ -66,12 +44,8 @@ class Mxfp4Checkpoint final : public FolderCheckpoint {
     check.require(t.name + kScales, {t.stack, rows, cols / kBlock}, {DType::u8});
   }
 
-  /// Rows [begin, end) of a parameter.
-  Tensor rows(const StoredTensor& t, const RowPattern& p, int64_t begin, int64_t end) const {
-    return gather(p, begin, end, [&](int64_t from, int64_t to) { return values(t, from, to); });
-  }
-  /// Rows [begin, end) of a tensor; of two values in a byte the lower bits are the first.
-  Tensor values(const StoredTensor& t, int64_t begin, int64_t end) const {
+  // Of two values in a byte the lower bits are the first.
+  Tensor values(const StoredTensor& t, int64_t begin, int64_t end) const override {
     const Tensor codes = files().rows(t.name + kBlocks, begin, end),
                  scales = files().rows(t.name + kScales, begin, end);
     Tensor out = Tensor::empty({end - begin, scales.shape()[1] * kBlock}, DType::bf16);
