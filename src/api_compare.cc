@@ -12,25 +12,31 @@ namespace {
 namespace fs = std::filesystem;
 constexpr const char* kRounding = "rounding";
 
+/// Removes a job's output when it goes, and what an interrupted job leaves beside it.
+struct TemporaryOutput {
+  explicit TemporaryOutput(fs::path p) : path(std::move(p)) {}
+  ~TemporaryOutput() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+    fs::remove_all(path.string() + ".awq-job", ignored);
+  }
+  TemporaryOutput(const TemporaryOutput&) = delete;
+  TemporaryOutput& operator=(const TemporaryOutput&) = delete;
+  const fs::path path;
+};
+
 /// The original rounded to nearest, for as long as this lives.
 class Rounding {
  public:
   Rounding(const fs::path& original, const ComparisonOptions& o, const OnProgress& progress)
-      : path_(o.scratch / fmt::format(".awq-rounding-{}", getpid())) {
-    quantize(original, path_, {.method = "rtn", .answers = 0, .device = {.threads = o.evaluate.device.threads}},
+      : output_(o.scratch / fmt::format(".awq-rounding-{}", getpid())) {
+    quantize(original, path(), {.method = "rtn", .answers = 0, .device = {.threads = o.evaluate.device.threads}},
              progress);
   }
-  ~Rounding() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-    fs::remove_all(path_.string() + ".awq-job", ignored);
-  }
-  Rounding(const Rounding&) = delete;
-  Rounding& operator=(const Rounding&) = delete;
-  const fs::path& path() const { return path_; }
+  const fs::path& path() const { return output_.path; }
 
  private:
-  fs::path path_;
+  TemporaryOutput output_;  // goes too where quantize() throws
 };
 
 /// Values of a model, window by window or item by item.

@@ -55,16 +55,17 @@ std::vector<std::string> Record::texts(std::string_view name) const {
 
 size_t Record::index(std::string_view name, size_t choices, int64_t first) const {
   const Json& v = field(name);
-  int64_t n = -1;
-  if (v.is_number_integer()) n = v.get<int64_t>() - first;
+  int64_t n = first - 1;
+  if (v.is_number_integer()) n = v.get<int64_t>();
   if (v.is_string()) {
     const auto& s = v.get_ref<const std::string&>();
-    if (int64_t read = 0; std::from_chars(s.data(), s.data() + s.size(), read).ptr == s.data() + s.size() && !s.empty())
-      n = read - first;
+    int64_t read = 0;
+    const auto [end, error] = std::from_chars(s.data(), s.data() + s.size(), read);
+    if (error == std::errc() && end == s.data() + s.size()) n = read;
   }
-  if (n < 0 || n >= int64_t(choices))
+  if (n < first || uint64_t(n) - uint64_t(first) >= choices)
     bad(name, fmt::format("a number from {} to {}", first, first + int64_t(choices) - 1), brief(v));
-  return size_t(n);
+  return size_t(n - first);
 }
 
 bool Record::flag(std::string_view name) const {

@@ -18,6 +18,10 @@ void require_samples(std::string_view text, const std::filesystem::path& path) {
     fail("eval", "{}: it does not begin as --save-samples writes it; name another file", path.string());
 }
 
+bool are_numbers(const Json& list) {
+  return list.is_array() && std::ranges::all_of(list, [](const Json& v) { return v.is_number(); });
+}
+
 }  // namespace
 
 SampleFile::SampleFile(const std::filesystem::path& path, bool resume) : path_(path) {
@@ -44,8 +48,12 @@ std::map<size_t, std::vector<double>> SampleFile::begin(const Json& run, size_t 
   for (const Json& j : old_) {
     if (j.contains("run")) mine = j["run"] == run;
     if (!mine || !j.contains("item")) continue;
-    auto s = j.value("scores", std::vector<double>());
-    if (s.size() == metrics) scores[j["item"].get<size_t>()] = std::move(s);
+    if (!j["item"].is_number_unsigned() || !are_numbers(j.value("scores", Json())))
+      fail("eval",
+           "{}: an entry without its \"item\" and \"scores\", so it was not written by --save-samples; name another "
+           "file",
+           path_.string());
+    if (j["scores"].size() == metrics) scores[j["item"].get<size_t>()] = j["scores"].get<std::vector<double>>();
   }
   put({{"run", run}});
   return scores;

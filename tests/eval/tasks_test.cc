@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -125,7 +126,11 @@ TEST_F(TaskFiles, BadDataIsNamedByLine) {
                   .starts_with(where + "\"sol2\": expected this field, got none in"));
   EXPECT_TRUE(piqa(R"({"goal": "g", "sol1": "a", "sol2": "b", "label": 2})")
                   .starts_with(where + "\"label\": expected a number from 0 to 1, got 2"));
-  EXPECT_TRUE(piqa(R"({"goal": "g", "sol1": "a", "sol2": "b", "label": -1})").starts_with(where));
+  for (const char* label :
+       {"-1", "-9223372036854775808", "18446744073709551615", "\"99999999999999999999\"", "\"\"", "\"0x\""})
+    EXPECT_TRUE(
+        piqa(fmt::format(R"({{"goal": "g", "sol1": "a", "sol2": "b", "label": {}}})", label)).starts_with(where))
+        << label;
   EXPECT_TRUE(piqa(R"({"goal": "g", "sol1": "a", "sol2": "", "label": 1})")
                   .starts_with(where + "\"sol2\": expected a text that is not empty"));
   EXPECT_TRUE(piqa("{\"goal\": \"\xff\"}").starts_with(where + "byte 0xff begins no UTF-8 character"));
@@ -371,6 +376,11 @@ TEST_F(SampleFiles, GoOnWithTheSameRunAndWithoutATornLine) {
   EXPECT_EQ(f.begin(run, 1).size(), 0u);  // another number of metrics
   f.sync();
   EXPECT_EQ(SampleFile(path, true).begin(other, 2).size(), 1u);
+  for (const char* entry : {R"({"item": -1, "scores": [1, 0]})", R"({"item": "3", "scores": [1, 0]})",
+                            R"({"item": 3, "scores": 1})", R"({"item": 3, "scores": ["a", 0]})", R"({"item": 3})"}) {
+    SampleFile damaged(file("damaged.jsonl", std::string(R"({"run":{"task":"piqa"}})") + "\n" + entry + "\n"), true);
+    EXPECT_THROW(damaged.begin(run, 2), Error) << entry;
+  }
   // A file of another kind stays as it is, with or without a whole line.
   for (const char* text : {"notes", "notes\n", "{\"rune\": 1}\n"}) {
     EXPECT_THROW(SampleFile(file("other.jsonl", text), true), Error);
