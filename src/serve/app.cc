@@ -32,6 +32,8 @@ bool same(std::string_view a, std::string_view b) {
   return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
+ApiError overloaded() { return ApiError(503, "too many requests wait; try again later", "", "overloaded"); }
+
 std::string base64(std::span<const float> values) {
   const auto bytes = values.size_bytes();
   std::string out((bytes + 2) / 3 * 4 + 1, '\0');
@@ -124,7 +126,7 @@ class App::Answer : public std::enable_shared_from_this<Answer> {
     } catch (const Error& e) {
       return fail(ApiError(400, e.what(), call_.chat ? "messages" : "prompt"));
     }
-    if (!id) return fail(ApiError(503, "too many requests wait; try again later", "", "overloaded"));
+    if (!id) return fail(overloaded());
     ids_.push_back(*id);
     return true;
   }
@@ -243,6 +245,86 @@ class App::Answer : public std::enable_shared_from_this<Answer> {
   bool begun_ = false, over_ = false;
 };
 
+/// One request for embeddings. On the server's thread.
+class App::Vectors : public std::enable_shared_from_this<Vectors> {
+ public:
+  Vectors(App& app, Exchange exchange, EmbeddingCall call)
+      : app_(app),
+        exchange_(std::move(exchange)),
+        call_(std::move(call)),
+        vectors_(call_.inputs.size()),
+        missing_(vectors_.size()) {}
+
+  void start() {
+    ++app_.at_work_;
+    exchange_->gone = [weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->finish(499);
+    };
+    for (size_t i = 0; i < vectors_.size() && !over_; ++i) submit(i);
+  }
+
+ private:
+  void submit(size_t i) {
+    ServeRequest r{.prompt = call_.inputs[i], .embed = true};
+    r.events.embedding = [self = shared_from_this(), i](std::span<const float> mean) {
+      self->app_.server_.post([self, i, v = std::vector<float>(mean.begin(), mean.end())] { self->arrived(i, v); });
+    };
+    r.events.end = [self = shared_from_this()](ServeEnd end, std::string_view why) {
+      if (end == ServeEnd::failed)
+        self->app_.server_.post([self, text = std::string(why)] { self->refuse(ApiError(500, text)); });
+    };
+    try {
+      const std::optional<uint64_t> id = app_.service_.submit(std::move(r));
+      id ? ids_.push_back(*id) : refuse(overloaded());
+    } catch (const Error& error) {
+      refuse(ApiError(400, error.what(), "input"));
+    }
+  }
+
+  void arrived(size_t i, const std::vector<float>& vector) {
+    vectors_[i] = vector;
+    if (--missing_ || over_) return;
+    Json data = Json::array();
+    for (size_t k = 0; k < vectors_.size(); ++k)
+      data.push_back({{"object", "embedding"},
+                      {"index", k},
+                      {"embedding", call_.base64 ? Json(base64(vectors_[k])) : Json(vectors_[k])}});
+    exchange_->reply(200, "application/json",
+                     dumped({{"object", "list"},
+                             {"data", data},
+                             {"model", app_.model_.name},
+                             {"usage", {{"prompt_tokens", usage().prompt}, {"total_tokens", usage().prompt}}}}));
+    finish(200);
+  }
+  void refuse(const ApiError& error) {
+    if (over_) return;
+    exchange_->reply(error.status, "application/json", dumped(error.json()));
+    finish(error.status);
+  }
+  Usage usage() const {
+    Usage u;
+    for (const auto& input : call_.inputs) u.prompt += int64_t(input.size());
+    return u;
+  }
+  /// What is still computed is for nobody.
+  void finish(int status) {
+    if (std::exchange(over_, true)) return;
+    exchange_->gone = {};
+    for (uint64_t id : ids_) app_.service_.cancel(id);
+    --app_.at_work_;
+    app_.log(*exchange_, status, usage(), seconds_between(begin_, Clock::now()));
+  }
+
+  App& app_;
+  Exchange exchange_;
+  const EmbeddingCall call_;
+  const Clock::time_point begin_ = Clock::now();
+  std::vector<std::vector<float>> vectors_;
+  size_t missing_;
+  std::vector<uint64_t> ids_;
+  bool over_ = false;
+};
+
 App::App(const ServeOptions& options, Service& service, ApiModel model)
     : options_(options),
       service_(service),
@@ -317,6 +399,7 @@ void App::route(const Exchange& e) {
       {"GET", "/metrics",
        [](App& a, const Exchange& x) {
          x->reply(200, "text/plain; version=0.0.4", a.metrics_.text(a.service_.counts(), a.server_.connections()));
+         a.log(*x, 200, {}, 0);
        }},
   };
   bool known = false;
@@ -341,6 +424,8 @@ void App::parsed(const Exchange& e, std::function<T(const Json&)> work, std::fun
           then(result);
         } catch (const ApiError& error) {
           refuse(e, error);
+        } catch (const std::exception& error) {
+          refuse(e, ApiError(500, error.what()));
         }
       };
     } catch (const ApiError& error) {
@@ -359,60 +444,10 @@ void App::answer(const Exchange& e, bool chat) {
       [this, e, begin](AnswerCall call) { std::make_shared<Answer>(*this, e, std::move(call), begin)->start(); });
 }
 
-// Vectors of a request's inputs; the last to come replies.
 void App::embeddings(const Exchange& e) {
-  struct Made {
-    std::vector<std::vector<float>> vectors;
-    size_t missing = 0;
-    bool base64 = false, over = false;
-    Usage usage;
-  };
-  using Inputs = std::pair<std::vector<std::vector<int32_t>>, bool>;
-  parsed<Inputs>(
-      e,
-      [this](const Json& body) {
-        return Inputs{embedding_inputs(body, model_), body.value("encoding_format", "float") == "base64"};
-      },
-      [this, e](const Inputs& in) {
-        auto made = std::make_shared<Made>();
-        made->vectors.resize(in.first.size()), made->missing = in.first.size(), made->base64 = in.second;
-        for (size_t i = 0; i < in.first.size(); ++i) {
-          made->usage.prompt += int64_t(in.first[i].size());
-          ServeRequest r{.prompt = in.first[i], .embed = true};
-          r.events.embedding = [this, e, made, i](std::span<const float> mean) {
-            server_.post([this, e, made, i, v = std::vector<float>(mean.begin(), mean.end())] {
-              made->vectors[i] = v;
-              if (--made->missing || made->over) return;
-              Json data = Json::array();
-              for (size_t k = 0; k < made->vectors.size(); ++k)
-                data.push_back({{"object", "embedding"},
-                                {"index", k},
-                                {"embedding", made->base64 ? Json(base64(made->vectors[k])) : Json(made->vectors[k])}});
-              reply(e, 200,
-                    {{"object", "list"},
-                     {"data", data},
-                     {"model", model_.name},
-                     {"usage", {{"prompt_tokens", made->usage.prompt}, {"total_tokens", made->usage.prompt}}}});
-            });
-          };
-          r.events.end = [this, e, made](ServeEnd end, std::string_view why) {
-            if (end != ServeEnd::failed) return;
-            server_.post([this, e, made, text = std::string(why)] {
-              if (!std::exchange(made->over, true)) refuse(e, ApiError(500, text));
-            });
-          };
-          try {
-            if (!service_.submit(std::move(r)))
-              throw ApiError(503, "too many requests wait; try again later", "", "overloaded");
-          } catch (const Error& error) {
-            made->over = true;
-            throw ApiError(400, error.what(), "input");
-          } catch (...) {
-            made->over = true;
-            throw;
-          }
-        }
-      });
+  parsed<EmbeddingCall>(
+      e, [this](const Json& body) { return embedding_call(body, model_); },
+      [this, e](EmbeddingCall call) { std::make_shared<Vectors>(*this, e, std::move(call))->start(); });
 }
 
 void App::reply(const Exchange& e, int status, const Json& body) {

@@ -22,6 +22,7 @@ class App {
 
  private:
   class Answer;
+  class Vectors;
   using Exchange = std::shared_ptr<HttpExchange>;
   using Json = nlohmann::ordered_json;
 

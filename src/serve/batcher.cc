@@ -52,11 +52,12 @@ Batcher::Batcher(Backend& dev, const Model& model, const Limits& limits)
       model_(model),
       limits_(limits),
       page_(dev.kv_cache(model.spec.blocks, limits.kv)->page_positions()),
-      page_bytes_(dev.kv_cache(model.spec.blocks, limits.kv)->bytes_for(page_)),
-      pages_(limits.kv_bytes / page_bytes_),
       store_(page_) {
+  const int64_t bytes = dev.kv_cache(model.spec.blocks, limits.kv)->bytes_for(page_);
+  pages_ = limits.kv_bytes / bytes;
   if (pages_ < 1)
-    fail("serve", "{} bytes for keys and values are less than a page of {}; give more", limits.kv_bytes, page_bytes_);
+    fail("serve", "{} bytes for keys and values are less than the {} of {} tokens; give more with --kv-memory",
+         limits.kv_bytes, bytes, page_);
 }
 
 int Batcher::longest() const { return int(std::min<int64_t>(model_.spec.max_context, pages_ * page_)); }

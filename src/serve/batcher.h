@@ -15,8 +15,8 @@ namespace awq {
 struct ServedToken {
   int32_t token = 0;
   float logprob = 0;  // natural; before temperature, penalties and biases
-  std::vector<std::pair<int32_t, float>>
-      top{};  // the likeliest with theirs, likeliest first; as many as were asked for
+  /// The likeliest with theirs, likeliest first; as many as were asked for.
+  std::vector<std::pair<int32_t, float>> top{};
 };
 
 enum class ServeEnd { stop, length, failed };
@@ -117,8 +117,8 @@ class Batcher {
   Backend& dev_;
   const Model& model_;
   Limits limits_;
-  int page_;                    // positions
-  int64_t page_bytes_, pages_;  // of one; how many there may be
+  int page_;       // positions of one
+  int64_t pages_;  // that there may be
   PageStore store_;
   Jobs waiting_, running_;  // in the order of their coming
   Counts counts_;

@@ -37,15 +37,10 @@ struct HttpHub {
   bool closing = false;
 };
 
-namespace {
-using Session = HttpSession;
-using Hub = HttpHub;
-}  // namespace
-
 /// One connection: requests one after another.
 class HttpSession final : public HttpExchange, public std::enable_shared_from_this<HttpSession> {
  public:
-  HttpSession(tcp::socket socket, Hub& hub) : stream_(std::move(socket)), hub_(hub) { hub_.sessions.insert(this); }
+  HttpSession(tcp::socket socket, HttpHub& hub) : stream_(std::move(socket)), hub_(hub) { hub_.sessions.insert(this); }
   ~HttpSession() override { hub_.sessions.erase(this); }
 
   void read() {
@@ -215,7 +210,7 @@ class HttpSession final : public HttpExchange, public std::enable_shared_from_th
   }
 
   beast::tcp_stream stream_;
-  Hub& hub_;
+  HttpHub& hub_;
   beast::flat_buffer buffer_;
   std::optional<Parser> parser_;
   State state_ = State::reading;
@@ -241,7 +236,7 @@ struct HttpServer::Impl {
   ~Impl() {
     // Handlers hold sessions, which leave the hub as they go.
     acceptor.close();
-    for (Session* s : std::set<Session*>(hub.sessions)) s->gone = {};
+    for (HttpSession* s : std::set<HttpSession*>(hub.sessions)) s->gone = {};
     io.stop();
   }
 
@@ -251,7 +246,7 @@ struct HttpServer::Impl {
       if (!e && int(hub.sessions.size()) < hub.limits.connections) {
         error_code ignored;
         socket.set_option(tcp::no_delay(true), ignored);
-        std::make_shared<Session>(std::move(socket), hub)->read();
+        std::make_shared<HttpSession>(std::move(socket), hub)->read();
       }
       accept();
     });
@@ -265,7 +260,7 @@ struct HttpServer::Impl {
     });
   }
 
-  Hub hub;
+  HttpHub hub;
   net::io_context io{1};
   tcp::acceptor acceptor;
   net::executor_work_guard<net::io_context::executor_type> keep;
@@ -289,7 +284,7 @@ void HttpServer::every(std::chrono::milliseconds period, std::function<void()> w
 void HttpServer::close() {
   impl_->hub.closing = true;
   impl_->acceptor.close();
-  for (Session* s : std::set<Session*>(impl_->hub.sessions)) s->close_if_idle();
+  for (HttpSession* s : std::set<HttpSession*>(impl_->hub.sessions)) s->close_if_idle();
 }
 void HttpServer::stop() { impl_->io.stop(); }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <random>
 
 namespace awq {
 namespace {
@@ -95,19 +96,24 @@ std::vector<std::pair<int32_t, float>> biases(const Fields& f, const ApiModel& m
   return all;
 }
 
+/// Where none is given, another one each time: whoever samples wants different answers.
+uint64_t seed_of(const Fields& f) {
+  if (!f.find("seed")) return uint64_t(std::random_device()()) << 32 | std::random_device()();
+  return uint64_t(f.whole("seed", 0, std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max()));
+}
+
 SamplerOptions sampling_of(const Fields& f, const ApiModel& model) {
   const GenerateOptions& d = model.defaults;
-  return {
-      .temperature = f.number("temperature", d.temperature, 0, 100),
-      .top_k = std::max(0, int(f.whole("top_k", d.top_k, -1, 1 << 24))),
-      .top_p = f.number("top_p", d.top_p, 0, 1),
-      .min_p = f.number("min_p", d.min_p, 0, 1),
-      .typical_p = f.number("typical_p", 1, 0, 1),
-      .repetition_penalty = f.number("repetition_penalty", d.repetition_penalty, 0.01, 100),
-      .presence_penalty = f.number("presence_penalty", 0, -2, 2),
-      .frequency_penalty = f.number("frequency_penalty", 0, -2, 2),
-      .bias = biases(f, model),
-      .seed = uint64_t(f.whole("seed", 0, std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max()))};
+  return {.temperature = f.number("temperature", d.temperature, 0, 100),
+          .top_k = std::max(0, int(f.whole("top_k", d.top_k, -1, 1 << 24))),
+          .top_p = f.number("top_p", d.top_p, 0, 1),
+          .min_p = f.number("min_p", d.min_p, 0, 1),
+          .typical_p = f.number("typical_p", 1, 0, 1),
+          .repetition_penalty = f.number("repetition_penalty", d.repetition_penalty, 0.01, 100),
+          .presence_penalty = f.number("presence_penalty", 0, -2, 2),
+          .frequency_penalty = f.number("frequency_penalty", 0, -2, 2),
+          .bias = biases(f, model),
+          .seed = seed_of(f)};
 }
 
 AnswerCall shared_part(const Fields& f, const ApiModel& model) {
@@ -241,12 +247,12 @@ AnswerCall chat_call(const Json& body, const ApiModel& model) {
   return call;
 }
 
-std::vector<std::vector<int32_t>> embedding_inputs(const Json& body, const ApiModel& model) {
+EmbeddingCall embedding_call(const Json& body, const ApiModel& model) {
   const Fields f(body);
   check_model(f, model);
-  if (const std::string format = f.text("encoding_format", "float"); format != "float" && format != "base64")
-    f.refuse("encoding_format", "\"float\" or \"base64\"", Json(format));
-  return inputs_of(f, "input", model).ids;
+  const std::string format = f.text("encoding_format", "float");
+  if (format != "float" && format != "base64") f.refuse("encoding_format", "\"float\" or \"base64\"", Json(format));
+  return {.inputs = inputs_of(f, "input", model).ids, .base64 = format == "base64"};
 }
 
 std::vector<int32_t> tokenize_ids(const Json& body, const ApiModel& model) {

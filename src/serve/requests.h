@@ -32,8 +32,12 @@ GenerateOptions api_defaults(const nlohmann::json& generation_config);
 /// All throw ApiError: 400 for what is wrong, with the field's name; 404 for another model.
 AnswerCall completion_call(const nlohmann::ordered_json& body, const ApiModel& model);
 AnswerCall chat_call(const nlohmann::ordered_json& body, const ApiModel& model);
-/// Inputs of /v1/embeddings.
-std::vector<std::vector<int32_t>> embedding_inputs(const nlohmann::ordered_json& body, const ApiModel& model);
+/// What a body of /v1/embeddings asks for.
+struct EmbeddingCall {
+  std::vector<std::vector<int32_t>> inputs;
+  bool base64 = false;  // floats as their bytes, instead of numbers
+};
+EmbeddingCall embedding_call(const nlohmann::ordered_json& body, const ApiModel& model);
 /// The ids that /tokenize answers: of "prompt", or of "messages" as the template writes them.
 std::vector<int32_t> tokenize_ids(const nlohmann::ordered_json& body, const ApiModel& model);
 /// The "tokens" of /detokenize.

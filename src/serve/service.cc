@@ -67,6 +67,7 @@ bool Service::take() {
   for (uint64_t id : cancelled_) batcher_.cancel(id);
   coming_.clear();
   cancelled_.clear();
+  counts_ = batcher_.counts();
   return !over_;
 }
 

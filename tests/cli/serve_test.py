@@ -3,12 +3,14 @@
 
 usage: serve_test.py AWQ GOLDEN_MODELS
 """
+import base64
 import http.client
 import json
 import pathlib
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -122,6 +124,24 @@ class Serve(unittest.TestCase):
                 self.assertEqual(mine[-1]["finish_reason"], choice["finish_reason"])
                 self.assertEqual(choice["finish_reason"], "length")
 
+    def test_without_a_seed_answers_differ(self):
+        body = {"temperature": 1, "max_tokens": 20, "ignore_eos": True}
+        self.assertGreater(len({self.complete(**body)["choices"][0]["text"] for _ in range(4)}), 1)
+        self.assertEqual(len({self.complete(**body, seed=7)["choices"][0]["text"] for _ in range(4)}), 1)
+
+    def test_a_full_queue_is_said(self):
+        server = Server(self.model, "--sequences", 1, "--queue", 2)
+        self.addCleanup(server.stop)
+        status, reply = server.ask("/v1/completions", {"prompt": "x", "max_tokens": 50, "n": 40, "ignore_eos": True})
+        self.assertEqual((status, reply["error"]["code"]), (503, "overloaded"))
+        status, reply = server.ask("/v1/embeddings", {"input": ["x"] * 100})
+        self.assertEqual((status, reply["error"]["code"]), (503, "overloaded"))
+        for _ in range(100):  # what had been accepted of them is for nobody
+            if server.ask("/v1/completions", {"prompt": "x", "max_tokens": 1})[0] == 200:
+                return
+            time.sleep(0.02)
+        self.fail("the queue stays full")
+
     def test_scored_prompt(self):
         ids = self.server.ask("/tokenize", {"prompt": "Once upon a time"})[1]["tokens"]
         l = self.complete(prompt=ids, max_tokens=1, echo=True, logprobs=1)["choices"][0]["logprobs"]
@@ -161,6 +181,10 @@ class Serve(unittest.TestCase):
         self.assertEqual([d["index"] for d in reply["data"]], [0, 1])
         self.assertEqual(len(reply["data"][0]["embedding"]), len(reply["data"][1]["embedding"]))
         self.assertNotEqual(reply["data"][0]["embedding"], reply["data"][1]["embedding"])
+        bytes_of = self.server.ask("/v1/embeddings", {"input": "one", "encoding_format": "base64"})[1]["data"][0]["embedding"]
+        decoded = struct.unpack(f"<{len(reply['data'][0]['embedding'])}f", base64.b64decode(bytes_of))
+        self.assertEqual(list(decoded), reply["data"][0]["embedding"])
+        self.assertEqual(self.server.ask("/v1/embeddings", {"input": "x" * 5000})[0], 400)  # longer than the context
 
     def test_errors(self):
         ok = {"prompt": "x", "max_tokens": 1}
