@@ -3,11 +3,8 @@
 #include <algorithm>
 
 namespace awq {
-namespace {
 
 int32_t likeliest(std::span<const float> logits) { return int32_t(std::ranges::max_element(logits) - logits.begin()); }
-
-}  // namespace
 
 // An answer that has ended is decoded on and cut off afterwards: the others' arithmetic does not depend on it.
 std::vector<std::vector<int32_t>> greedy_answers(Device& device, const Model& model, const TextSide& text,

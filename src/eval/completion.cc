@@ -1,6 +1,6 @@
 #include "eval/completion.h"
 
-#include <algorithm>
+#include "engine/greedy.h"
 
 namespace awq {
 namespace {
@@ -12,10 +12,6 @@ struct Answer {
   std::string text{};
   bool ended = false;
 };
-
-int32_t likeliest_of(std::span<const float> logits) {
-  return int32_t(std::ranges::max_element(logits) - logits.begin());
-}
 
 void append(Answer& a, int32_t token, const TextSide& side, const CompletionLimits& limits) {
   if (a.ended = side.ends(token); a.ended) return;
@@ -38,7 +34,7 @@ void step(Device& device, const Model& model, std::span<Answer* const> going, co
   const Tensor logits = head_logits(*device.backend, model, hidden_forward(*device.backend, model, last, batch));
   const auto vocab = size_t(logits.shape()[1]);
   for (size_t i = 0; i < going.size(); ++i)
-    append(*going[i], likeliest_of(logits.as<float>().subspan(i * vocab, vocab)), side, limits);
+    append(*going[i], likeliest(logits.as<float>().subspan(i * vocab, vocab)), side, limits);
 }
 
 }  // namespace
@@ -49,7 +45,7 @@ std::vector<std::string> complete(Device& device, const Model& model, const Text
   std::vector<Answer> answers;
   for (const auto& p : prompts) {
     Answer& a = answers.emplace_back(Answer{device.backend->kv_cache(model.spec.blocks, kv), int(p.size())});
-    append(a, likeliest_of(prefill(*device.backend, model, *a.kv, 0, p).as<float>()), text, limits);
+    append(a, likeliest(prefill(*device.backend, model, *a.kv, 0, p).as<float>()), text, limits);
   }
   while (true) {
     std::vector<Answer*> going;

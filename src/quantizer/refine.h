@@ -11,9 +11,9 @@ struct Refinement {
 
 /// Changes codes and scales of `q`, which holds `w` rounded, by coordinate descent: each step takes the code, or the
 /// scale of a group as its type holds it, with the least sum over rows of e (C + d) e^T while everything else stays, so
-/// the sum never grows, but for rounding. e = (rounded - w) / divisors as in QuadraticForm::loss, d the damping. Zero points stay. Rows
-/// are independent, so threads do not matter.
-/// On tiles of bfloat16, where `form` has them, products are of errors that are rounded to 2^-9 of each.
+/// the sum never grows, but for rounding. e = (rounded - w) / divisors as in QuadraticForm::loss, d the damping. Zero
+/// points stay. Rows are independent, so threads do not matter. On tiles of bfloat16, where `form` has them, products
+/// are of errors that are rounded to 2^-9 of each.
 void refine(const QuadraticForm& form, const Rows& w, std::span<const float> divisors, const Refinement& steps,
             QMatrix& q);
 /// What refine() takes for a matrix of that width beside some rows a thread, as QuadraticForm::loss does.
