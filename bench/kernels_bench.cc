@@ -241,7 +241,7 @@ class TilesFloat final : public FloatCase {
   TilesFloat(const KernelSet& set, Shape s, int m) : FloatCase(set, s, m, true), set_(set), act_(set, x, s, m, true) {}
   void run(size_t copy) override {
     set_.tiles_bf16(reinterpret_cast<const uint16_t*>(weights(copy)), shape.rows, act_.view(), y.data(), shape.rows, 0,
-                    shape.rows / kPanel);
+                    shape.rows / kPanel, 0, shape.cols);
   }
 
  private:

@@ -7,9 +7,9 @@ namespace awq::kernels {
 namespace {
 
 constexpr int32_t kBfTileK = 32;
-constexpr int32_t kBfBlockK = 512;  // columns: a pair of panels is 32 kB, which stays in the first-level cache
-constexpr int32_t kBfUnits = 16;    // of two tiles of activations: 512 kB a block, in the second-level cache
-constexpr int32_t kBfPanels = 16;   // with 512 kB of sums
+constexpr int32_t kBfBlockK = kTileColumns;  // a pair of panels is 32 kB, which stays in the first-level cache
+constexpr int32_t kBfUnits = 16;             // of two tiles of activations: 512 kB a block, in the second-level cache
+constexpr int32_t kBfPanels = 16;            // with 512 kB of sums
 
 /// Elements of two columns, [2][16], as pairs: [16][2].
 inline __m512i pairs_of(__m512i columns) {
@@ -111,14 +111,14 @@ void split_bf16(const float* x, const ActBf16& to, int32_t begin, int32_t end, i
 template <class Weights>
 class Bf16Chunk {
  public:
-  Bf16Chunk(const Weights& w, const ActBf16& x, float* y, ptrdiff_t y_row)
-      : w_(w), x_(x), y_(y), y_row_(y_row), unit_(x.pairs ? kTileRows : 2 * kTileRows) {}
+  Bf16Chunk(const Weights& w, const ActBf16& x, float* y, ptrdiff_t y_row, int32_t first, int32_t last)
+      : w_(w), x_(x), y_(y), y_row_(y_row), unit_(x.pairs ? kTileRows : 2 * kTileRows), first_(first), last_(last) {}
 
   void run(int32_t unit, int32_t panel, int32_t panels) {
     unit0_ = unit, panel0_ = panel;
     const int32_t units = min_of<int32_t>(kBfUnits, (x_.tokens + unit_ - 1) / unit_ - unit);
-    for (k_ = 0; k_ < w_.cols; k_ += kBfBlockK) {
-      n_ = min_of<int32_t>(kBfBlockK, w_.cols - k_);
+    for (k_ = first_; k_ < last_; k_ += kBfBlockK) {
+      n_ = min_of<int32_t>(kBfBlockK, last_ - k_);
       for (int32_t p = 0; p < panels; p += 2) {
         for (int32_t j = 0; j < min_of(2, panels - p); ++j) w_.fill(panel + p + j, k_, n_, b_[j]);
         tile_fence();
@@ -169,7 +169,7 @@ class Bf16Chunk {
   }
 
   void start_first(const float* sums) const {
-    if (k_ == 0) {
+    if (k_ == first_) {
       _tile_zero(0);
       _tile_zero(2);
     } else {
@@ -179,7 +179,7 @@ class Bf16Chunk {
   }
   void start_second(const float* sums) {
     store_second();
-    if (k_ == 0) {
+    if (k_ == first_) {
       _tile_zero(1);
       _tile_zero(3);
     } else {
@@ -211,7 +211,7 @@ class Bf16Chunk {
   const ActBf16& x_;
   float* y_;
   ptrdiff_t y_row_;
-  const int32_t unit_;
+  const int32_t unit_, first_, last_;
   int32_t unit0_ = 0, panel0_ = 0, k_ = 0, n_ = 0;
   float* pending_ = nullptr;
   alignas(64) uint16_t b_[2][kBfBlockK * kPanel];
@@ -219,9 +219,9 @@ class Bf16Chunk {
 };
 
 template <class Weights>
-void tile_product(const Weights& w, const ActBf16& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
-                  int32_t panel_end) {
-  Bf16Chunk<Weights> chunk(w, x, y, y_row);
+void tile_product(const Weights& w, const ActBf16& x, float* y, ptrdiff_t y_row, int32_t panel_begin, int32_t panel_end,
+                  int32_t first, int32_t last) {
+  Bf16Chunk<Weights> chunk(w, x, y, y_row, first, last);
   configure_tiles(min_of<int32_t>(x.tokens, kTileRows));
   for (int32_t t = 0; t < x.tokens; t += chunk.block())
     for (int32_t p = panel_begin; p < panel_end; p += kBfPanels)
@@ -230,12 +230,12 @@ void tile_product(const Weights& w, const ActBf16& x, float* y, ptrdiff_t y_row,
 }
 
 void tiles_bf16(const uint16_t* panels, int32_t rows, const ActBf16& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
-                int32_t panel_end) {
-  tile_product(Bf16Weights{panels, rows, x.cols}, x, y, y_row, panel_begin, panel_end);
+                int32_t panel_end, int32_t first, int32_t last) {
+  tile_product(Bf16Weights{panels, rows, x.cols}, x, y, y_row, panel_begin, panel_end, first, last);
 }
 void tiles_int(const PackedInt& w, const ActBf16& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
                int32_t panel_end) {
-  tile_product(IntWeights{w}, x, y, y_row, panel_begin, panel_end);
+  tile_product(IntWeights{w}, x, y, y_row, panel_begin, panel_end, 0, x.cols);
 }
 
 }  // namespace

@@ -71,6 +71,7 @@ struct ActBf16 {
 };
 
 enum : int32_t {
+  kTileColumns = 512,      // that a product on tiles can begin and end at
   kKvPage = 256,           // positions of a page of a KV cache, and of one step of attention
   kMaxAttentionRows = 64,  // queries of one step: enough to reuse keys and values, few enough for scores to stay in L2
 };
@@ -130,8 +131,9 @@ struct KernelSet {
   /// Of tokens [begin, end), columns [first, last).
   void (*split_bf16)(const float* x, const ActBf16& to, int32_t begin, int32_t end, int32_t first,
                      int32_t last) = nullptr;
+  /// Columns [first, last) alone: multiples of kTileColumns, or all that there are.
   void (*tiles_bf16)(const uint16_t* panels, int32_t rows, const ActBf16& x, float* y, ptrdiff_t y_row,
-                     int32_t panel_begin, int32_t panel_end) = nullptr;
+                     int32_t panel_begin, int32_t panel_end, int32_t first, int32_t last) = nullptr;
   void (*tiles_int)(const PackedInt& w, const ActBf16& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
                     int32_t panel_end) = nullptr;
   /// y[t] = x[t] / sqrt(mean(x[t]^2) + eps) * (gain + gain_offset); x and y may be the same.

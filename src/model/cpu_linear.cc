@@ -74,7 +74,7 @@ class FloatLinear final : public Linear {
     prepare(act, pool_, k_);
     pool_.run(panels_of(rows_), 1, [&](int64_t begin, int64_t end) {
       k_.tiles_bf16(reinterpret_cast<const uint16_t*>(panels_.data()), int32_t(rows_), act.view, y.as<float>().data(),
-                    rows_, int32_t(begin), int32_t(end));
+                    rows_, int32_t(begin), int32_t(end), 0, int32_t(cols_));
     });
     add_bias(k_, bias_, y, 0, rows_);
   }

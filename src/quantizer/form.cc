@@ -28,6 +28,13 @@ double form(const float* e, const float* p, const float* c, int64_t n) {
   return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
 }
 
+double sum_of_products(const float* a, const float* b, int64_t n) {
+  float lanes[kPanel] = {};
+  for (int64_t c = 0; c < n; c += kPanel)
+    for (int64_t i = 0; i < kPanel; ++i) lanes[i] += a[c + i] * b[c + i];
+  return std::accumulate(lanes, lanes + kPanel, 0.0);
+}
+
 /// Rows [16 k, 16 k + 16) of columns [16 p, 16 p + 16) of the square, of which the Gram matrix has the upper triangle.
 void square(const Gram& gram, int64_t k, int64_t p, uint16_t* to) {
   constexpr int64_t kTile = Gram::kTile, kEach = kTile / kPanel;
@@ -45,7 +52,8 @@ void square(const Gram& gram, int64_t k, int64_t p, uint16_t* to) {
 
 /// rounded - w, divided where there are divisors.
 void errors_of(const Rows& w, const Rows& rounded, Vector divisors, int64_t first, int64_t m, float* e) {
-  std::vector<float> original(size_t(m * w.cols));
+  Tensor before = Tensor::empty({m, w.cols}, DType::f32);  // not a vector: tensors take over freed pages
+  const auto original = before.as<float>();
   w.read(first, m, original.data());
   rounded.read(first, m, e);
   for (size_t i = 0; i < original.size(); ++i) e[i] -= original[i];
@@ -72,9 +80,10 @@ double QuadraticForm::total(int64_t rows, const std::function<void(int64_t, int6
   std::vector<double> part(size_t((rows + step - 1) / step));
   host_.pool.each(int64_t(part.size()), [&](int64_t i) {
     const int64_t first = i * step, m = std::min(step, rows - first);
-    std::vector<float> e(size_t(m * gram_.channels()));
-    errors(first, m, e.data());
-    part[size_t(i)] = panels_ ? on_tiles(e.data(), m) : in_floats(e.data(), m);
+    Tensor rows_of_e = Tensor::empty({m, gram_.channels()}, DType::f32);
+    float* e = rows_of_e.as<float>().data();
+    errors(first, m, e);
+    part[size_t(i)] = panels_ ? on_tiles(e, m) : in_floats(e, m);
   });
   return std::accumulate(part.begin(), part.end(), 0.0);
 }
@@ -117,16 +126,21 @@ double QuadraticForm::on_tiles(const float* e, int64_t m) const {
   const TileRows rows(k, e, m, n);
   rows.prepare(0, int32_t(m));
   std::vector<float> y(size_t(m * kPanels * kPanel));
+  // Sum of e_c C_ck e_k over the columns c of some panels and k in [first, last).
+  const auto part = [&](int64_t panel, int64_t count, int64_t first, int64_t last) {
+    const int64_t width = count * kPanel;
+    k.tiles_bf16(panels() + panel * n * kPanel, int32_t(width), rows.view, y.data(), width, 0, int32_t(count),
+                 int32_t(first), int32_t(last));
+    double sum = 0;
+    for (int64_t r = 0; r < m; ++r) sum += sum_of_products(e + r * n + panel * kPanel, y.data() + r * width, width);
+    return sum;
+  };
   double sum = 0;
-  for (int64_t p = 0; p < n / kPanel; p += kPanels) {
-    const int64_t count = std::min(kPanels, n / kPanel - p), width = count * kPanel;
-    k.tiles_bf16(panels() + p * n * kPanel, int32_t(width), rows.view, y.data(), width, 0, int32_t(count));
-    for (int64_t r = 0; r < m; ++r) {
-      float lanes[kPanel] = {};
-      for (int64_t c = 0; c < width; c += kPanel)
-        for (int64_t i = 0; i < kPanel; ++i) lanes[i] += e[r * n + p * kPanel + c + i] * y[size_t(r * width + c + i)];
-      sum += std::accumulate(lanes, lanes + kPanel, 0.0);
-    }
+  for (int64_t p = 0; p < n / kPanel; p += kPanels) {  // below the blocks of the diagonal is what lies above them
+    const int64_t block = p * kPanel / kernels::kTileColumns * kernels::kTileColumns,
+                  end = std::min<int64_t>(block + kernels::kTileColumns, n), count = std::min(kPanels, n / kPanel - p);
+    if (block) sum += 2 * part(p, count, 0, block);
+    sum += part(p, count, block, end);
   }
   return sum;
 }

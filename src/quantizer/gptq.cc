@@ -95,7 +95,9 @@ void Compensation::round(const Host& host, const Rows& w, QMatrix& q) const {
   const int64_t n = w.cols, group = q.spec.group_size;
   host.pool.each((w.rows + kRoundedRows - 1) / kRoundedRows, [&](int64_t band) {
     const int64_t first = band * kRoundedRows, m = std::min(kRoundedRows, w.rows - first);
-    std::vector<float> in(size_t(m * n)), errors(in.size()), sums(size_t(kRoundedRows * kTile));
+    Tensor weights = Tensor::empty({m, n}, DType::f32), errors_of = Tensor::empty({m, n}, DType::f32);
+    const auto in = weights.as<float>(), errors = errors_of.as<float>();
+    std::vector<float> sums(size_t(kRoundedRows * kTile));
     w.read(first, m, in.data());
     for (int64_t t = 0; t < factor_.tiles(); ++t) {
       const float *tile = factor_.tile(t), *block = tile + t * kTile * kTile;

@@ -98,7 +98,7 @@ void Gram::add_block(const kernels::KernelSet& k, const Tensor& x, const Tensor&
   for (int64_t c = first; c < channels_; c += kChunk) {
     const int64_t n = std::min(kChunk, channels_ - c);
     k.tiles_bf16(reinterpret_cast<const uint16_t*>(panels.data()) + c * tokens, int32_t(n), rows.view, part.data(), n,
-                 0, int32_t(n / kPanel));
+                 0, int32_t(n / kPanel), 0, int32_t(tokens));
     for (int64_t r = 0; r < m; ++r) add_row(first + r, c, {part.data() + r * n, size_t(n)});
   }
 }

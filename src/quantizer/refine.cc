@@ -105,7 +105,7 @@ class Factor {
   void on_tiles(Columns out, float* p) const {
     const int64_t first = out.begin / kPanel, last = (out.end + kPanel - 1) / kPanel;
     form_.host().kernels.tiles_bf16(form_.panels() + first * n_ * kPanel, int32_t((last - first) * kPanel),
-                                    tiles_->view, p, kWindow, 0, int32_t(last - first));
+                                    tiles_->view, p, kWindow, 0, int32_t(last - first), 0, int32_t(n_));
   }
 
   /// `out` lies in one tile of the Gram matrix, `at` columns behind its window's begin.

@@ -58,14 +58,16 @@ Rows joined(std::vector<Rows> parts) {
 Rows scaled(const Rows& w, std::span<const float> s) {
   return {w.rows, w.cols, [w, s](int64_t first, int64_t count, float* to) {
             w.read(first, count, to);
-            for (int64_t i = 0; i < count * w.cols; ++i) to[i] *= s[size_t(i % w.cols)];
+            for (int64_t r = 0; r < count; ++r, to += w.cols)
+              for (size_t c = 0; c < s.size(); ++c) to[c] *= s[c];
           }};
 }
 
 Rows unscaled(const QMatrix& q, std::span<const float> s) {
   return {q.rows(), q.cols(), [q, s](int64_t first, int64_t count, float* to) {
             dequantize(q, first, count, to);
-            for (int64_t i = 0; i < count * q.cols(); ++i) to[i] /= s[size_t(i % q.cols())];
+            for (int64_t r = 0; r < count; ++r, to += q.cols())
+              for (size_t c = 0; c < s.size(); ++c) to[c] /= s[c];
           }};
 }
 

@@ -108,7 +108,8 @@ double weight_error(const Host& host, const Rows& w, const QMatrix& rounded) {
   std::vector<double> error(size_t((w.rows + kSearchBand - 1) / kSearchBand)), energy(error.size());
   host.pool.each(int64_t(error.size()), [&](int64_t i) {
     const int64_t first = i * kSearchBand, m = std::min(kSearchBand, w.rows - first);
-    std::vector<float> a(size_t(m * w.cols)), b(a.size());
+    Tensor before = Tensor::empty({m, w.cols}, DType::f32), after = Tensor::empty({m, w.cols}, DType::f32);
+    const auto a = before.as<float>(), b = after.as<float>();
     w.read(first, m, a.data());
     dequantize(rounded, first, m, b.data());
     for (size_t k = 0; k < a.size(); ++k) {
@@ -262,7 +263,8 @@ std::vector<Range> best_ranges(const Host& host, const Rows& w, const Gram& gram
   std::atomic<int64_t> all_tried = 0;
   host.pool.each((w.rows + kSearchBand - 1) / kSearchBand, [&](int64_t job) {
     const int64_t first = job * kSearchBand, m = std::min(kSearchBand, w.rows - first);
-    std::vector<float> band(size_t(m * w.cols));
+    Tensor rows = Tensor::empty({m, w.cols}, DType::f32);
+    const auto band = rows.as<float>();
     w.read(first, m, band.data());
     for (int64_t k = 0; k < groups; ++k) {
       GroupRanges group(host.kernels, band.data() + k * g, m, w.cols, blocks.of(k), g, round);

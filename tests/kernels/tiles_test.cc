@@ -59,8 +59,8 @@ struct Output {
 void multiply(const KernelSet& set, const FloatPanels& w, const std::vector<float>& x, const Output& out) {
   const TileInput act(set, x, out.tokens, w.cols, true);
   const int panels = (w.rows + kPanel - 1) / kPanel, half = panels / 2;
-  set.tiles_bf16(w.values.data(), w.rows, act.view, out.y.data(), out.row(), 0, half);
-  set.tiles_bf16(w.values.data(), w.rows, act.view, out.y.data(), out.row(), half, panels);
+  set.tiles_bf16(w.values.data(), w.rows, act.view, out.y.data(), out.row(), 0, half, 0, w.cols);
+  set.tiles_bf16(w.values.data(), w.rows, act.view, out.y.data(), out.row(), half, panels, 0, w.cols);
 }
 void multiply(const KernelSet& set, const Matrix& w, const std::vector<float>& x, const Output& out) {
   const Guarded<uint8_t> stream(w.stream());
@@ -148,6 +148,29 @@ TEST_P(TilesTest, WholeNumbersAreExact) {
                (w.codes[size_t(r * kCols + c)] - w.zeros[size_t(r * w.groups() + c / w.group)]);
       ASSERT_EQ(y->at(t, r), float(sum) * 0.25f) << t << "," << r;
     }
+}
+
+TEST_P(TilesTest, SomeOfTheColumns) {
+  constexpr int kTokens = 70, kRows = 80, kCols = 1056;
+  std::mt19937 rng(9);
+  FloatPanels w(kRows, kCols, 3);
+  for (uint16_t& v : w.values) v = f32_to_bf16(float(int(rng() % 9) - 4));
+  std::vector<float> x(size_t(kTokens * kCols));
+  for (float& v : x) v = float(int(rng() % 17) - 8);
+  for (const bool pairs : {false, true}) {
+    const TileInput act(*set().set, x, kTokens, kCols, pairs);
+    for (const auto& [first, last] : {std::pair(0, 512), {512, 1024}, {512, 1056}, {1024, 1056}}) {
+      const Output y(kTokens, kRows);
+      set().set->tiles_bf16(w.values.data(), kRows, act.view, y.y.data(), y.row(), 0, kRows / kPanel, first, last);
+      for (int t = 0; t < kTokens; ++t)
+        for (int r = 0; r < kRows; ++r) {
+          double sum = 0;
+          for (int c = first; c < last; ++c) sum += double(x[size_t(t * kCols + c)]) * w.at(r, c);
+          ASSERT_EQ(y.at(t, r), float(sum)) << t << "," << r << " of columns " << first << " to " << last;
+        }
+      y.expect_gaps();
+    }
+  }
 }
 
 TEST_P(TilesTest, TokenDoesNotDependOnItsCompany) {
