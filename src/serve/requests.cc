@@ -220,6 +220,8 @@ Json messages_of(const Fields& f) {
       m["content"] = content_text(message, *content);
     else if (content && !content->is_string())
       message.refuse("content", "a string or a list of parts", *content);
+    else if (!content)
+      m["content"] = "";  // what only calls tools; templates add to it
     open_arguments(m);
   }
   return all;

@@ -117,11 +117,12 @@ TEST_F(RequestsTest, WhatChoosesNoToolIsRefused) {
 
 TEST_F(RequestsTest, ArgumentsOfACallAreAnObjectForTheTemplate) {
   const char* said =
-      R"("messages": [{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": "%"}}]}])";
+      R"("messages": [{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", "arguments": "%"}}]}])";
   const auto with = [&](std::string arguments) {
     return std::string(said).replace(std::string(said).find('%'), 1, arguments);
   };
   EXPECT_NE(prompt(chat(with(R"({\"x\": 1})"))).find(R"(<tool_call>{"x": 1}</tool_call>)"), std::string::npos);
+  EXPECT_EQ(prompt(chat(with("{}"))).find("None"), std::string::npos);
   EXPECT_NE(prompt(chat(with(R"({\"x\")"))).find(R"(<tool_call>"{\"x\""</tool_call>)"), std::string::npos);
 }
 

@@ -165,7 +165,7 @@ def check_openai(tally, args, _):
     server.stop()
     for call in CALLS:
         tally.check(call in good, f"openai      {call}")
-    page.add(args.rows, "clients", version, ", ".join(CALLS), f"{len(good)} of {len(CALLS)}")
+    page.add(args.rows, "clients", version, "; ".join(CALLS), f"{len(good)} of {len(CALLS)}")
 
 
 # ----------------------------------------------------------------------------------------------------------------------------------
