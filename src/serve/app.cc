@@ -102,11 +102,8 @@ class App::Answer : public std::enable_shared_from_this<Answer> {
         begin_(begin),
         form_(call_.messages ? messages_form(app.model_) : openai_form(call_, app.model_)) {}
 
-  ~Answer() { app_.answers_.erase(this); }
-
   void start() {
-    ++app_.at_work_;
-    if (app_.options_.answer_seconds) app_.answers_.insert(this);
+    app_.answers_.insert(shared_from_this());
     exchange_->gone = [weak = weak_from_this()] {
       if (const auto self = weak.lock()) self->abandon("abort");
     };
@@ -123,7 +120,7 @@ class App::Answer : public std::enable_shared_from_this<Answer> {
   }
   void end_if_late(Clock::time_point now) {
     const int most = app_.options_.answer_seconds;
-    if (now - begin_ < std::chrono::seconds(most)) return;
+    if (!most || now - begin_ < std::chrono::seconds(most)) return;
     app_.metrics_.count_end("abort");
     fail(ApiError(504, fmt::format("the answer is not complete after {} s, the most that a request may take", most)));
   }
@@ -134,8 +131,10 @@ class App::Answer : public std::enable_shared_from_this<Answer> {
     r.prompt = call_.prompts[c.prompt()];
     r.sampling.seed += uint64_t(c.index());
     if (call_.best_of > call_.n) r.top_logprobs = std::max(r.top_logprobs, 0);
-    const auto told = [this, i = size_t(c.index())](auto what) {
-      app_.server_.post([self = shared_from_this(), i, what] { what(*self, i); });
+    const auto told = [&app = app_, weak = weak_from_this(), i = size_t(c.index())](auto what) {
+      app.server_.post([weak, i, what] {
+        if (const auto self = weak.lock()) what(*self, i);
+      });
     };
     r.events.begun = [told] { told([](Answer& a, size_t i) { a.times_[i].begun = Clock::now(); }); };
     r.events.prompt_token = [told](const ServedToken& t) {
@@ -145,7 +144,7 @@ class App::Answer : public std::enable_shared_from_this<Answer> {
       told([t](Answer& a, size_t i) { a.token(i, t); });
       return true;
     };
-    r.events.end = [told, self = shared_from_this()](ServeEnd end, std::string_view why) {
+    r.events.end = [told](ServeEnd end, std::string_view why) {
       told([end, text = std::string(why)](Answer& a, size_t i) { a.end(i, end, text); });
     };
     std::optional<uint64_t> id;
@@ -252,8 +251,7 @@ class App::Answer : public std::enable_shared_from_this<Answer> {
   void finish(int status) {
     if (std::exchange(over_, true)) return;
     exchange_->gone = {};
-    --app_.at_work_;
-    app_.answers_.erase(this);
+    app_.answers_.erase(shared_from_this());
     const double seconds = seconds_between(begin_, Clock::now());
     if (status == 200) app_.metrics_.whole.add(seconds);
     app_.log(*exchange_, status, usage(), seconds);
@@ -282,7 +280,7 @@ class App::Vectors : public std::enable_shared_from_this<Vectors> {
         missing_(vectors_.size()) {}
 
   void start() {
-    ++app_.at_work_;
+    app_.vectors_.insert(shared_from_this());
     exchange_->gone = [weak = weak_from_this()] {
       if (const auto self = weak.lock()) self->finish(499);
     };
@@ -292,12 +290,16 @@ class App::Vectors : public std::enable_shared_from_this<Vectors> {
  private:
   void submit(size_t i) {
     ServeRequest r{.prompt = call_.inputs[i], .embed = true};
-    r.events.embedding = [self = shared_from_this(), i](std::span<const float> mean) {
-      self->app_.server_.post([self, i, v = std::vector<float>(mean.begin(), mean.end())] { self->arrived(i, v); });
+    const auto told = [&app = app_, weak = weak_from_this()](auto what) {
+      app.server_.post([weak, what] {
+        if (const auto self = weak.lock()) what(*self);
+      });
     };
-    r.events.end = [self = shared_from_this()](ServeEnd end, std::string_view why) {
-      if (end == ServeEnd::failed)
-        self->app_.server_.post([self, text = std::string(why)] { self->refuse(ApiError(500, text)); });
+    r.events.embedding = [told, i](std::span<const float> mean) {
+      told([i, v = std::vector<float>(mean.begin(), mean.end())](Vectors& all) { all.arrived(i, v); });
+    };
+    r.events.end = [told](ServeEnd end, std::string_view why) {
+      if (end == ServeEnd::failed) told([text = std::string(why)](Vectors& all) { all.refuse(ApiError(500, text)); });
     };
     try {
       const std::optional<uint64_t> id = app_.service_.submit(std::move(r));
@@ -337,7 +339,7 @@ class App::Vectors : public std::enable_shared_from_this<Vectors> {
     if (std::exchange(over_, true)) return;
     exchange_->gone = {};
     for (uint64_t id : ids_) app_.service_.cancel(id);
-    --app_.at_work_;
+    app_.vectors_.erase(shared_from_this());
     app_.log(*exchange_, status, usage(), seconds_between(begin_, Clock::now()));
   }
 
@@ -367,7 +369,7 @@ void App::run() {
 }
 
 void App::look() {
-  for (Answer* a : std::set<Answer*>(answers_)) a->end_if_late(Clock::now());
+  for (const auto& a : std::set(answers_)) a->end_if_late(Clock::now());
   if (!stopping_) return;
   if (!closed_) {
     closed_ = true;
@@ -375,7 +377,7 @@ void App::look() {
     service_.drain();
     server_.close();
   }
-  if ((at_work_ == 0 && service_.idle()) || Clock::now() > close_by_) server_.stop();
+  if ((answers_.empty() && vectors_.empty() && service_.idle()) || Clock::now() > close_by_) server_.stop();
 }
 
 bool App::allowed(const HttpExchange& e) const {
@@ -439,10 +441,11 @@ void App::route(const Exchange& e) {
 
 template <class T>
 void App::parsed(const Exchange& e, std::function<T(const Json&)> work, std::function<void(T)> then) {
-  workers_->add([this, e, work = std::move(work), then = std::move(then)] {
+  workers_->add([this, e, work = std::move(work), then = std::move(then)]() mutable {
     std::function<void()> next;
     try {
-      next = [this, e, then, result = work(parsed_body(e->body()))] {
+      T result = work(parsed_body(e->body()));
+      next = [this, e, then, result = std::move(result)] {
         e->drop_body();
         try {
           then(result);
@@ -458,7 +461,8 @@ void App::parsed(const Exchange& e, std::function<T(const Json&)> work, std::fun
       next = [this, e, error = ApiError(500, error.what())] { refuse(e, error); };
     }
     if (e->body().size() > kLargeBody) return_free_memory();
-    server_.post(next);
+    // With all that holds the connection, which must not be closed here.
+    server_.post([next = std::move(next), e = std::move(e), then = std::move(then)] { next(); });
   });
 }
 

@@ -51,8 +51,10 @@ class App {
   std::atomic<bool> stopping_ = false;
   bool closed_ = false;
   std::chrono::steady_clock::time_point close_by_{};
-  int at_work_ = 0;
-  std::set<Answer*> answers_;  // at work, with a time by which they must have ended
+  // What is at work. Other threads have none of them: the last to let go of one closes its connection, which is this
+  // one's.
+  std::set<std::shared_ptr<Answer>> answers_;
+  std::set<std::shared_ptr<Vectors>> vectors_;
   HttpServer server_;
   struct Workers;
   std::unique_ptr<Workers> workers_;

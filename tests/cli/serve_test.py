@@ -40,6 +40,13 @@ class Serve(unittest.TestCase):
         self.assertEqual(status, 200, reply)
         return reply
 
+    def wait_until_idle(self, server):
+        for _ in range(200):
+            if server.metric("vllm:num_requests_running") == 0:
+                return
+            time.sleep(0.05)
+        self.fail("requests are still at work")
+
     def test_completion_is_what_generate_says(self):
         want = json.loads(subprocess.run([AWQ, "generate", self.model, "-p", "Once upon", "-n", "8", "--temperature", "0", "--json"], check=True,
                                          capture_output=True, text=True).stdout)
@@ -165,6 +172,7 @@ class Serve(unittest.TestCase):
         models = self.server.ask("/v1/models")[1]
         self.assertEqual(models["data"][0]["id"], "m")
         self.complete()
+        self.wait_until_idle(self.server)
         status, text = self.server.ask("/metrics")
         self.assertEqual(status, 200)
         for name in ("num_requests_running{%s} 0", "generation_tokens_total{%s}", 'request_success_total{%s,finished_reason="length"}',
@@ -178,11 +186,7 @@ class Serve(unittest.TestCase):
         c.request("POST", "/v1/completions", json.dumps({"prompt": "x", "max_tokens": 100, "n": 8, "stream": True, "ignore_eos": True}))
         c.getresponse().read(10)
         c.close()
-        for _ in range(100):
-            if self.server.metric("vllm:num_requests_running") == 0:
-                break
-            time.sleep(0.05)
-        self.assertEqual(self.server.metric("vllm:num_requests_running"), 0)
+        self.wait_until_idle(self.server)
         self.assertEqual(self.server.metric("vllm:num_requests_waiting"), 0)
 
     def test_many_at_once_get_what_each_gets_alone(self):
@@ -280,11 +284,7 @@ class Serve(unittest.TestCase):
         c.request("POST", "/v1/completions", json.dumps({**slow, "stream": True}))
         self.assertIn("the most that a request may take", c.getresponse().read().decode().split("\n\n")[-2])
         c.close()
-        for _ in range(100):
-            if server.metric("vllm:num_requests_running") == 0:
-                break
-            time.sleep(0.05)
-        self.assertEqual(server.metric("vllm:num_requests_running"), 0)
+        self.wait_until_idle(server)
         failed = subprocess.run([AWQ, "serve", self.model, "--port", "0", "--context", "100000"], capture_output=True, text=True)
         self.assertEqual(failed.returncode, 1)
         self.assertIn("--context 100000: the model was made for 256", failed.stderr)
