@@ -441,7 +441,8 @@ void App::route(const Exchange& e) {
 
 template <class T>
 void App::parsed(const Exchange& e, std::function<T(const Json&)> work, std::function<void(T)> then) {
-  workers_->add([this, e, work = std::move(work), then = std::move(then)]() mutable {
+  // `e = e`: a plain copy would be const, and moving it one more copy.
+  workers_->add([this, e = e, work = std::move(work), then = std::move(then)]() mutable {
     std::function<void()> next;
     try {
       T result = work(parsed_body(e->body()));
