@@ -21,6 +21,7 @@ from server import Server
 AWQ, GOLDEN = (pathlib.Path(a).resolve() for a in sys.argv[1:3])
 IDLE = 1000
 MB = 1 << 20
+ABORTED = 'vllm:request_success_total{model_name="m",engine="0",finished_reason="abort"}'
 
 
 def memory(server):
@@ -37,7 +38,7 @@ class Hostile(unittest.TestCase):
         model = tiny.make(GOLDEN, "llama", work / "m")
         config = json.loads((model / "config.json").read_text())
         (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8192}))
-        cls.server = Server(AWQ, model, "--sequences", 8, "--kv-memory", "64M")
+        cls.server = Server(AWQ, model, "--sequences", 32, "--kv-memory", "64M")
         cls.addClassCleanup(cls.server.stop)
         cls.want = cls.complete()
         cls.before = memory(cls.server)
@@ -72,14 +73,13 @@ class Hostile(unittest.TestCase):
         self.assertLess(grown, most)
 
     def test_idle_connections(self):
-        open_before = self.server.metric("awq:connections")
         for _ in range(IDLE):
             self.connect()
         for _ in range(100):
-            if self.server.metric("awq:connections") - open_before >= IDLE:
+            if self.server.metric("awq:connections") >= IDLE:
                 break
             time.sleep(0.05)
-        self.assertGreaterEqual(self.server.metric("awq:connections") - open_before, IDLE)
+        self.assertGreaterEqual(self.server.metric("awq:connections"), IDLE)
         self.check(32 * MB)
 
     def test_half_open(self):
@@ -91,6 +91,7 @@ class Hostile(unittest.TestCase):
         self.check(32 * MB)
 
     def test_slow_readers(self):
+        aborted = self.server.metric(ABORTED)
         body = {"prompt": "x", "max_tokens": 4000, "n": 8, "stream": True, "ignore_eos": True, "logprobs": 20}
         for _ in range(2):
             self.connect(self.post(body), receive_buffer=4096)
@@ -101,7 +102,7 @@ class Hostile(unittest.TestCase):
             if self.server.metric("vllm:num_requests_running") + self.server.metric("vllm:num_requests_waiting") == 0:
                 break
             time.sleep(0.05)
-        self.assertIn('finished_reason="abort"} 2\n', self.server.ask("/metrics")[1])
+        self.assertGreaterEqual(self.server.metric(ABORTED) - aborted, 2)
 
     def test_large_bodies(self):
         def flood(chunked):
