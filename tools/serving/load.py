@@ -28,7 +28,6 @@ from client import Awq, Failed, ask, ask_json, memory
 
 TEXT = "The quick brown fox jumps over the lazy dog, and 1234567890 other animals watch it from the hill; nobody knows why."
 LONG = 4000  # tokens of a long prompt
-FULL = 0.9  # of the room for keys and values: what is running may leave pages free
 KNOWN = 6  # greedy requests with known answers
 GROWTH, SPEEDUP, TAIL = 0.02, 4, 3
 MALFORMED = [b"{", b"[]", b"\xff\xfe", b'{"prompt": 3}', b'{"prompt": "x", "max_tokens": -1}', b'{"prompt": "x", "temperature": "hot"}',
@@ -90,11 +89,15 @@ class Load:
                 if len(self.failures) > 20:
                     return
 
-    async def fill(self, clients):
-        """Prompts until the pages that are kept for later requests have taken all the room for keys and values"""
-        rng = random.Random(0)
-        while float(re.search(r"^vllm:kv_cache_usage_perc\{.*\} (\S+)$", await get(self.port, "/metrics"), re.M)[1]) < FULL:
-            await asyncio.gather(*(self.answer(self.prompt(rng, min(LONG, self.context - 64)), 1) for _ in range(clients)))
+    async def fill(self):
+        """Prompts one after another, until the pages that are kept for later requests take all the room for keys and values"""
+        rng, used = random.Random(0), -1.0
+        while (now := await self.cache()) > used:
+            used = now
+            await self.answer(self.prompt(rng, min(LONG, self.context - 64)), 1)
+
+    async def cache(self):
+        return float(re.search(r"^vllm:kv_cache_usage_perc\{.*\} (\S+)$", await get(self.port, "/metrics"), re.M)[1])
 
     async def rate(self, clients, seconds):
         """Tokens per second of so many clients, each with short prompts, from the first token of the last to begin on."""
@@ -129,7 +132,7 @@ async def run(server, args):
     load = Load(server.port, ids, models["data"][0]["max_model_len"])
     for i in range(KNOWN):
         load.known[i] = (await load.greedy(i)).text
-    await load.fill(args.clients)
+    await load.fill()
     short = min(30.0, 6 * args.minutes)
     single = await load.rate(1, short)
     together = await load.rate(args.clients, short)
@@ -139,7 +142,7 @@ async def run(server, args):
     grown, warm = growth(samples, begin, until)
     gaps = sorted(load.gaps)
     return {"model": models["data"][0]["id"], "clients": args.clients, "minutes": args.minutes, "counts": load.counts, "failures": load.failures,
-            "tokens": load.tokens, "single": single, "together": together, "memory": warm, "growth": grown,
+            "tokens": load.tokens, "single": single, "together": together, "memory": warm, "growth": grown, "megabytes": [round(m / 1e6, 1) for _, m in samples[::max(1, len(samples) // 20)]],
             "median_ms": 1e3 * statistics.median(gaps), "p99_ms": 1e3 * gaps[int(0.99 * len(gaps))]}
 
 
