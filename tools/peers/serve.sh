@@ -15,7 +15,7 @@ vllm=$(environment ../ecosystem/requirements-vllm.txt)
 models=$cache/peers
 mkdir -p "$models"
 [ -d "$models/smollm2" ] || "$awq" quantize "$(../fetch_model.py smollm2-135m)" -o "$models/smollm2" --method rtn
-[ -f "$models/smollm2-q4_1.gguf" ] || "$awq" convert "$models/smollm2" -o "$models/smollm2-q4_1.gguf" --format gguf-q4_1 --allow rounded-offsets
+[ -d "$models/smollm2-q4_1" ] || "$awq" convert "$models/smollm2" -o "$models/smollm2-q4_1" --format gguf-q4_1 --allow rounded-offsets
 logs=$(mktemp -d)
-exec python3 compare_servers.py --awq "$awq" --model "$models/smollm2" --gguf "$models/smollm2-q4_1.gguf" --vllm-python "$vllm" --logs "$logs" \
+exec python3 compare_servers.py --awq "$awq" --model "$models/smollm2" --gguf "$models/smollm2-q4_1/model.gguf" --vllm-python "$vllm" --logs "$logs" \
   ${llama:+--llama-python "$llama"} "$@"
