@@ -57,7 +57,8 @@ def servers(args):
         end = json.loads((args.model / "config.json").read_text())["eos_token_id"]
         out.append(Server("llama-cpp-python", lambda port: [
             args.llama_python, "-m", "llama_cpp.server", "--model", args.gguf, "--model_alias", "m", "--port", port, "--n_ctx", args.context, "--n_threads", args.threads,
-            "--n_threads_batch", args.threads, "--flash_attn", "true", "--verbose", "false"], fields={"logit_bias": {str(end): -100}}))
+            "--n_threads_batch", args.threads, "--flash_attn", "true", "--verbose", "false",
+            "--interrupt_requests", "false"], fields={"logit_bias": {str(end): -100}}))
     if args.vllm_python:
         threads = ",".join(map(str, sorted(os.sched_getaffinity(0))[:args.threads]))
         out.append(Server("vLLM", lambda port: [
