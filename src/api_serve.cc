@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "awq/awq.h"
+#include "base/check.h"
 #include "base/memory.h"
 #include "serve/app.h"
 
@@ -27,12 +28,16 @@ void serve(const std::filesystem::path& path, const ServeOptions& o,
   const Model model = load_model(*device.backend, *checkpoint, [&](int done, int total) {
     if (progress && !progress({"load", done, total})) throw Cancelled();
   });
+  if (o.context > model.spec.max_context)
+    fail("serve", "--context {}: the model was made for {} tokens; give no more", o.context, model.spec.max_context);
   const int64_t kv_bytes = o.kv_bytes ? o.kv_bytes : available_memory() / 4;
   const std::string name = o.name.empty() ? name_of_model(path) : o.name;
   std::optional<Service> service;
   service.emplace(
       *device.backend, model,
-      Batcher::Limits{.sequences = o.sequences, .kv_bytes = kv_bytes, .kv = kv_type(o.device.kv, kCacheType)}, o.queue);
+      Batcher::Limits{
+          .sequences = o.sequences, .context = o.context, .kv_bytes = kv_bytes, .kv = kv_type(o.device.kv, kCacheType)},
+      o.queue);
   App app(o, *service, {name, text, api_defaults(text.generation_config()), service->longest()});
   std::jthread watch([&](const std::stop_token& over) {
     while (!over.stop_requested() && !stop()) std::this_thread::sleep_for(std::chrono::milliseconds(100));

@@ -13,11 +13,12 @@
 namespace awq::cli {
 namespace {
 
-volatile std::sig_atomic_t g_interrupts = 0;  // the only kind of state a signal handler may touch
+// A signal handler may touch what is lock-free and nothing else.
+std::atomic<int> g_interrupts = 0;
+static_assert(std::atomic<int>::is_always_lock_free);
 
 void on_interrupt(int signal) {
-  g_interrupts = g_interrupts + 1;
-  if (g_interrupts > 1) {
+  if (++g_interrupts > 1) {
     std::signal(signal, SIG_DFL);
     raise(signal);
   }

@@ -1,8 +1,24 @@
 // `awq serve`: OpenAI's API over HTTP.
+#include <sys/resource.h>
+
 #include "cli.h"
 
 namespace awq::cli {
 namespace {
+
+constexpr rlim_t kOtherFiles = 64;
+
+/// A connection is a file, and shells allow 1024.
+void allow_connections(int connections) {
+  rlimit files{};
+  const rlim_t wanted = rlim_t(connections) + kOtherFiles;
+  if (getrlimit(RLIMIT_NOFILE, &files) || files.rlim_cur >= wanted) return;
+  files.rlim_cur = std::min(wanted, files.rlim_max);
+  setrlimit(RLIMIT_NOFILE, &files);
+  if (files.rlim_cur < wanted)
+    fmt::print(stderr, "warning: [serve] {} connections at most: this process may open {} files; see `ulimit -n`\n",
+               files.rlim_cur - std::min(kOtherFiles, files.rlim_cur), files.rlim_cur);
+}
 
 struct ServeFlags {
   std::string model;
@@ -13,6 +29,8 @@ struct ServeFlags {
 void run_serve(ServeFlags& o) {
   o.serve.access_log = !o.no_log;
   catch_termination();
+  return_freed_memory();
+  allow_connections(o.serve.connections);
   ProgressLine progress;
   serve(
       o.model, o.serve,
@@ -39,6 +57,12 @@ void add_serve(CLI::App& app) {
   c->add_option("--api-key", o->serve.api_key, "That requests must bring as a bearer token; default: none")
       ->envname("AWQ_API_KEY");
   c->add_option("--name", o->serve.name, "Of the model in the API; default: its folder's");
+  c->add_option("--cors", o->serve.cors, "Origin whose pages may read replies, such as https://example.org; *: any")
+      ->type_name("ORIGIN");
+  c->add_option("--context", o->serve.context, "Longest prompt with its answer, in tokens; default: the model's")
+      ->check(CLI::PositiveNumber);
+  c->add_option("--max-seconds", o->serve.answer_seconds, "That a request may take; default: as long as it does")
+      ->check(CLI::PositiveNumber);
   c->add_option("--sequences", o->serve.sequences, "Answered at once")
       ->check(CLI::Range(1, 1 << 16))
       ->capture_default_str();

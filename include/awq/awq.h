@@ -686,11 +686,14 @@ struct ServeOptions {
   int port = 8000;        // 0: any that is free
   std::string api_key{};  // that requests must bring; empty: none
   std::string name{};     // of the model in the API; empty: its folder's
+  std::string cors{};     // origin whose pages may read replies, "*": any; empty: none
   int sequences = 32;     // answered at once
   int queue = 256;        // requests that may wait; more are refused with 503
   int64_t kv_bytes = 0;   // for keys and values of all; 0: a quarter of the memory that is free
   size_t body_bytes = 16 << 20;
   int connections = 4096;
+  int context = 0;         // of a prompt and its answer; 0: the model's
+  int answer_seconds = 0;  // that a request may take; 0: as long as it does
   int drain_seconds = 30;  // that answers at work have after a stop
   bool access_log = true;  // a JSON line a request on stderr, without texts
   DeviceOptions device{};

@@ -3,6 +3,9 @@
 #include <fstream>
 #include <string>
 #include <string_view>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 namespace awq {
 namespace {
@@ -20,5 +23,11 @@ int64_t kilobytes(const char* file, std::string_view key, int64_t otherwise) {
 int64_t resident_memory() { return kilobytes("/proc/self/status", "VmRSS:", 0); }
 int64_t peak_resident_memory() { return kilobytes("/proc/self/status", "VmHWM:", 0); }
 int64_t available_memory() { return kilobytes("/proc/meminfo", "MemAvailable:", INT64_MAX); }
+
+void return_free_memory() {
+#ifdef __GLIBC__
+  ::malloc_trim(0);
+#endif
+}
 
 }  // namespace awq

@@ -7,5 +7,7 @@ namespace awq {
 int64_t resident_memory();
 int64_t peak_resident_memory();
 int64_t available_memory();
+/// Gives back to the system what is free: after much work in small pieces, an allocator keeps it.
+void return_free_memory();
 
 }  // namespace awq

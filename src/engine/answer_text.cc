@@ -6,14 +6,15 @@ namespace awq {
 
 StopFilter::StopFilter(std::vector<std::string> stops) : stops_(std::move(stops)) { std::erase(stops_, ""); }
 
-std::string StopFilter::push(std::string_view piece) {
+std::string StopFilter::push(std::string_view piece, bool look) {
   held_ += piece;
+  if (!look) return release(0);
   for (const std::string& s : stops_)
     if (const size_t at = held_.find(s); at != std::string::npos) {
       held_.resize(at);
-      stopped_ = true;
+      stopped_by_ = s;  // the first in the text: what is behind it is gone
     }
-  return release(stopped_ ? 0 : longest_beginning());
+  return release(stopped() ? 0 : longest_beginning());
 }
 
 size_t StopFilter::longest_beginning() const {

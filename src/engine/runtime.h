@@ -58,7 +58,10 @@ class TextSide {
   bool ends(int32_t token) const { return ends_.contains(token); }
   const std::set<int32_t>& ends() const { return ends_; }
   /// Whether the template knows <think>, so that answers may begin with what the model thought.
-  bool thinks() const { return template_ && template_->source().find("<think>") != std::string::npos; }
+  bool thinks() const { return template_says("<think>"); }
+  bool template_says(std::string_view words) const {
+    return template_ && template_->source().find(words) != std::string::npos;
+  }
   const nlohmann::json& generation_config() const { return generation_config_; }
 
  private:

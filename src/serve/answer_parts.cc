@@ -72,6 +72,13 @@ std::vector<ToolCall> parse_tool_calls(std::string_view text) {
 AnswerParts::AnswerParts(bool thinks, bool thinking, bool tools)
     : thinks_(thinks), tools_(tools), state_(thinking ? State::reasoning : State::begin) {}
 
+void AnswerParts::begin_call(std::string_view call, std::string name) {
+  state_ = State::call;
+  held_ = call;
+  given_ = call.size();
+  named_ = std::move(name);
+}
+
 AnswerParts::Piece AnswerParts::push(std::string_view text) {
   held_ += text;
   Piece piece;
@@ -84,7 +91,10 @@ AnswerParts::Piece AnswerParts::finish() {
   advance(piece, true);
   if (state_ != State::call) return piece;
   calls_ = parse_tool_calls(held_);
-  if (calls_.empty()) piece.content += held_;
+  if (calls_.empty() && !named_.empty())
+    calls_.push_back({named_, held_.substr(given_)});
+  else if (calls_.empty())
+    piece.content += held_;
   held_.clear();
   return piece;
 }

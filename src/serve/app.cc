@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <condition_variable>
 #include <deque>
-#include <random>
 #include <thread>
+
+#include "base/memory.h"
+#include "serve/messages.h"
 
 namespace awq {
 namespace {
@@ -15,18 +17,12 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
 
+constexpr size_t kLargeBody = 1 << 20;  // bytes, which as JSON are up to twenty times as many
 constexpr auto kLook = std::chrono::milliseconds(100);
 
 double seconds_between(Clock::time_point a, Clock::time_point b) {
   return std::chrono::duration<double>(b - a).count();
 }
-
-std::string new_id(std::string_view kind) {
-  static std::mt19937_64 random{std::random_device{}()};  // of one thread
-  return fmt::format("{}-{:016x}", kind, random());
-}
-
-std::string dumped(const Json& j) { return j.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 bool same(std::string_view a, std::string_view b) {
   return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
@@ -41,6 +37,28 @@ std::string base64(std::span<const float> values) {
                                 reinterpret_cast<const unsigned char*>(values.data()), int(bytes));
   out.resize(size_t(n));
   return out;
+}
+
+void reply_error(HttpExchange& e, const ApiError& error) {
+  if (error.status == 503) e.set("Retry-After", "1");
+  const bool messages = e.path().starts_with("/v1/messages");
+  e.reply(error.status, "application/json", dumped(messages ? messages_error(error) : error.json()));
+}
+
+Json tokenize_reply(const Json& body, const ApiModel& model) {
+  const std::vector<int32_t> ids = tokenize_ids(body, model);
+  return {{"count", ids.size()}, {"max_model_len", model.longest}, {"tokens", ids}};
+}
+Json detokenize_reply(const Json& body, const ApiModel& model) {
+  return {{"prompt", model.text.tokenizer().decode(detokenize_ids(body, model))}};
+}
+Json count_reply(const Json& body, const ApiModel& model) {
+  return {{"input_tokens", tokenize_ids(chat_body(body), model).size()}};
+}
+AnswerCall messages_call(const Json& body, const ApiModel& model) {
+  AnswerCall call = chat_call(chat_body(body), model);
+  call.messages = true;
+  return call;
 }
 
 }  // namespace
@@ -82,23 +100,29 @@ class App::Answer : public std::enable_shared_from_this<Answer> {
         exchange_(std::move(exchange)),
         call_(std::move(call)),
         begin_(begin),
-        id_(new_id(call_.chat ? "chatcmpl" : "cmpl")) {}
+        form_(call_.messages ? messages_form(app.model_) : openai_form(call_, app.model_)) {}
 
   void start() {
-    ++app_.at_work_;
+    app_.answers_.insert(shared_from_this());
     exchange_->gone = [weak = weak_from_this()] {
       if (const auto self = weak.lock()) self->abandon("abort");
     };
     for (size_t p = 0; p < call_.prompts.size(); ++p)
       for (int i = 0; i < call_.best_of; ++i)
         choices_.push_back(std::make_unique<Choice>(call_, app_.model_, p, int(choices_.size())));
-    last_.resize(choices_.size(), begin_);
-    sent_.resize(choices_.size());
+    times_.resize(choices_.size());
     for (const auto& c : choices_)
       if (!submit(*c)) return;
     if (!call_.stream) return;
     exchange_->begin("text/event-stream");
     begun_ = true;
+    exchange_->send(form_->begin(usage()));
+  }
+  void end_if_late(Clock::time_point now) {
+    const int most = app_.options_.answer_seconds;
+    if (!most || now - begin_ < std::chrono::seconds(most)) return;
+    app_.metrics_.count_end("abort");
+    fail(ApiError(504, fmt::format("the answer is not complete after {} s, the most that a request may take", most)));
   }
 
  private:
@@ -107,9 +131,12 @@ class App::Answer : public std::enable_shared_from_this<Answer> {
     r.prompt = call_.prompts[c.prompt()];
     r.sampling.seed += uint64_t(c.index());
     if (call_.best_of > call_.n) r.top_logprobs = std::max(r.top_logprobs, 0);
-    const auto told = [this, i = size_t(c.index())](auto what) {
-      app_.server_.post([self = shared_from_this(), i, what] { what(*self, i); });
+    const auto told = [&app = app_, weak = weak_from_this(), i = size_t(c.index())](auto what) {
+      app.server_.post([weak, i, what] {
+        if (const auto self = weak.lock()) what(*self, i);
+      });
     };
+    r.events.begun = [told] { told([](Answer& a, size_t i) { a.times_[i].begun = Clock::now(); }); };
     r.events.prompt_token = [told](const ServedToken& t) {
       told([t](Answer& a, size_t i) { a.choices_[i]->prompt_token(t); });
     };
@@ -117,7 +144,7 @@ class App::Answer : public std::enable_shared_from_this<Answer> {
       told([t](Answer& a, size_t i) { a.token(i, t); });
       return true;
     };
-    r.events.end = [told, self = shared_from_this()](ServeEnd end, std::string_view why) {
+    r.events.end = [told](ServeEnd end, std::string_view why) {
       told([end, text = std::string(why)](Answer& a, size_t i) { a.end(i, end, text); });
     };
     std::optional<uint64_t> id;
@@ -135,15 +162,19 @@ class App::Answer : public std::enable_shared_from_this<Answer> {
     Choice& c = *choices_[i];
     if (over_ || c.ended()) return;
     const auto now = Clock::now();
-    (c.generated() ? app_.metrics_.between_tokens : app_.metrics_.first_token).add(seconds_between(last_[i], now));
-    last_[i] = now;
+    Times& times = times_[i];
+    if (c.generated())
+      app_.metrics_.between_tokens.add(seconds_between(times.last, now));
+    else
+      app_.metrics_.first_token.add(seconds_between(begin_, now)), times.first = now;
+    times.last = now;
     const bool on = c.token(t);
     if (!on) {
       app_.service_.cancel(ids_[i]);
       c.end(ServeEnd::stop);
     }
     send(i);
-    if (!on) ended(c);
+    if (!on) ended(i);
   }
   void end(size_t i, ServeEnd how, const std::string& why) {
     if (over_ || choices_[i]->ended()) return;
@@ -153,7 +184,7 @@ class App::Answer : public std::enable_shared_from_this<Answer> {
     }
     choices_[i]->end(how);
     send(i);
-    ended(*choices_[i]);
+    ended(i);
   }
 
   void send(size_t i) {
@@ -161,41 +192,35 @@ class App::Answer : public std::enable_shared_from_this<Answer> {
     Choice& c = *choices_[i];
     const Choice::Delta delta = c.take();
     if (delta.empty() && !c.ended()) return;
-    const Usage now = usage();
-    put(reply_around(call_, app_.model_, id_, created_, Json::array({c.chunk(delta, !sent_[i])}),
-                     call_.usage_each ? &now : nullptr));
-    sent_[i] = true;
+    exchange_->send(form_->part(c, delta, usage()));
   }
-  void put(const Json& event) { exchange_->send("data: " + dumped(event) + "\n\n"); }
 
-  void ended(const Choice& c) {
+  void ended(size_t i) {
+    if (over_) return;  // the client took too little of what was sent just now
+    const Choice& c = *choices_[i];
     app_.metrics_.count_end(c.how_it_ended());
+    app_.metrics_.count_answer(call_.prompts[c.prompt()].size(), c.generated(), begin_, times_[i]);
     if (!std::ranges::all_of(choices_, [](const auto& one) { return one->ended(); })) return;
     const Usage all = usage();
     if (call_.stream) {
-      if (call_.usage) put(reply_around(call_, app_.model_, id_, created_, Json::array(), &all));
-      exchange_->send("data: [DONE]\n\n");
+      exchange_->send(form_->end(all));
       exchange_->end();
     } else {
-      exchange_->reply(200, "application/json", dumped(reply_around(call_, app_.model_, id_, created_, given(), &all)));
+      exchange_->reply(200, "application/json", dumped(form_->whole(given(), all)));
     }
     finish(200);
   }
   /// The best of those that were made.
-  Json given() const {
-    std::vector<const Choice*> order;
+  std::vector<const Choice*> given() const {
+    std::vector<const Choice*> order, best;
     for (const auto& c : choices_) order.push_back(c.get());
     if (call_.best_of > call_.n)
       std::ranges::stable_sort(order, [](const Choice* a, const Choice* b) {
         return std::pair(a->prompt(), -a->mean_logprob()) < std::pair(b->prompt(), -b->mean_logprob());
       });
-    Json all = Json::array();
     for (size_t i = 0; i < order.size(); ++i)
-      if (int(i % size_t(call_.best_of)) < call_.n) {
-        all.push_back(order[i]->whole());
-        all.back()["index"] = all.size() - 1;
-      }
-    return all;
+      if (int(i % size_t(call_.best_of)) < call_.n) best.push_back(order[i]);
+    return best;
   }
   Usage usage() const {
     Usage u;
@@ -207,10 +232,10 @@ class App::Answer : public std::enable_shared_from_this<Answer> {
   bool fail(const ApiError& e) {
     cancel();
     if (begun_) {
-      put(e.json());
+      exchange_->send(form_->error_event(e));
       exchange_->end();
     } else {
-      exchange_->reply(e.status, "application/json", dumped(e.json()));
+      reply_error(*exchange_, e);
     }
     finish(e.status);
     return false;
@@ -226,7 +251,7 @@ class App::Answer : public std::enable_shared_from_this<Answer> {
   void finish(int status) {
     if (std::exchange(over_, true)) return;
     exchange_->gone = {};
-    --app_.at_work_;
+    app_.answers_.erase(shared_from_this());
     const double seconds = seconds_between(begin_, Clock::now());
     if (status == 200) app_.metrics_.whole.add(seconds);
     app_.log(*exchange_, status, usage(), seconds);
@@ -236,12 +261,11 @@ class App::Answer : public std::enable_shared_from_this<Answer> {
   Exchange exchange_;
   const AnswerCall call_;
   const Clock::time_point begin_;
-  const std::string id_;
-  const int64_t created_ = int64_t(std::time(nullptr));
+  const std::unique_ptr<ReplyForm> form_;
   std::vector<std::unique_ptr<Choice>> choices_;
   std::vector<uint64_t> ids_;
-  std::vector<Clock::time_point> last_;  // of each choice's token
-  std::vector<bool> sent_;
+  using Times = Metrics::Times;
+  std::vector<Times> times_;  // of each choice
   bool begun_ = false, over_ = false;
 };
 
@@ -256,7 +280,7 @@ class App::Vectors : public std::enable_shared_from_this<Vectors> {
         missing_(vectors_.size()) {}
 
   void start() {
-    ++app_.at_work_;
+    app_.vectors_.insert(shared_from_this());
     exchange_->gone = [weak = weak_from_this()] {
       if (const auto self = weak.lock()) self->finish(499);
     };
@@ -266,12 +290,16 @@ class App::Vectors : public std::enable_shared_from_this<Vectors> {
  private:
   void submit(size_t i) {
     ServeRequest r{.prompt = call_.inputs[i], .embed = true};
-    r.events.embedding = [self = shared_from_this(), i](std::span<const float> mean) {
-      self->app_.server_.post([self, i, v = std::vector<float>(mean.begin(), mean.end())] { self->arrived(i, v); });
+    const auto told = [&app = app_, weak = weak_from_this()](auto what) {
+      app.server_.post([weak, what] {
+        if (const auto self = weak.lock()) what(*self);
+      });
     };
-    r.events.end = [self = shared_from_this()](ServeEnd end, std::string_view why) {
-      if (end == ServeEnd::failed)
-        self->app_.server_.post([self, text = std::string(why)] { self->refuse(ApiError(500, text)); });
+    r.events.embedding = [told, i](std::span<const float> mean) {
+      told([i, v = std::vector<float>(mean.begin(), mean.end())](Vectors& all) { all.arrived(i, v); });
+    };
+    r.events.end = [told](ServeEnd end, std::string_view why) {
+      if (end == ServeEnd::failed) told([text = std::string(why)](Vectors& all) { all.refuse(ApiError(500, text)); });
     };
     try {
       const std::optional<uint64_t> id = app_.service_.submit(std::move(r));
@@ -298,7 +326,7 @@ class App::Vectors : public std::enable_shared_from_this<Vectors> {
   }
   void refuse(const ApiError& error) {
     if (over_) return;
-    exchange_->reply(error.status, "application/json", dumped(error.json()));
+    reply_error(*exchange_, error);
     finish(error.status);
   }
   Usage usage() const {
@@ -311,7 +339,7 @@ class App::Vectors : public std::enable_shared_from_this<Vectors> {
     if (std::exchange(over_, true)) return;
     exchange_->gone = {};
     for (uint64_t id : ids_) app_.service_.cancel(id);
-    --app_.at_work_;
+    app_.vectors_.erase(shared_from_this());
     app_.log(*exchange_, status, usage(), seconds_between(begin_, Clock::now()));
   }
 
@@ -329,6 +357,7 @@ App::App(const ServeOptions& options, Service& service, ApiModel model)
     : options_(options),
       service_(service),
       model_(std::move(model)),
+      metrics_(model_.name),
       server_(options.host, options.port, {.body = options.body_bytes, .connections = options.connections},
               [this](const Exchange& e) { handle(e); }),
       workers_(std::make_unique<Workers>()) {}
@@ -340,6 +369,7 @@ void App::run() {
 }
 
 void App::look() {
+  for (const auto& a : std::set(answers_)) a->end_if_late(Clock::now());
   if (!stopping_) return;
   if (!closed_) {
     closed_ = true;
@@ -347,7 +377,7 @@ void App::look() {
     service_.drain();
     server_.close();
   }
-  if ((at_work_ == 0 && service_.idle()) || Clock::now() > close_by_) server_.stop();
+  if ((answers_.empty() && vectors_.empty() && service_.idle()) || Clock::now() > close_by_) server_.stop();
 }
 
 bool App::allowed(const HttpExchange& e) const {
@@ -357,8 +387,20 @@ bool App::allowed(const HttpExchange& e) const {
                                     : same(e.header("x-api-key"), options_.api_key);
 }
 
+bool App::crossed(const Exchange& e) const {
+  if (options_.cors.empty()) return false;
+  e->set("Access-Control-Allow-Origin", options_.cors);
+  e->set("Vary", "Origin");
+  if (e->method() != "OPTIONS") return false;
+  e->set("Access-Control-Allow-Methods", "GET, POST, OPTIONS");
+  e->set("Access-Control-Allow-Headers", e->header("access-control-request-headers"));
+  e->set("Access-Control-Max-Age", "86400");
+  return true;
+}
+
 void App::handle(const Exchange& e) {
   try {
+    if (crossed(e)) return e->reply(204, "", "");
     if (!allowed(*e)) throw ApiError(401, "the API key is missing or wrong", "", "invalid_api_key");
     route(e);
   } catch (const ApiError& error) {
@@ -372,28 +414,13 @@ void App::route(const Exchange& e) {
     void (*run)(App&, const Exchange&);
   };
   static constexpr Route kRoutes[] = {
-      {"POST", "/v1/chat/completions", [](App& a, const Exchange& x) { a.answer(x, true); }},
-      {"POST", "/v1/completions", [](App& a, const Exchange& x) { a.answer(x, false); }},
+      {"POST", "/v1/chat/completions", [](App& a, const Exchange& x) { a.answer(x, chat_call); }},
+      {"POST", "/v1/completions", [](App& a, const Exchange& x) { a.answer(x, completion_call); }},
+      {"POST", "/v1/messages", [](App& a, const Exchange& x) { a.answer(x, messages_call); }},
+      {"POST", "/v1/messages/count_tokens", [](App& a, const Exchange& x) { a.json_reply(x, count_reply); }},
       {"POST", "/v1/embeddings", [](App& a, const Exchange& x) { a.embeddings(x); }},
-      {"POST", "/tokenize",
-       [](App& a, const Exchange& x) {
-         a.parsed<Json>(
-             x,
-             [&a](const Json& body) {
-               const std::vector<int32_t> ids = tokenize_ids(body, a.model_);
-               return Json{{"count", ids.size()}, {"max_model_len", a.model_.longest}, {"tokens", ids}};
-             },
-             [&a, x](const Json& j) { a.reply(x, 200, j); });
-       }},
-      {"POST", "/detokenize",
-       [](App& a, const Exchange& x) {
-         a.parsed<Json>(
-             x,
-             [&a](const Json& body) {
-               return Json{{"prompt", a.model_.text.tokenizer().decode(detokenize_ids(body, a.model_))}};
-             },
-             [&a, x](const Json& j) { a.reply(x, 200, j); });
-       }},
+      {"POST", "/tokenize", [](App& a, const Exchange& x) { a.json_reply(x, tokenize_reply); }},
+      {"POST", "/detokenize", [](App& a, const Exchange& x) { a.json_reply(x, detokenize_reply); }},
       {"GET", "/v1/models", [](App& a, const Exchange& x) { a.reply(x, 200, a.models()); }},
       {"GET", "/health", [](App& a, const Exchange& x) { a.reply(x, 200, Json::object()); }},
       {"GET", "/metrics",
@@ -414,12 +441,13 @@ void App::route(const Exchange& e) {
 
 template <class T>
 void App::parsed(const Exchange& e, std::function<T(const Json&)> work, std::function<void(T)> then) {
-  workers_->add([this, e, work = std::move(work), then = std::move(then)] {
+  // `e = e`: a plain copy would be const, and moving it one more copy.
+  workers_->add([this, e = e, work = std::move(work), then = std::move(then)]() mutable {
     std::function<void()> next;
     try {
-      const Json body = Json::parse(e->body(), nullptr, false);
-      if (body.is_discarded()) throw ApiError(400, "the body is no JSON");
-      next = [this, e, then, result = work(body)] {
+      T result = work(parsed_body(e->body()));
+      next = [this, e, then, result = std::move(result)] {
+        e->drop_body();
         try {
           then(result);
         } catch (const ApiError& error) {
@@ -433,15 +461,22 @@ void App::parsed(const Exchange& e, std::function<T(const Json&)> work, std::fun
     } catch (const std::exception& error) {
       next = [this, e, error = ApiError(500, error.what())] { refuse(e, error); };
     }
-    server_.post(next);
+    if (e->body().size() > kLargeBody) return_free_memory();
+    // With all that holds the connection, which must not be closed here.
+    server_.post([next = std::move(next), e = std::move(e), then = std::move(then)] { next(); });
   });
 }
 
-void App::answer(const Exchange& e, bool chat) {
+void App::answer(const Exchange& e, AnswerCall (*call)(const Json&, const ApiModel&)) {
   const auto begin = Clock::now();
   parsed<AnswerCall>(
-      e, [this, chat](const Json& body) { return chat ? chat_call(body, model_) : completion_call(body, model_); },
-      [this, e, begin](AnswerCall call) { std::make_shared<Answer>(*this, e, std::move(call), begin)->start(); });
+      e, [this, call](const Json& body) { return call(body, model_); },
+      [this, e, begin](AnswerCall c) { std::make_shared<Answer>(*this, e, std::move(c), begin)->start(); });
+}
+
+void App::json_reply(const Exchange& e, Json (*work)(const Json&, const ApiModel&)) {
+  parsed<Json>(
+      e, [this, work](const Json& body) { return work(body, model_); }, [this, e](const Json& j) { reply(e, 200, j); });
 }
 
 void App::embeddings(const Exchange& e) {
@@ -455,7 +490,10 @@ void App::reply(const Exchange& e, int status, const Json& body) {
   log(*e, status, {}, 0);
 }
 
-void App::refuse(const Exchange& e, const ApiError& error) { reply(e, error.status, error.json()); }
+void App::refuse(const Exchange& e, const ApiError& error) {
+  reply_error(*e, error);
+  log(*e, error.status, {}, 0);
+}
 
 void App::log(const HttpExchange& e, int status, const Usage& usage, double seconds) {
   metrics_.count_status(status);

@@ -27,18 +27,21 @@ class App {
   using Json = nlohmann::ordered_json;
 
   void handle(const Exchange& e);
+  /// Lets a page of another origin read the reply, where one may. true: the request asked for nothing but that.
+  bool crossed(const Exchange& e) const;
   bool allowed(const HttpExchange& e) const;
   void route(const Exchange& e);
   /// Parses the body and calls `work` with it beside the server's thread; what that returns goes on on it.
   template <class T>
   void parsed(const Exchange& e, std::function<T(const Json&)> work, std::function<void(T)> then);
-  void answer(const Exchange& e, bool chat);
+  void answer(const Exchange& e, AnswerCall (*call)(const Json&, const ApiModel&));
+  void json_reply(const Exchange& e, Json (*work)(const Json&, const ApiModel&));
   void embeddings(const Exchange& e);
   void reply(const Exchange& e, int status, const Json& body);
   void refuse(const Exchange& e, const ApiError& error);
   void log(const HttpExchange& e, int status, const Usage& usage, double seconds);
   Json models() const;
-  /// Called now and then: goes on with stopping.
+  /// Called now and then: ends what has taken too long, goes on with stopping.
   void look();
 
   const ServeOptions options_;
@@ -48,7 +51,10 @@ class App {
   std::atomic<bool> stopping_ = false;
   bool closed_ = false;
   std::chrono::steady_clock::time_point close_by_{};
-  int at_work_ = 0;
+  // What is at work. Other threads have none of them: the last to let go of one closes its connection, which is this
+  // one's.
+  std::set<std::shared_ptr<Answer>> answers_;
+  std::set<std::shared_ptr<Vectors>> vectors_;
   HttpServer server_;
   struct Workers;
   std::unique_ptr<Workers> workers_;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "base/check.h"
 
@@ -60,7 +61,10 @@ Batcher::Batcher(Backend& dev, const Model& model, const Limits& limits)
          limits.kv_bytes, bytes, page_);
 }
 
-int Batcher::longest() const { return int(std::min<int64_t>(model_.spec.max_context, pages_ * page_)); }
+int Batcher::longest() const {
+  const int most = limits_.context ? std::min(limits_.context, model_.spec.max_context) : model_.spec.max_context;
+  return int(std::min<int64_t>(most, pages_ * page_));
+}
 
 void Batcher::check(const ServeRequest& request) const {
   if (request.prompt.empty()) fail("serve", "the prompt is empty; give at least one token of text");
@@ -128,6 +132,7 @@ void Batcher::admit() {
 }
 
 void Batcher::start(Job& job) {
+  if (!std::exchange(job.begun, true) && job.request.events.begun) job.request.events.begun();
   job.kv = dev_.kv_cache(model_.spec.blocks, limits_.kv);
   if (job.request.score_prompt || job.request.embed) return;  // every position is needed
   // The last token is computed in any case: its logits are needed.

@@ -23,6 +23,7 @@ enum class ServeEnd { stop, length, failed };
 
 /// Called by the thread that runs Batcher::step, in order.
 struct ServeEvents {
+  std::function<void()> begun{};                              // it waits no longer
   std::function<void(const ServedToken&)> prompt_token{};     // from the second on, where the prompt is scored
   std::function<bool(const ServedToken&)> token{};            // false: it shall end here, with `stop`
   std::function<void(std::span<const float>)> embedding{};    // mean of the last hidden states
@@ -47,6 +48,7 @@ class Batcher {
  public:
   struct Limits {
     int sequences = 64;     // at work at once
+    int context = 0;        // of a prompt and its answer; 0: the model's
     int64_t kv_bytes = 0;   // of all caches and pages kept for others
     int step_tokens = 512;  // of prompts in a step where nobody answers
     int chunk_tokens = 0;   // of prompts in a step where somebody does; 0: so many that the step stays short
@@ -82,7 +84,8 @@ class Batcher {
     int length = 0;               // see Sequence
     int done = 0;                 // positions in kv
     int planned = 0;              // that the step at work adds
-    int scored = 0;               // tokens of the prompt behind its first that events know
+    bool begun = false;
+    int scored = 0;  // tokens of the prompt behind its first that events know
     std::unique_ptr<KvCache> kv{};
     std::vector<PageStore::Handle> shared{};  // its first pages, which others may have too
     std::vector<double> hidden{};             // their sum, of an embedding

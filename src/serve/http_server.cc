@@ -11,6 +11,7 @@
 #include <set>
 
 #include "base/check.h"
+#include "serve/api_error.h"
 
 namespace awq {
 namespace {
@@ -23,6 +24,8 @@ using net::ip::tcp;
 
 constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 constexpr std::chrono::seconds kLinger{2};
+constexpr std::chrono::milliseconds kPause{50};  // before a connection is accepted after one could not be
+constexpr size_t kBuffer = 128 << 10;   // bytes of what is not parsed yet: an extension of a chunk has no other bound
 constexpr size_t kDiscarded = 4 << 20;  // bytes
 
 }  // namespace
@@ -34,6 +37,7 @@ struct HttpHub {
   const HttpLimits limits;
   const HttpServer::Handler handler;
   std::set<HttpSession*> sessions{};
+  size_t bodies = 0;  // bytes of them in memory
   bool closing = false;
 };
 
@@ -41,15 +45,21 @@ struct HttpHub {
 class HttpSession final : public HttpExchange, public std::enable_shared_from_this<HttpSession> {
  public:
   HttpSession(tcp::socket socket, HttpHub& hub) : stream_(std::move(socket)), hub_(hub) { hub_.sessions.insert(this); }
-  ~HttpSession() override { hub_.sessions.erase(this); }
+  ~HttpSession() override {
+    claim(0);
+    hub_.sessions.erase(this);
+  }
 
   void read() {
+    claim(0);
+    headers_.clear();
     parser_.emplace();
     parser_->header_limit(uint32_t(hub_.limits.header));
     parser_->body_limit(hub_.limits.body);
     state_ = State::reading;
     stream_.expires_after(hub_.limits.read);
     http::async_read_header(stream_, buffer_, *parser_, [self = shared_from_this()](error_code e, size_t) {
+      self->parser_->eager(true);
       if (e || self->parser_->get()[http::field::expect] != "100-continue") return self->read_body(e);
       net::async_write(self->stream_, net::buffer(kContinue), [self](error_code w, size_t) { self->read_body(w); });
     });
@@ -68,15 +78,21 @@ class HttpSession final : public HttpExchange, public std::enable_shared_from_th
     return view(parser_->get()[beast::string_view(name.data(), name.size())]);
   }
   const std::string& body() const override { return parser_->get().body(); }
+  void drop_body() override {
+    std::string().swap(parser_->get().body());
+    claim(0);
+  }
   std::string client() const override {
     error_code ignored;
     return stream_.socket().remote_endpoint(ignored).address().to_string();
   }
 
+  void set(std::string_view name, std::string_view value) override { headers_.emplace_back(name, value); }
   void reply(int status, std::string_view type, std::string text) override {
     if (state_ != State::answering) return;
     auto r = std::make_shared<http::response<http::string_body>>(http::status(status), 11);
-    r->set(http::field::content_type, beast::string_view(type.data(), type.size()));
+    if (!type.empty()) r->set(http::field::content_type, beast::string_view(type.data(), type.size()));
+    for (const auto& [name, value] : headers_) r->set(name, value);
     r->keep_alive(keeps_alive());
     r->body() = method() == "HEAD" ? std::string() : std::move(text);
     r->prepare_payload();
@@ -89,7 +105,9 @@ class HttpSession final : public HttpExchange, public std::enable_shared_from_th
     if (state_ != State::answering) return;
     std::string head = "HTTP/1.1 200 OK\r\nContent-Type: " + std::string(type) +
                        "\r\nCache-Control: no-cache\r\nTransfer-Encoding: chunked\r\nConnection: " +
-                       (keeps_alive() ? "keep-alive" : "close") + "\r\n\r\n";
+                       (keeps_alive() ? "keep-alive" : "close") + "\r\n";
+    for (const auto& [name, value] : headers_) head += name + ": " + value + "\r\n";
+    head += "\r\n";
     state_ = State::streaming;
     put(std::move(head));
   }
@@ -114,9 +132,18 @@ class HttpSession final : public HttpExchange, public std::enable_shared_from_th
   bool keeps_alive() const { return !hub_.closing && !refused_ && parser_->get().keep_alive(); }
 
   void read_body(error_code e) {
-    if (e) return was_read(e);
-    http::async_read(stream_, buffer_, *parser_,
-                     [self = shared_from_this()](error_code r, size_t) { self->was_read(r); });
+    if (e || parser_->is_done()) return was_read(e);
+    http::async_read_some(stream_, buffer_, *parser_, [self = shared_from_this()](error_code r, size_t) {
+      if (self->claim(self->parser_->get().body().size())) return self->read_body(r);
+      self->state_ = State::answering;
+      self->refuse(503, "too many and too large requests at once; try again later");
+    });
+  }
+  /// How much of what bodies may take is this one's; false: there is not so much.
+  bool claim(size_t bytes) {
+    hub_.bodies += bytes - claimed_;
+    claimed_ = bytes;
+    return hub_.bodies <= hub_.limits.bodies;
   }
 
   void was_read(error_code e) {
@@ -128,19 +155,16 @@ class HttpSession final : public HttpExchange, public std::enable_shared_from_th
     hub_.handler(shared_from_this());
   }
 
-  // What cannot be parsed has no place where the next request begins.
   void refuse(error_code e) {
+    // Where the time is over, the stream has been closed already.
+    if (e.category() == net::error::get_system_category() || e == beast::error::timeout) return shut();
+    refuse(e == http::error::body_limit ? 413 : e == http::error::header_limit ? 431 : 400, e.message());
+  }
+  // What cannot be parsed has no place where the next request begins.
+  void refuse(int status, const std::string& why) {
     refused_ = true;
-    const int status = e == http::error::body_limit     ? 413
-                       : e == http::error::header_limit ? 431
-                       : e == beast::error::timeout     ? 408
-                                                        : 400;
-    if (e.category() == net::error::get_system_category()) return shut();
-    reply(
-        status, "application/json",
-        fmt::format(
-            R"({{"error":{{"message":"the request could not be read: {}","type":"invalid_request_error","param":null,"code":null}}}})",
-            e.message()));
+    drop_body();
+    reply(status, "application/json", ApiError(status, "the request could not be read: " + why).json().dump());
   }
 
   // A client that closes its end while it waits has gone; one that sends its next request early is not watched further.
@@ -157,13 +181,17 @@ class HttpSession final : public HttpExchange, public std::enable_shared_from_th
   }
 
   void put(std::string bytes) {
+    if (state_ == State::shut) return;
+    unread_ += bytes.size();
     waiting_.push_back(std::move(bytes));
+    if (unread_ > hub_.limits.unread) return lost();
     if (waiting_.size() == 1) write_next();
   }
   void write_next() {
     stream_.expires_after(hub_.limits.write);
     net::async_write(stream_, net::buffer(waiting_.front()), [self = shared_from_this()](error_code e, size_t) {
       if (e || self->state_ == State::shut) return self->lost();
+      self->unread_ -= self->waiting_.front().size();
       self->waiting_.pop_front();
       if (!self->waiting_.empty())
         self->write_next();
@@ -211,12 +239,14 @@ class HttpSession final : public HttpExchange, public std::enable_shared_from_th
 
   beast::tcp_stream stream_;
   HttpHub& hub_;
-  beast::flat_buffer buffer_;
+  beast::flat_buffer buffer_{kBuffer};
   std::optional<Parser> parser_;
   State state_ = State::reading;
   bool refused_ = false;
   uint64_t turn_ = 0;
-  std::deque<std::string> waiting_;  // parts of a reply
+  std::vector<std::pair<std::string, std::string>> headers_;  // of the reply
+  std::deque<std::string> waiting_;                           // parts of a reply
+  size_t unread_ = 0, claimed_ = 0;                           // bytes of these, and of the body
 };
 
 struct HttpServer::Impl {
@@ -248,7 +278,12 @@ struct HttpServer::Impl {
         socket.set_option(tcp::no_delay(true), ignored);
         std::make_shared<HttpSession>(std::move(socket), hub)->read();
       }
-      accept();
+      if (!e) return accept();
+      // Of file descriptors there may be none left; others will go.
+      pause.expires_after(kPause);
+      pause.async_wait([this](error_code stopped) {
+        if (!stopped && acceptor.is_open()) accept();
+      });
     });
   }
   void repeat(std::chrono::milliseconds period, const std::function<void()>& work) {
@@ -263,6 +298,7 @@ struct HttpServer::Impl {
   HttpHub hub;
   net::io_context io{1};
   tcp::acceptor acceptor;
+  net::steady_timer pause{io};
   net::executor_work_guard<net::io_context::executor_type> keep;
 };
 

@@ -10,6 +10,8 @@ namespace awq {
 
 struct HttpLimits {
   size_t body = 16 << 20, header = 16 << 10;  // bytes
+  size_t bodies = 256 << 20;                  // bytes of all bodies at once: one that would be more gets 503
+  size_t unread = 16 << 20;                   // bytes of a reply's parts that its client is behind
   int connections = 4096;                     // more are closed as they come
   std::chrono::seconds read{60}, write{60};   // for a whole request, and for a part of a reply to be taken
 };
@@ -22,7 +24,10 @@ class HttpExchange {
   virtual std::string_view path() const = 0;                         // without the query
   virtual std::string_view header(std::string_view name) const = 0;  // empty: none
   virtual const std::string& body() const = 0;
+  virtual void drop_body() = 0;            // nobody needs it any more
   virtual std::string client() const = 0;  // address
+  /// A header that the reply gets.
+  virtual void set(std::string_view name, std::string_view value) = 0;
   /// The whole reply; or the beginning of one whose parts follow, the last with `last`.
   virtual void reply(int status, std::string_view type, std::string text) = 0;
   virtual void begin(std::string_view type) = 0;

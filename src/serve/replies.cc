@@ -1,21 +1,24 @@
 #include "serve/replies.h"
 
+#include <algorithm>
+#include <ctime>
+#include <random>
+#include <set>
+
 namespace awq {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-bool ends_thinking(const AnswerCall& call, const ApiModel& model) {
-  if (!call.chat) return false;
-  std::string prompt = model.text.tokenizer().decode(call.prompts.front());
-  prompt.erase(prompt.find_last_not_of(" \n") + 1);
-  return prompt.ends_with("<think>");
-}
-
 Json bytes_of(const std::string& s) {
   Json bytes = Json::array();
   for (char c : s) bytes.push_back(int(uint8_t(c)));
   return bytes;
+}
+
+/// Characters, as OpenAI counts offsets.
+size_t characters(std::string_view s) {
+  return size_t(std::ranges::count_if(s, [](char c) { return (uint8_t(c) & 0xC0) != 0x80; }));
 }
 
 }  // namespace
@@ -26,59 +29,68 @@ Choice::Choice(const AnswerCall& call, const ApiModel& model, size_t prompt, int
       prompt_(prompt),
       index_(index),
       text_(model.text.tokenizer(), call.stop),
-      parts_(call.chat && model.text.thinks(), ends_thinking(call, model), call.tools) {
-  if (call.echo) add(call.prompt_texts[prompt]);
+      parts_(call.chat && model.text.thinks(), call.thinking, call.tools) {
+  if (call.echo) {
+    add(call.prompt_texts[prompt]);
+    for (int32_t t : call.prompts[prompt]) next_offset_ += characters(spelled(t));
+  }
+  if (!call.call_begin.empty()) parts_.begin_call(call.call_begin, call.call_name);
 }
 
 bool Choice::token(const ServedToken& t) {
   ++generated_;
   sum_logprob_ += double(t.logprob);
   if (call_.logprobs) tokens_.push_back(t), delta_.tokens.push_back(t);
-  add(text_.push(t.token));
-  return !text_.stopped();
+  const std::string text = text_.push(t.token, generated_ > call_.request.min_tokens);
+  add(text);
+  const bool called = !call_.call_begin.empty() && text.find_first_of("}]") != std::string::npos && parts_.called();
+  return !text_.stopped() && !called;
 }
 
 void Choice::add(const std::string& text) {
-  if (!call_.chat) {
-    said_ += text, delta_.text += text;
-    return;
-  }
-  const AnswerParts::Piece piece = parts_.push(text);
+  call_.chat ? add(parts_.push(text)) : add(AnswerParts::Piece{.reasoning = "", .content = text});
+}
+void Choice::add(const AnswerParts::Piece& piece) {
   said_ += piece.content, delta_.text += piece.content;
   thought_ += piece.reasoning, delta_.reasoning += piece.reasoning;
 }
 
+// OpenAI ends a call of the tool that was named with "stop".
 void Choice::end(ServeEnd how) {
   add(text_.flush());
-  if (call_.chat) {
-    const AnswerParts::Piece piece = parts_.finish();
-    said_ += piece.content, delta_.text += piece.content;
-    thought_ += piece.reasoning, delta_.reasoning += piece.reasoning;
-  }
-  finish_ = how == ServeEnd::length ? "length" : !parts_.calls().empty() ? "tool_calls" : "stop";
+  if (call_.chat) add(parts_.finish());
+  calls_ = parts_.calls();
+  if (call_.one_call && calls_.size() > 1) calls_.resize(1);
+  finish_ = how == ServeEnd::length ? "length" : calls_.empty() || !call_.call_name.empty() ? "stop" : "tool_calls";
 }
 
-Choice::Delta Choice::take() { return std::exchange(delta_, {}); }
+Choice::Delta Choice::take() {
+  offset_ = next_offset_;
+  for (const ServedToken& t : delta_.tokens) next_offset_ += characters(spelled(t.token));
+  return std::exchange(delta_, {});
+}
 
 std::string Choice::spelled(int32_t token) const { return model_.text.tokenizer().decode({&token, 1}); }
+
+// The first of a prompt's tokens has nothing to follow from.
+std::vector<ServedToken> Choice::with_prompt(std::span<const ServedToken> answer) const {
+  std::vector<ServedToken> all{{.token = call_.prompts[prompt_].front()}};
+  all.insert(all.end(), prompt_tokens_.begin(), prompt_tokens_.end());
+  all.insert(all.end(), answer.begin(), answer.end());
+  return all;
+}
 
 Json Choice::whole() const {
   if (!call_.chat) {
     Json logprobs;
-    if (call_.logprobs) {
-      std::vector<ServedToken> all;
-      if (call_.echo) {
-        all.push_back({.token = call_.prompts[prompt_].front()});
-        all.insert(all.end(), prompt_tokens_.begin(), prompt_tokens_.end());
-      }
-      all.insert(all.end(), tokens_.begin(), tokens_.end());
-      logprobs = completion_logprobs(all, 0, call_.echo);
-    }
+    if (call_.logprobs)
+      logprobs =
+          call_.echo ? completion_logprobs(with_prompt(tokens_), 0, true) : completion_logprobs(tokens_, 0, false);
     return {{"index", index_}, {"text", said_}, {"logprobs", logprobs}, {"finish_reason", finish_json()}};
   }
   Json message = {{"role", "assistant"}, {"content", said_}};
   if (!thought_.empty()) message["reasoning_content"] = thought_;
-  if (!parts_.calls().empty()) {
+  if (!calls_.empty()) {
     message["tool_calls"] = calls_json(false);
     if (said_.empty()) message["content"] = nullptr;
   }
@@ -89,30 +101,31 @@ Json Choice::whole() const {
 }
 
 Json Choice::chunk(const Delta& d, bool first) const {
-  if (!call_.chat)
-    return {{"index", index_},
-            {"text", d.text},
-            {"logprobs", call_.logprobs ? completion_logprobs(d.tokens, said_.size() - d.text.size(), false) : Json()},
-            {"finish_reason", finish_json()}};
+  if (!call_.chat) {
+    Json logprobs;
+    if (call_.logprobs)
+      logprobs = call_.echo && first ? completion_logprobs(with_prompt(d.tokens), 0, true)
+                                     : completion_logprobs(d.tokens, offset_, false);
+    return {{"index", index_}, {"text", d.text}, {"logprobs", logprobs}, {"finish_reason", finish_json()}};
+  }
   Json delta = Json::object();
   if (first) delta["role"] = "assistant";
   if (first || !d.text.empty()) delta["content"] = d.text;
   if (!d.reasoning.empty()) delta["reasoning_content"] = d.reasoning;
-  if (ended() && !parts_.calls().empty()) delta["tool_calls"] = calls_json(true);
+  if (ended() && !calls_.empty()) delta["tool_calls"] = calls_json(true);
   return {{"index", index_},
           {"delta", delta},
           {"logprobs", call_.logprobs ? chat_logprobs(d.tokens) : Json()},
           {"finish_reason", finish_json()}};
 }
 
-// The first of a prompt's tokens has nothing to follow from.
 Json Choice::completion_logprobs(std::span<const ServedToken> tokens, size_t offset, bool prompt) const {
   Json texts = Json::array(), values = Json::array(), tops = Json::array(), offsets = Json::array();
   for (size_t i = 0; i < tokens.size(); ++i) {
     const ServedToken& t = tokens[i];
     texts.push_back(spelled(t.token));
     offsets.push_back(offset);
-    offset += texts.back().get_ref<const std::string&>().size();
+    offset += characters(texts.back().get_ref<const std::string&>());
     if (prompt && i == 0) {
       values.push_back(nullptr), tops.push_back(nullptr);
       continue;
@@ -143,11 +156,11 @@ Json Choice::chat_logprobs(std::span<const ServedToken> tokens) const {
 
 Json Choice::calls_json(bool streamed) const {
   Json all = Json::array();
-  for (size_t i = 0; i < parts_.calls().size(); ++i) {
-    const ToolCall& c = parts_.calls()[i];
+  for (size_t i = 0; i < calls_.size(); ++i) {
+    const ToolCall& c = calls_[i];
     Json one;
     if (streamed) one["index"] = i;
-    one["id"] = fmt::format("call_{}_{}", index_, i);
+    one["id"] = call_id(i);
     one["type"] = "function";
     one["function"] = {{"name", c.name}, {"arguments", c.arguments}};
     all.push_back(one);
@@ -159,14 +172,60 @@ Json Usage::json() const {
   return {{"prompt_tokens", prompt}, {"completion_tokens", generated}, {"total_tokens", prompt + generated}};
 }
 
-Json reply_around(const AnswerCall& call, const ApiModel& model, const std::string& id, int64_t created, Json choices,
-                  const Usage* usage) {
-  const std::string_view kind = !call.chat    ? "text_completion"
-                                : call.stream ? "chat.completion.chunk"
-                                              : "chat.completion";
-  Json j = {{"id", id}, {"object", kind}, {"created", created}, {"model", model.name}, {"choices", std::move(choices)}};
-  if (usage) j["usage"] = usage->json();
-  return j;
+namespace {
+
+class OpenAiForm final : public ReplyForm {
+ public:
+  OpenAiForm(const AnswerCall& call, const ApiModel& model)
+      : call_(call), model_(model), id_(new_id(call.chat ? "chatcmpl" : "cmpl")) {}
+  std::string begin(const Usage&) override { return ""; }
+  std::string part(const Choice& choice, const Choice::Delta& delta, const Usage& now) override {
+    const bool first = begun_.insert(choice.index()).second;
+    return event(around(Json::array({choice.chunk(delta, first)}), call_.usage_each ? &now : nullptr));
+  }
+  std::string end(const Usage& all) override {
+    return (call_.usage ? event(around(Json::array(), &all)) : "") + "data: [DONE]\n\n";
+  }
+  Json whole(std::span<const Choice* const> given, const Usage& all) const override {
+    Json choices = Json::array();
+    for (const Choice* c : given) {
+      choices.push_back(c->whole());
+      choices.back()["index"] = choices.size() - 1;
+    }
+    return around(choices, &all);
+  }
+  std::string error_event(const ApiError& error) const override { return event(error.json()); }
+
+ private:
+  static std::string event(const Json& j) { return "data: " + dumped(j) + "\n\n"; }
+  Json around(Json choices, const Usage* usage) const {
+    const std::string_view kind = !call_.chat    ? "text_completion"
+                                  : call_.stream ? "chat.completion.chunk"
+                                                 : "chat.completion";
+    Json j = {{"id", id_}, {"object", kind}, {"created", created_}, {"model", model_.name}};
+    j["choices"] = std::move(choices);
+    if (usage) j["usage"] = usage->json();
+    return j;
+  }
+
+  const AnswerCall& call_;
+  const ApiModel& model_;
+  const std::string id_;
+  const int64_t created_ = int64_t(std::time(nullptr));
+  std::set<int> begun_;  // indices of choices
+};
+
+}  // namespace
+
+std::unique_ptr<ReplyForm> openai_form(const AnswerCall& call, const ApiModel& model) {
+  return std::make_unique<OpenAiForm>(call, model);
 }
+
+std::string new_id(std::string_view kind) {
+  std::random_device random;
+  return fmt::format("{}-{:08x}{:08x}", kind, random(), random());
+}
+
+std::string dumped(const Json& j) { return j.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 }  // namespace awq

@@ -14,8 +14,13 @@ struct AnswerCall {
   bool stream = false, usage = false, usage_each = false, echo = false;
   bool logprobs = false;
   std::vector<std::string> stop;
-  bool tools = false;    // the chat has some, so that calls of them are looked for in the answer
-  ServeRequest request;  // of every answer; without a prompt, seeds count up from its own
+  bool messages = false;   // of Anthropic's /v1/messages
+  bool tools = false;      // the chat has some, so that calls of them are looked for in the answer
+  bool one_call = false;   // and only the first counts
+  bool thinking = false;   // the prompt ends inside of what the model thinks
+  std::string call_begin;  // a call is required: it begins so, and the prompt ends with it
+  std::string call_name;   // and this is the tool
+  ServeRequest request;    // of every answer; without a prompt, seeds count up from its own
 };
 
 /// The model's side of a request: its text, its context, how it samples unless it is told otherwise.
@@ -32,6 +37,8 @@ GenerateOptions api_defaults(const nlohmann::json& generation_config);
 /// All throw ApiError: 400 for what is wrong, with the field's name; 404 for another model.
 AnswerCall completion_call(const nlohmann::ordered_json& body, const ApiModel& model);
 AnswerCall chat_call(const nlohmann::ordered_json& body, const ApiModel& model);
+/// A body as JSON; neither nested so deeply that who walks it could run out of stack, nor anything else.
+nlohmann::ordered_json parsed_body(const std::string& text);
 /// What a body of /v1/embeddings asks for.
 struct EmbeddingCall {
   std::vector<std::vector<int32_t>> inputs;

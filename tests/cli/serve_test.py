@@ -4,7 +4,6 @@
 usage: serve_test.py AWQ GOLDEN_MODELS
 """
 import base64
-import http.client
 import json
 import pathlib
 import shutil
@@ -19,55 +18,9 @@ import time
 import unittest
 
 import tiny
+from server import TEMPLATE, Server
 
 AWQ, GOLDEN = (pathlib.Path(a).resolve() for a in sys.argv[1:3])
-TEMPLATE = ("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}\n{% endfor %}"
-            "{% if tools %}{{ tools | tojson }}{% endif %}{% if add_generation_prompt %}<|assistant|>{% endif %}")
-
-
-class Server:
-    def __init__(self, model, *more):
-        self.process = subprocess.Popen([AWQ, "serve", model, "--port", "0", *map(str, more)], stderr=subprocess.PIPE, text=True)
-        for line in self.process.stderr:
-            if "http://" in line:
-                self.port = int(line.split("http://127.0.0.1:")[1].split(",")[0])
-                break
-        else:
-            raise RuntimeError(f"exit status {self.process.wait()}")
-        self.log = []
-        self.reader = threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True)
-        self.reader.start()
-
-    def stop(self, how=signal.SIGTERM):
-        self.process.send_signal(how)
-        status = self.process.wait(20)
-        self.reader.join(5)
-        self.process.stderr.close()
-        return status
-
-    def connection(self):
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-
-    def ask(self, path, body=None, method=None, headers=None):
-        c = self.connection()
-        data = body if isinstance(body, (bytes, type(None))) else json.dumps(body)
-        c.request(method or ("GET" if body is None else "POST"), path, data, {"Content-Type": "application/json", **(headers or {})})
-        r = c.getresponse()
-        text = r.read().decode()
-        c.close()
-        return r.status, json.loads(text) if r.getheader("Content-Type") == "application/json" and text else text
-
-    def events(self, path, body):
-        c = self.connection()
-        c.request("POST", path, json.dumps({**body, "stream": True}))
-        r = c.getresponse()
-        text = r.read().decode()
-        c.close()
-        assert r.getheader("Content-Type") == "text/event-stream", text
-        parts = text.split("\n\n")
-        assert parts[-1] == "" and all(p.startswith("data: ") for p in parts[:-1]), text
-        assert parts[-2] == "data: [DONE]", text
-        return [json.loads(p[6:]) for p in parts[:-2]]
 
 
 class Serve(unittest.TestCase):
@@ -79,13 +32,20 @@ class Serve(unittest.TestCase):
         config = cls.model / "tokenizer_config.json"
         settings = json.loads(config.read_text()) if config.exists() else {}
         config.write_text(json.dumps({**settings, "chat_template": TEMPLATE}))
-        cls.server = Server(cls.model, "--sequences", 8, "--max-body", 100000)
+        cls.server = Server(AWQ, cls.model, "--sequences", 8, "--max-body", 100000)
         cls.addClassCleanup(cls.server.stop)
 
     def complete(self, **more):
         status, reply = self.server.ask("/v1/completions", {"prompt": "Once upon", "max_tokens": 8, "temperature": 0, **more})
         self.assertEqual(status, 200, reply)
         return reply
+
+    def wait_until_idle(self, server):
+        for _ in range(200):
+            if server.metric("vllm:num_requests_running") == 0:
+                return
+            time.sleep(0.05)
+        self.fail("requests are still at work")
 
     def test_completion_is_what_generate_says(self):
         want = json.loads(subprocess.run([AWQ, "generate", self.model, "-p", "Once upon", "-n", "8", "--temperature", "0", "--json"], check=True,
@@ -130,7 +90,7 @@ class Serve(unittest.TestCase):
         self.assertEqual(len({self.complete(**body, seed=7)["choices"][0]["text"] for _ in range(4)}), 1)
 
     def test_a_full_queue_is_said(self):
-        server = Server(self.model, "--sequences", 1, "--queue", 2)
+        server = Server(AWQ, self.model, "--sequences", 1, "--queue", 2)
         self.addCleanup(server.stop)
         status, reply = server.ask("/v1/completions", {"prompt": "x", "max_tokens": 50, "n": 40, "ignore_eos": True})
         self.assertEqual((status, reply["error"]["code"]), (503, "overloaded"))
@@ -212,26 +172,22 @@ class Serve(unittest.TestCase):
         models = self.server.ask("/v1/models")[1]
         self.assertEqual(models["data"][0]["id"], "m")
         self.complete()
+        self.wait_until_idle(self.server)
         status, text = self.server.ask("/metrics")
         self.assertEqual(status, 200)
-        for name in ("vllm:num_requests_running 0", "vllm:generation_tokens_total", 'vllm:request_success_total{finished_reason="length"}',
-                     "vllm:time_to_first_token_seconds_bucket"):
-            self.assertIn(name, text)
-
-    def metric(self, name):
-        return float(next(l for l in self.server.ask("/metrics")[1].splitlines() if l.startswith(name + " ")).split()[1])
+        for name in ("num_requests_running{%s} 0", "generation_tokens_total{%s}", 'request_success_total{%s,finished_reason="length"}',
+                     'time_to_first_token_seconds_bucket{%s,le="+Inf"}', "request_queue_time_seconds_count{%s}", "request_prompt_tokens_sum{%s}"):
+            self.assertIn("vllm:" + name % 'model_name="m",engine="0"', text)
+        for line in text.splitlines():
+            self.assertRegex(line, r'^(# (HELP|TYPE) [a-z0-9:_]+ .+|[a-z0-9:_]+(\{([a-z_]+="[^"]*",?)+\})? [-+.e0-9]+)$')
 
     def test_who_goes_away_is_not_computed_on(self):
         c = self.server.connection()
         c.request("POST", "/v1/completions", json.dumps({"prompt": "x", "max_tokens": 100, "n": 8, "stream": True, "ignore_eos": True}))
         c.getresponse().read(10)
         c.close()
-        for _ in range(100):
-            if self.metric("vllm:num_requests_running") == 0:
-                break
-            time.sleep(0.05)
-        self.assertEqual(self.metric("vllm:num_requests_running"), 0)
-        self.assertEqual(self.metric("vllm:num_requests_waiting"), 0)
+        self.wait_until_idle(self.server)
+        self.assertEqual(self.server.metric("vllm:num_requests_waiting"), 0)
 
     def test_many_at_once_get_what_each_gets_alone(self):
         bodies = [{"prompt": "Once upon " + "a time " * (i % 5), "max_tokens": 5 + i, "temperature": i % 2, "seed": i, "ignore_eos": True} for i in range(24)]
@@ -262,8 +218,86 @@ class Serve(unittest.TestCase):
         for s in idle + [half]:
             s.close()
 
+    def test_messages(self):
+        body = {"messages": [{"role": "user", "content": "Hi"}], "system": "Be", "max_tokens": 6, "temperature": 0, "ignore_eos": True}
+        status, reply = self.server.ask("/v1/messages", body)
+        self.assertEqual(status, 200, reply)
+        chat = {**body, "messages": [{"role": "system", "content": "Be"}, *body["messages"]]}
+        same = self.server.ask("/v1/chat/completions", {**chat, "system": None})[1]
+        self.assertEqual(reply["content"], [{"type": "text", "text": same["choices"][0]["message"]["content"]}])
+        self.assertEqual((reply["type"], reply["stop_reason"], reply["usage"]["output_tokens"]), ("message", "max_tokens", 6))
+        self.assertEqual(self.server.ask("/v1/messages/count_tokens", body)[1], {"input_tokens": reply["usage"]["input_tokens"]})
+        c = self.server.connection()
+        c.request("POST", "/v1/messages", json.dumps({**body, "stream": True}))
+        events = [e.split("\n") for e in c.getresponse().read().decode().split("\n\n")[:-1]]
+        c.close()
+        data = [json.loads(d.removeprefix("data: ")) for _, d in events]
+        self.assertEqual([e.removeprefix("event: ") for e, _ in events], [d["type"] for d in data])
+        self.assertEqual([d["type"] for d in data if d["type"] != "content_block_delta"],
+                         ["message_start", "content_block_start", "content_block_stop", "message_delta", "message_stop"])
+        self.assertEqual("".join(d["delta"]["text"] for d in data if d["type"] == "content_block_delta"), reply["content"][0]["text"])
+        status, error = self.server.ask("/v1/messages", {**body, "messages": []})
+        self.assertEqual((status, error["type"], error["error"]["type"]), (400, "error", "invalid_request_error"))
+
+    def test_a_call_that_is_required(self):
+        tools = [{"type": "function", "function": {"name": n, "parameters": {"type": "object"}}} for n in ("f", "g")]
+        body = {"messages": [{"role": "user", "content": "Hi"}], "tools": tools, "max_tokens": 8, "temperature": 0, "ignore_eos": True}
+        named = {**body, "tool_choice": {"type": "function", "function": {"name": "g"}}}
+        choice = self.server.ask("/v1/chat/completions", named)[1]["choices"][0]
+        self.assertEqual([c["function"]["name"] for c in choice["message"]["tool_calls"]], ["g"])
+        events = self.server.events("/v1/chat/completions", named)
+        self.assertEqual(events[-1]["choices"][0]["delta"]["tool_calls"][0]["function"], choice["message"]["tool_calls"][0]["function"])
+        self.assertEqual(self.server.ask("/v1/chat/completions", {**body, "tool_choice": {"type": "function", "function": {"name": "h"}}})[0], 400)
+
+    def test_other_origins(self):
+        def headers(server, method, path):
+            c = server.connection()
+            c.request(method, path, headers={"Origin": "https://example.org", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization, x-a"})
+            r = c.getresponse()
+            r.read()
+            c.close()
+            return r.status, {k.lower(): v for k, v in r.getheaders() if k.lower().startswith("access-control")}
+        self.assertEqual(headers(self.server, "GET", "/v1/models"), (200, {}))
+        self.assertEqual(headers(self.server, "OPTIONS", "/v1/models"), (405, {}))
+        server = Server(AWQ, self.model, "--cors", "https://example.org", "--api-key", "k")
+        self.addCleanup(server.stop)
+        allowed = {"access-control-allow-origin": "https://example.org"}
+        self.assertEqual(headers(server, "GET", "/v1/models"), (401, allowed))
+        status, preflight = headers(server, "OPTIONS", "/v1/chat/completions")
+        self.assertEqual((status, preflight["access-control-allow-headers"]), (204, "authorization, x-a"))
+        c = server.connection()
+        c.request("POST", "/v1/completions", json.dumps({"prompt": "x", "max_tokens": 2, "stream": True}), {"Authorization": "Bearer k"})
+        r = c.getresponse()
+        self.assertEqual(r.getheader("Access-Control-Allow-Origin"), "https://example.org")
+        self.assertIn(b"[DONE]", r.read())
+        c.close()
+
+    def test_limits_of_context_and_time(self):
+        server = Server(AWQ, self.long_model(), "--context", "4000", "--max-seconds", "1")
+        self.addCleanup(server.stop)
+        self.assertEqual(server.ask("/v1/models")[1]["data"][0]["max_model_len"], 4000)
+        self.assertEqual(server.ask("/v1/completions", {"prompt": "x", "max_tokens": 4000})[1]["error"]["code"], "context_length_exceeded")
+        slow = {"prompt": "x", "max_tokens": 3900, "n": 64, "ignore_eos": True, "logprobs": 1}
+        status, reply = server.ask("/v1/completions", slow)
+        self.assertEqual((status, reply["error"]["type"]), (504, "server_error"))
+        c = server.connection()
+        c.request("POST", "/v1/completions", json.dumps({**slow, "stream": True}))
+        self.assertIn("the most that a request may take", c.getresponse().read().decode().split("\n\n")[-2])
+        c.close()
+        self.wait_until_idle(server)
+        failed = subprocess.run([AWQ, "serve", self.model, "--port", "0", "--context", "100000"], capture_output=True, text=True)
+        self.assertEqual(failed.returncode, 1)
+        self.assertIn("--context 100000: the model was made for 256", failed.stderr)
+
+    def long_model(self):
+        folder = self.work / "long"
+        shutil.copytree(self.model, folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8192}))
+        return folder
+
     def test_key_drain_and_log(self):
-        server = Server(self.model, "--api-key", "secret", "--name", "mine")
+        server = Server(AWQ, self.model, "--api-key", "secret", "--name", "mine")
         self.assertEqual(server.ask("/v1/models")[0], 401)
         self.assertEqual(server.ask("/v1/models", headers={"Authorization": "Bearer secre"})[0], 401)
         key = {"Authorization": "Bearer secret"}

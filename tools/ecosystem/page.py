@@ -21,6 +21,9 @@ TABLES = {
                ["`weights`: values that awq reads, of those that the program itself makes of its file; they must be equal to the last bit. `distance`: of awq's logits from the",
                 "program's."],
                ["written by", "format", "weights", "distance", "at most", "greedy tokens"]),
+    "clients": ("Clients of other programs, of awq serve",
+                ["Programs that were made for OpenAI's API, unchanged, with the model that the first table calls smollm2-awq."],
+                ["client", "what it does", "result"]),
 }
 GREEDY = ["`greedy tokens`: of 200 that `awq generate` wrote, how many are the program's own first choice after those before. Where one is not, `gap` is by how much the",
           "program prefers another, as a share of its largest logit; within twice the distance that is allowed, either program may choose either."]

@@ -3,10 +3,11 @@
 # (text.py; AWQ_TOKENIZERS or ../shared/data/tokenizers beside the checkout is where tokenizer.json files are). Then loads what awq writes in
 # programs that we did not write, and what they write in awq: AutoAWQ folders (check.py), the formats that awq convert writes
 # (formats.py), GGUF (gguf_files.py), and files of other programs (theirs.py). A real model is quantized for that. AutoAWQ itself
-# quantizes tiny models beside awq --variant autoawq (autoawq_codes.py).
+# quantizes tiny models beside awq --variant autoawq (autoawq_codes.py). Clients of OpenAI's API run against awq serve (clients.py;
+# AWQ_HELLASWAG or ../shared/data/zeroshot beside the checkout is where HellaSwag's text is).
 #
 # Each program has a virtual environment in the user's cache folder, made once: transformers with GPTQModel and compressed-tensors 1.2 GB,
-# vLLM 3.4 GB, AutoAWQ 2 GB, MLX, and llama.cpp, which is compiled. With --cheap there are tiny models alone, and no vLLM, AutoAWQ
+# vLLM 3.4 GB, AutoAWQ 2 GB, lm-eval 1.8 GB, openai and guidellm 1.5 GB, MLX, and llama.cpp, which is compiled. With --cheap there are tiny models alone, and no vLLM, AutoAWQ
 # and llama.cpp. Where all of it was run and nothing failed, docs/compatibility.md is written.
 set -eu
 case $#${2-} in 1) cheap= ;; 2--cheap) cheap=1 ;; *) echo "usage: run.sh AWQ_BINARY [--cheap]" >&2; exit 2 ;; esac
@@ -53,4 +54,10 @@ golden=../../tests/golden
 [ -z "$cheap" ] || exit 0
 more=$(../fetch_model.py gemma3-270m)
 "$transformers" theirs.py --awq "$awq" --rows "$rows" --model "$model" --more "$more" --mlx-python "$mlx" --autoawq-python "$autoawq"
+clients=$(environment requirements-clients.txt)
+lmeval=$(environment requirements-lmeval.txt)
+set -- --awq "$awq" --rows "$rows" --model "$real" --lmeval-python "$lmeval" --vllm-python "$vllm"
+hellaswag=${AWQ_HELLASWAG:-../../../shared/data/zeroshot/hellaswag_val_full.txt}
+if [ -f "$hellaswag" ]; then set -- "$@" --data "$(realpath "$hellaswag")"; fi
+OMP_NUM_THREADS=1 "$clients" clients.py "$@"
 python3 page.py "$rows" ../../docs/compatibility.md

@@ -11,6 +11,7 @@ cd "$(dirname "$0")"
 llama=$(llama_environment "$(realpath ..)")
 if [ "$1" = --self-test ]; then
   "$llama" compare.py --self-test
+  "$llama" compare_servers.py --self-test
   exec "$llama" models.py --self-test
 fi
 shift
