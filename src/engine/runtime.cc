@@ -89,7 +89,7 @@ Tensor head_logits(Backend& dev, const Model& m, const Tensor& hidden) {
   Tensor logits = dev.empty({hidden.shape()[0], m.head->rows()});
   (*m.head)(hidden, logits);
   if (m.spec.logit_cap != 0) dev.soft_cap(logits, m.spec.logit_cap);
-  return logits;
+  return dev.host(logits);
 }
 
 }  // namespace awq

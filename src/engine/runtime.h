@@ -71,7 +71,7 @@ class TextSide {
   std::set<int32_t> ends_;
 };
 
-/// Logits f32 [rows, vocab] of hidden states.
+/// Logits f32 [rows, vocab] of hidden states, on the host.
 Tensor head_logits(Backend& dev, const Model& m, const Tensor& hidden);
 
 constexpr DType kCacheType = DType::bf16;  // of keys and values, for generation, unless --kv says otherwise

@@ -65,6 +65,8 @@ class Backend {
   virtual std::string_view kernels() const = 0;  // "avx2"
   virtual int threads() const = 0;
   virtual Tensor empty(Shape shape) = 0;
+  /// What x holds, where the host can read it: x itself, or a copy. Only it may read tensors of a device.
+  virtual Tensor host(const Tensor& x) { return x; }
 
   /// `bias` may be null; else f32 [rows].
   virtual std::unique_ptr<Linear> linear(const Pieces& w, const Tensor* bias) = 0;

@@ -2,7 +2,7 @@
 # under ThreadSanitizer would need its own switches.
 if(NOT CMAKE_CXX_FLAGS MATCHES "-fsanitize=thread")
   awq_add_test(cuda)
-  target_sources(cuda_test PRIVATE cuda/executor.cc cuda/executor_set.cc)
+  target_sources(cuda_test PRIVATE cuda/executor.cc cuda/executor_set.cc cuda/executor_device.cc)
   set_source_files_properties(cuda/executor.cc cuda/executor_set.cc PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON
     COMPILE_OPTIONS $<$<CONFIG:Release>:-O2>)
 endif()

@@ -17,7 +17,7 @@ struct ProductCase {
   int rows = 32, cols = 64, group = 64, bits = 4, tokens = 1;  // group 0: whole rows
   Half half = Half::f16;
   bool half_scales = true, offsets = false, bias = false, order = false, factors = false;
-  int multiprocessors = 3;
+  int multiprocessors = 3, batch = 0;  // 0: the tokens that there are
   unsigned seed = 1;
   std::string text() const {
     return fmt::format("{} x {}, groups of {}, {} bits, {} tokens, {}, {} scales, {}, {} multiprocessors, seed {}",
@@ -56,7 +56,7 @@ class Product {
     k.prepare(nullptr, {x.data(), factors_.empty() ? nullptr : factors_.data(),
                         order_.empty() ? nullptr : order_.data(), act, c_.order || c_.factors ? copy.data() : nullptr});
     if (!packed_) pack(k), packed_ = true;
-    std::vector<float> partial(size_t(2 * c_.multiprocessors * kPartialFloats), NAN);
+    std::vector<float> partial(size_t(partial_floats(c_.tokens, c_.multiprocessors)), NAN);
     std::vector<int32_t> counters(size_t(linear_tiles(c_.rows, c_.tokens)));
     const int slice_rows = 128;
     std::vector<Aligned> slice(size_t(slice_rows * padded / 8));
@@ -68,6 +68,7 @@ class Product {
     a.y_row = c_.rows;
     a.partial = partial.data();
     a.counters = counters.data();
+    a.batch = c_.batch ? c_.batch : c_.tokens;
     a.multiprocessors = c_.multiprocessors;
     a.slice = slice.data();
     a.slice_rows = slice_rows;
@@ -81,7 +82,7 @@ class Product {
   /// rounding of their 16 bits too, in f16 at least by half of its smallest number, 2^-25 of the row's power of two.
   double check(const Kernels& k) {
     run(k);
-    const bool rounded = c_.bits == 16 || (c_.bits <= 8 && c_.tokens > kMaxDirect);
+    const bool rounded = c_.bits == 16 || (c_.bits <= 8 && std::max(c_.batch, c_.tokens) > kMaxDirect);
     const double unit = c_.half == Half::f16 ? 0x1p-11 : 0x1p-8;
     double most = 0;
     for (int t = 0; t < c_.tokens; ++t)

@@ -262,7 +262,7 @@ template <class C, int MaxValue>
 AWQ_KERNEL void AWQ_BOUNDS(128, 1) whole_tiles(const AttentionArgs a) {
   auto* q = reinterpret_cast<uint32_t*>(shared_memory() + warp() * query_bytes<C>(a.kv.dim));
   const int g = lane() / 4, t = lane() % 4, per_block = threads() / kWarp;
-  for (int i = block() * per_block + warp(); i < a.tile_count; i += blocks() * per_block) {
+  for (int i = block() * per_block + warp(); i < a.whole_count; i += blocks() * per_block) {
     const AttentionTile tile = a.tiles[i];
     const TileRows rows = rows_of(a, tile);
     Seen<MaxValue> seen;

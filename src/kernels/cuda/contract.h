@@ -52,18 +52,19 @@ struct Act {
   Half half = Half::f16;
 };
 
-/// y[t][r] = sum of w[r][c] x[t][c] + bias[r]. Work is split over blocks in shares; up to kFewTokens tokens these
-/// depend on the matrix and on `multiprocessors` alone, so that a token's result does not depend on how many others
-/// there are. What several blocks have of one tile they leave in `partial`, and the last of them adds it up in their
-/// order. It leaves `counters` as it found them: zeros.
+/// y[t][r] = sum of w[r][c] x[t][c] + bias[r]. The arithmetic is chosen as for `batch` tokens. Work is shared out over
+/// blocks in a way that depends on the matrix and on `multiprocessors` alone, so that what a token becomes does not
+/// depend on how many others there are. What several blocks have of one tile they leave in `partial`, and the last of
+/// them adds it up in their order. It leaves `counters` as it found them: zeros.
 struct LinearArgs {
   Matrix w;
   Act x;
   const float* bias = nullptr;  // [rows] or null
   float* y = nullptr;           // [tokens][y_row]
   int64_t y_row = 0;
-  float* partial = nullptr;     // [2 * multiprocessors][kPartialFloats]
-  int32_t* counters = nullptr;  // [tiles]: see linear_tiles
+  float* partial = nullptr;     // [partial_floats()]
+  int32_t* counters = nullptr;  // [linear_tiles()]
+  int32_t batch = 0;            // at least x.tokens
   int32_t multiprocessors = 0;
   void* slice = nullptr;   // room for slice_rows rows of 16 bits, where more than kMaxDirect tokens read codes
   int32_t slice_rows = 0;  // a multiple of 128
@@ -73,6 +74,9 @@ enum : int32_t {
   kMaxDirect = 64,                 // and beyond here codes are first decoded, a slice of rows at a time
   kPartialFloats = 2 * 128 * 128,  // of `partial`, a block: its two parts of tiles that it shares
 };
+inline int64_t partial_floats(int64_t tokens, int64_t multiprocessors) {
+  return (tokens + 127) / 128 * multiprocessors * kPartialFloats;
+}
 /// Counters that a product needs.
 inline int64_t linear_tiles(int64_t rows, int64_t tokens) {
   return (rows + kRowTile - 1) / kRowTile * ((tokens + 127) / 128);
@@ -185,13 +189,13 @@ struct AttentionArgs {
   float* y;        // [tokens][heads * value_dim]
   uint8_t* const* table;
   const KvSequence* sequences;
-  const AttentionTile* tiles;
-  const AttentionUnit* units;  // of tiles that are split by pages; others are computed by a warp each
-  int32_t tile_count, unit_count;
+  const AttentionTile* tiles;  // first those that a warp computes alone, then those that are split by pages
+  const AttentionUnit* units;  // of the latter
+  int32_t whole_count, unit_count;
   int32_t share, window;        // window 0: none
   float scale, cap;             // times log2 e
   const float *slopes, *sinks;  // [heads] or null, times log2 e
-  float* parts;                 // [units][16][padded_value + 2]
+  float* parts;                 // [units][16][padded_value + 2]; of a tile with one page none is written
   int32_t* counters;            // [tiles], zeros, and zeros again
 };
 

@@ -23,7 +23,7 @@ AWQ_KERNEL void AWQ_BOUNDS(kFewWarps* kWarp, 2) few_tokens(const LinearArgs a) {
   auto* last = reinterpret_cast<int32_t*>(sums + kFewWarps * kTile);
   const int units = units_of(a.w), g = lane() / 4, t = lane() % 4;
   const auto* x = static_cast<const uint16_t*>(a.x.values);
-  Shares shares(row_tiles_of(a.w), units);
+  Shares shares(row_tiles_of(a.w), units, block(), blocks());
   Share s;
   while (shares.next(s)) {
     const uint8_t* rows = a.w.codes + s.tile * units * 2 * kSixteenRows<Bits>;
@@ -62,7 +62,7 @@ AWQ_KERNEL void AWQ_BOUNDS(kFewWarps* kWarp, 2) few_tokens(const LinearArgs a) {
       own[i] = 0;
       for (int w = 0; w < kFewWarps; ++w) own[i] += sums[w * kTile + i * kFewWarps * kWarp + thread()];
     }
-    if (shares.whole(s) || add_up<kOwn>(shares, s.tile, own, a.partial, a.counters, last)) {
+    if (shares.whole(s) || add_up<kOwn>(shares, s.tile, own, a.partial, a.counters + s.tile, last)) {
       AWQ_UNROLL
       for (int i = 0; i < kOwn; ++i) {
         const int at = i * kFewWarps * kWarp + thread();
@@ -87,8 +87,8 @@ constexpr int kStages = 3;
 /// together (two tokens, four chunks) read all 32 banks.
 AWQ_DEVICE int chunk_at(int token, int c) { return (token * 8 + (c ^ (token % 2 * 4))) * 16; }
 
-/// 128 rows x 8 Tokens8 Groups tokens a block, a warp for each 32 rows of each group of tokens; units come through
-/// shared memory, kStages - 1 ahead.
+/// Every tile of tokens is shared out in the same way. 128 rows x 8 Tokens8 Groups tokens a block, a warp for each 32
+/// rows of each group of tokens; units come through shared memory, kStages - 1 ahead.
 template <class T, int Bits, int Tokens8, int Groups>
 AWQ_KERNEL void AWQ_BOUNDS(kTileWarps* Groups* kWarp, 1) many_tokens(const LinearArgs a) {
   constexpr int kTokens = 8 * Tokens8 * Groups, kThreads = kTileWarps * Groups * kWarp;
@@ -97,13 +97,14 @@ AWQ_KERNEL void AWQ_BOUNDS(kTileWarps* Groups* kWarp, 1) many_tokens(const Linea
   auto* last = reinterpret_cast<int32_t*>(stages + kStages * S::kBytes);
   const int units = units_of(a.w), row_tiles = row_tiles_of(a.w), g = lane() / 4, t = lane() % 4;
   const int own_rows = warp() % kTileWarps, own_tokens = warp() / kTileWarps * 8 * Tokens8;
-  const int token_tiles = (a.x.tokens + kTokens - 1) / kTokens;
+  const int token_tiles = (a.x.tokens + kTokens - 1) / kTokens, sharers = blocks() / token_tiles;
+  const int token_tile = block() % token_tiles, token0 = token_tile * kTokens;
+  float* partial = a.partial + int64_t(token_tile) * sharers * 2 * kThreads * 8 * Tokens8;
   const auto* x = static_cast<const uint16_t*>(a.x.values);
-  Shares shares(int64_t((row_tiles + kTileWarps - 1) / kTileWarps) * token_tiles, units);
+  Shares shares((row_tiles + kTileWarps - 1) / kTileWarps, units, block() / token_tiles, sharers);
   Share s;
   while (shares.next(s)) {
-    const auto tile0 = int64_t(s.tile / token_tiles) * kTileWarps;
-    const int token0 = int(s.tile % token_tiles) * kTokens;
+    const int64_t tile0 = s.tile * kTileWarps;
     const auto issue = [&](int unit) {
       if (unit < s.end) {
         uint8_t* to = stages + (unit - s.begin) % kStages * S::kBytes;
@@ -146,7 +147,8 @@ AWQ_KERNEL void AWQ_BOUNDS(kTileWarps* Groups* kWarp, 1) many_tokens(const Linea
     wait_copies<0>();
     sync_block();
     auto& own = reinterpret_cast<float(&)[8 * Tokens8]>(sum.v);
-    if (shares.whole(s) || add_up<8 * Tokens8>(shares, s.tile, own, a.partial, a.counters, last)) {
+    if (shares.whole(s) ||
+        add_up<8 * Tokens8>(shares, s.tile, own, partial, a.counters + s.tile * token_tiles + token_tile, last)) {
       AWQ_UNROLL
       for (int r = 0; r < 2; ++r) AWQ_UNROLL
       for (int n = 0; n < Tokens8; ++n) AWQ_UNROLL

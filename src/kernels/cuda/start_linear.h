@@ -37,10 +37,11 @@ void start_few(void* on, const LinearArgs& a) {
 template <class T, int Bits, int Tokens8, int Groups>
 void start_many(void* on, const LinearArgs& a) {
   constexpr int kTokens = 8 * Tokens8 * Groups;
-  const int64_t units = up(a.w.rows, kTileRows) * up(a.x.tokens, kTokens) * up(a.w.cols, kUnitColumns);
-  const auto blocks = int(std::clamp<int64_t>(units / 4, 1, (Groups == 1 ? 2 : 1) * a.multiprocessors));
+  const int64_t units = up(a.w.rows, kTileRows) * up(a.w.cols, kUnitColumns);
+  const auto sharers = int(std::clamp<int64_t>(units / 4, 1, a.multiprocessors));
   const int shared = kStages * Stage<Bits, kTokens>::kBytes + 16;
-  start(on, blocks, kTileWarps * Groups * kWarp, shared, many_tokens<T, Bits, Tokens8, Groups>, a);
+  start(on, sharers * int(up(a.x.tokens, kTokens)), kTileWarps * Groups * kWarp, shared,
+        many_tokens<T, Bits, Tokens8, Groups>, a);
 }
 
 Matrix decoded_rows(const LinearArgs& a, int32_t row, int32_t rows) {
@@ -56,6 +57,9 @@ Matrix decoded_rows(const LinearArgs& a, int32_t row, int32_t rows) {
   return m;
 }
 
+template <class T, int Bits>
+void start_product(void* on, const LinearArgs& a);
+
 /// A slice of rows at a time is decoded to 16 bits, which stay in the second-level cache, and multiplied.
 template <class T, int Bits>
 void start_slices(void* on, const LinearArgs& a) {
@@ -67,20 +71,18 @@ void start_slices(void* on, const LinearArgs& a) {
     part.w = decoded_rows(a, row, rows);
     part.bias = a.bias ? a.bias + row : nullptr;
     part.y = a.y + row;
-    start_many<T, 16, 8, 2>(on, part);
+    start_product<T, 16>(on, part);
   }
 }
 
+/// The arithmetic follows `batch`: among more than kFewTokens a few tokens are multiplied as many are.
 template <class T, int Bits>
 void start_product(void* on, const LinearArgs& a) {
-  if (a.x.tokens <= 8) return start_few<T, Bits, 1>(on, a);
-  if (a.x.tokens <= kFewTokens) return start_few<T, Bits, 2>(on, a);
+  if (a.batch <= kFewTokens) return a.x.tokens <= 8 ? start_few<T, Bits, 1>(on, a) : start_few<T, Bits, 2>(on, a);
+  if (Bits < 16 && a.batch > kMaxDirect) return start_slices < T, Bits == 16 ? 4 : Bits > (on, a);
   if (a.x.tokens <= 32) return start_many<T, Bits, 4, 1>(on, a);
   if (a.x.tokens <= kMaxDirect) return start_many<T, Bits, 8, 1>(on, a);
-  if constexpr (Bits == 16)
-    start_many<T, 16, 8, 2>(on, a);
-  else
-    start_slices<T, Bits>(on, a);
+  if constexpr (Bits == 16) start_many<T, 16, 8, 2>(on, a);
 }
 
 void linear(void* on, const LinearArgs& a) {

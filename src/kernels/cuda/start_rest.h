@@ -43,8 +43,9 @@ void start_attention(void* on, const AttentionArgs& a) {
     start(on, a.unit_count, kUnitWarps * kWarp,
           queries + kUnitWarps * kAttentionRows * (a.kv.padded_value + 2) * int(sizeof(float)) + 16,
           split_tiles<C, MaxValue>, a);
-  else
-    start(on, int(up(a.tile_count, kUnitWarps)), kUnitWarps * kWarp, kUnitWarps * queries, whole_tiles<C, MaxValue>, a);
+  if (a.whole_count)
+    start(on, int(up(a.whole_count, kUnitWarps)), kUnitWarps * kWarp, kUnitWarps * queries, whole_tiles<C, MaxValue>,
+          a);
 }
 
 void attention(void* on, const AttentionArgs& a) {
