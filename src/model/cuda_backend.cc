@@ -1,6 +1,7 @@
 #include "model/cuda_backend.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "base/numeric.h"
@@ -36,6 +37,13 @@ class CudaBackend final : public Backend {
   std::string_view name() const override { return "cuda"; }
   std::string_view kernels() const override { return kernels_name_; }
   int threads() const override { return cuda_.pool.size(); }
+  std::optional<DeviceRates> rates() override {
+    DeviceRates r{.type = cuda_.half == cuda::Half::f16 ? DType::f16 : DType::bf16};
+    r.copied = std::min<int64_t>(int64_t(1) << 30, memory().device().free_bytes() / 8 * 2);
+    r.copy = copy_rate(r.copied);
+    r.product = product_rate();
+    return r;
+  }
   Tensor empty(Shape shape) override { return memory().empty(shape, DType::f32); }
   Tensor host(const Tensor& x) override { return memory().owns(x.data()) ? memory().download(x) : x; }
   std::unique_ptr<Linear> linear(const Pieces& w, const Tensor* bias) override { return cuda_linear(w, bias, cuda_); }
@@ -126,6 +134,48 @@ class CudaBackend final : public Backend {
     run().rows(on(), {in(table), out(x), arrays_.at(rows), nullptr, scale == 1 ? nullptr : arrays_.at(weights),
                       int64_t(rows.size()), x.shape()[1], false});
   }
+
+  /// Seconds of the shorter of three runs, after one that does not count.
+  template <class F>
+  double seconds_of(const F& f) {
+    double best = 1e9;
+    for (int i = 0; i < 4; ++i) {
+      memory().device().wait();
+      const auto start = std::chrono::steady_clock::now();
+      f();
+      memory().device().wait();
+      const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      if (i > 0) best = std::min(best, s);
+    }
+    return best;
+  }
+  double copy_rate(int64_t moved) {
+    const Tensor from = memory().zeros({moved / 2}, DType::u8);
+    Tensor to = memory().empty({moved / 2}, DType::u8);
+    constexpr int kCopies = 8;
+    const double s = seconds_of([&] {
+      for (int i = 0; i < kCopies; ++i) memory().device().copy(to.data(), from.data(), to.bytes());
+    });
+    return double(moved) * kCopies / s * 1e-9;
+  }
+  /// Of 16-bit weights; values as in a model, since zeros would be faster.
+  double product_rate() {
+    const int64_t rows = rate_rows(), tokens = std::min<int64_t>(rows, 2048);
+    Tensor w = Tensor::empty({rows, rows}, DType::bf16), x = Tensor::empty({tokens, rows}, DType::f32);
+    uint32_t seed = 1;
+    const auto next = [&seed] { return float(int32_t(seed = seed * 1664525 + 1013904223)) * 0x1p-31f; };
+    auto* bits = reinterpret_cast<uint16_t*>(w.data());
+    for (int64_t i = 0; i < rows * rows; ++i) bits[i] = f32_to_bf16(next());
+    for (float& v : x.as<float>()) v = next();
+    const auto f = Backend::linear(Weight(w), nullptr);
+    const Tensor there = memory().upload(std::as_const(x).as<float>());
+    const Tensor in = Tensor::wrap(there.data(), x.shape(), DType::f32, std::make_shared<Tensor>(there));
+    Tensor y = empty({tokens, rows});
+    const double s = seconds_of([&] { f->multiply(in, y, tokens); });
+    return 2.0 * double(rows) * double(rows) * double(tokens) / s * 1e-9;
+  }
+  /// 4,096 on a GPU; what has few multiprocessors gets a product of its size.
+  int64_t rate_rows() { return memory().device().multiprocessors() >= 16 ? 4096 : 128; }
 
   static cuda::Map map_of(Activation act) {
     switch (act) {

@@ -130,16 +130,16 @@ AWQ_DEVICE void multiply_unit(const Matrix& w, const Act& x, const LaneCodes<Bit
   if constexpr (Bits < 16) part.clear();
   AWQ_UNROLL
   for (int half = 0; half < 2; ++half) {
-    Words4 b[Tokens8];
-    AWQ_UNROLL
-    for (int n = 0; n < Tokens8; ++n) b[n] = chunk(n, half);
+    uint32_t a[2][2][4];  // [step][sixteen rows]: 16 registers, where the tokens' would be up to 32
     AWQ_UNROLL
     for (int p = 0; p < 2; ++p) AWQ_UNROLL
-    for (int r = 0; r < 2; ++r) {
-      uint32_t a[4];
-      step_codes<T, Bits>(codes[r], 2 * half + p, a);
+    for (int r = 0; r < 2; ++r) step_codes<T, Bits>(codes[r], 2 * half + p, a[p][r]);
+    AWQ_UNROLL
+    for (int n = 0; n < Tokens8; ++n) {
+      const Words4 b = chunk(n, half);
       AWQ_UNROLL
-      for (int n = 0; n < Tokens8; ++n) T::mma((Bits < 16 ? part : sum).v[r][n], a, b[n].w[2 * p], b[n].w[2 * p + 1]);
+      for (int p = 0; p < 2; ++p) AWQ_UNROLL
+      for (int r = 0; r < 2; ++r) T::mma((Bits < 16 ? part : sum).v[r][n], a[p][r], b.w[2 * p], b.w[2 * p + 1]);
     }
     if (split) {
       apply_grids<Tokens8>(w, x, row_tile, unit, half, false, token, part, sum);

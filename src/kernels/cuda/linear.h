@@ -34,19 +34,20 @@ AWQ_KERNEL void AWQ_BOUNDS(kFewWarps* kWarp, 2) few_tokens(const LinearArgs a) {
     };
     Sums<Tokens8> sum;
     sum.clear();
+    constexpr bool kAhead = Bits < 16;  // 16 bits: a unit is 8 loads of 16 bytes a lane, and two are too many registers
     LaneCodes<Bits> codes[2], ahead[2];
-    if (s.begin + warp() < s.end) read(s.begin + warp(), codes);
+    if (kAhead && s.begin + warp() < s.end) read(s.begin + warp(), codes);
     AWQ_NO_UNROLL
     for (int unit = s.begin + warp(); unit < s.end; unit += kFewWarps) {
-      if (unit + kFewWarps < s.end) read(unit + kFewWarps, ahead);
+      if (!kAhead) read(unit, codes);
+      if (kAhead && unit + kFewWarps < s.end) read(unit + kFewWarps, ahead);
       const auto chunk = [&](int n, int half) {
         const int token = 8 * n + g;
         if (token >= a.x.tokens) return Words4{{0, 0, 0, 0}};
         return load16(x + int64_t(token) * a.x.padded + unit * kUnitColumns + 32 * half + 8 * t);
       };
       multiply_unit<T, Bits, Tokens8>(a.w, a.x, codes, s.tile, unit, 0, chunk, sum);
-      AWQ_UNROLL
-      for (int r = 0; r < 2; ++r) codes[r] = ahead[r];
+      if constexpr (kAhead) codes[0] = ahead[0], codes[1] = ahead[1];
     }
     AWQ_UNROLL
     for (int r = 0; r < 2; ++r) AWQ_UNROLL

@@ -26,4 +26,13 @@ void start(void* on, int blocks, int threads, int shared, void (*kernel)(Args), 
 namespace awq::cuda {
 extern const Kernels device_kernels;
 const Kernels device_kernels = kTable;
+
+/// Whether the program has code for the GPU that is chosen.
+bool kernels_load();
+bool kernels_load() {
+  cudaFuncAttributes a;
+  const bool yes = cudaFuncGetAttributes(&a, map_elements) == cudaSuccess;
+  (void)cudaGetLastError();
+  return yes;
+}
 }  // namespace awq::cuda

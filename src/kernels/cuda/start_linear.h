@@ -81,7 +81,8 @@ void start_product(void* on, const LinearArgs& a) {
   if (a.batch <= kFewTokens) return a.x.tokens <= 8 ? start_few<T, Bits, 1>(on, a) : start_few<T, Bits, 2>(on, a);
   if (Bits < 16 && a.batch > kMaxDirect) return start_slices < T, Bits == 16 ? 4 : Bits > (on, a);
   if (a.x.tokens <= 32) return start_many<T, Bits, 4, 1>(on, a);
-  if (a.x.tokens <= kMaxDirect) return start_many<T, Bits, 8, 1>(on, a);
+  // Two warps decode the same rows: 64 tokens a warp are 128 sums of codes and grids, and do not fit in registers.
+  if (a.x.tokens <= kMaxDirect) return start_many<T, Bits, 4, 2>(on, a);
   if constexpr (Bits == 16) start_many<T, 16, 8, 2>(on, a);
 }
 
