@@ -37,7 +37,7 @@ function(awq_add_cuda target)
   string(REPLACE ";" " " targets "${AWQ_CUDA_ARCHITECTURES}")
   set_target_properties(awq_cuda PROPERTIES CUDA_ARCHITECTURES "${AWQ_CUDA_ARCHITECTURES}" POSITION_INDEPENDENT_CODE ON
     UNITY_BUILD OFF)
-  target_compile_options(awq_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-O3 --threads=0 -Werror=all-warnings -Xptxas=-v>)
+  target_compile_options(awq_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-O3 --threads=0 -Werror=all-warnings>)
   target_compile_definitions(awq_cuda PRIVATE AWQ_CUDA_TARGETS="${targets}")
   target_include_directories(awq_cuda PRIVATE src include)
   target_sources(${target} PRIVATE $<TARGET_OBJECTS:awq_cuda>)

@@ -81,11 +81,9 @@ void cuda_attention(CudaContext& cuda, CudaArrays& arrays, const Tensor& q, cons
   cuda.kernels().kv_store(on, {shape, k.as<float>().data(), v.as<float>().data(), table, sequences,
                                arrays.at(b.sequence_of), int32_t(b.sequence_of.size())});
   const std::vector<float> slopes = times_log2e(spec.alibi_slopes()), extra = times_log2e(sinks);
-  Tensor parts, counters;
-  if (!b.units.empty()) {
+  Tensor parts;
+  if (!b.units.empty())
     parts = memory.empty({int64_t(b.units.size()), cuda::kAttentionRows, shape.padded_value + 2}, DType::f32);
-    counters = memory.zeros({int64_t(b.tiles.size())}, DType::i32);
-  }
   cuda::AttentionArgs a{};
   a.kv = shape;
   a.q = q.as<float>().data();
@@ -103,7 +101,7 @@ void cuda_attention(CudaContext& cuda, CudaArrays& arrays, const Tensor& q, cons
   a.slopes = arrays.at(slopes);
   a.sinks = arrays.at(extra);
   a.parts = parts ? parts.as<float>().data() : nullptr;
-  a.counters = counters ? counters.as<int32_t>().data() : nullptr;
+  a.counters = cuda.zero_counters(int64_t(b.tiles.size()));
   cuda.kernels().attention(on, a);
 }
 

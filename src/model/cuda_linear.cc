@@ -231,17 +231,12 @@ class CudaLinear final : public Linear {
     a.y = y.as<float>().data();
     a.y_row = form_.rows;
     a.partial = floats(partial);
-    a.counters = counters(cuda::linear_tiles(form_.rows, x.tokens));
+    a.counters = cuda_.zero_counters(cuda::linear_tiles(form_.rows, x.tokens));
     a.batch = int32_t(batch);
     a.multiprocessors = processors;
     a.slice = floats(cuda_.slice);
     a.slice_rows = slice_rows();
     cuda_.kernels().linear(m.device().stream(), a);
-  }
-  int32_t* counters(int64_t tiles) const {
-    if (!cuda_.counters || cuda_.counters.shape()[0] < tiles)
-      cuda_.counters = cuda_.memory->zeros({std::max<int64_t>(2 * tiles, 4096)}, DType::i32);
-    return ints(cuda_.counters);
   }
   int32_t slice_rows() const { return int32_t(std::max<int64_t>(kSliceBytes / (form_.padded() * 2) / 128, 1) * 128); }
   /// Of a slice of decoded rows, before the first token asks for it.
@@ -330,6 +325,12 @@ class CudaLinear final : public Linear {
 };
 
 }  // namespace
+
+int32_t* CudaContext::zero_counters(int64_t tiles) {
+  if (!counters || counters.shape()[0] < tiles)
+    counters = memory->zeros({std::max<int64_t>(2 * tiles, 4096)}, DType::i32);
+  return counters.as<int32_t>().data();
+}
 
 std::unique_ptr<Linear> cuda_linear(const Pieces& w, const Tensor* bias, CudaContext& cuda) {
   return std::make_unique<CudaLinear>(w, bias, cuda);

@@ -15,6 +15,8 @@ struct CudaContext {
   bool alone = false;    // a token's result depends on no other: products of sixteen tokens at a time
   Tensor counters = {};  // zeros, of so many tiles as the largest product has
   Tensor slice = {};
+  /// Room for so many; kernels leave them as they find them.
+  int32_t* zero_counters(int64_t tiles);
   const cuda::Kernels& kernels() const { return memory->device().kernels(); }
 };
 
