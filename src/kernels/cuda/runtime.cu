@@ -86,6 +86,7 @@ Description describe_device() {
   (void)cudaGetLastError();
   if (e != cudaSuccess || count == 0) {
     d.why_not = e == cudaSuccess ? "this machine has no GPU that CUDA knows" : cudaGetErrorString(e);
+    if (!driver) d.why_not = "this machine has no driver for NVIDIA GPUs";
     if (driver && driver / 1000 < runtime / 1000)
       d.why_not +=
           "; the driver is for CUDA " + version_text(driver) + ", and this program for " + version_text(runtime);
