@@ -286,6 +286,15 @@ TEST_F(CudaBackendTest, OutOfMemoryNamesWhatThereWas) {
   }
 }
 
+TEST_F(CudaBackendTest, RatesAreMeasured) {
+  const DeviceRates r = gpu_->rates().value();
+  EXPECT_GT(r.copy, 0);
+  EXPECT_GT(r.product, 0);
+  EXPECT_EQ(r.type, DType::f16);
+  EXPECT_GT(r.copied, 0);
+  EXPECT_FALSE(cpu_->rates());
+}
+
 TEST_F(CudaBackendTest, RefusesActivationsThatItHasNot) {
   EXPECT_THROW(cuda_backend(pool_, cuda::executor_device(), "int8"), Error);
 }
