@@ -3,11 +3,12 @@ AWQ := build/release/apps/awq/awq
 PREFIX ?= /usr/local
 export CMAKE_CXX_COMPILER_LAUNCHER = $(shell command -v ccache)
 
-.PHONY: help setup build demo test test-arm test-ecosystem bench bench-peers format lint install clean
+.PHONY: help setup build demo test test-arm test-cuda test-ecosystem bench bench-peers format lint install clean
 help:
 	@echo 'make demo            install what is missing, build, quantize a real 135M model, compare, and chat with it'
 	@echo 'make test            install what is missing, build, run every test'
 	@echo 'make test-arm        build for AArch64 and run the unit tests in QEMU'
+	@echo 'make test-cuda       on a machine with an NVIDIA GPU: build for it, test, check for races, time; one table'
 	@echo 'make build           build $(AWQ)'
 	@echo 'make bench           build and run the benchmarks'
 	@echo 'make bench-peers     time awq beside llama.cpp and vLLM (downloads several GB, compiles llama.cpp)'
@@ -33,6 +34,10 @@ test: setup
 test-arm:
 	@tools/setup.sh arm
 	@tools/test.sh arm
+
+test-cuda:
+	@tools/setup.sh
+	tools/cuda_visit.sh
 
 test-ecosystem: build
 	tools/ecosystem/run.sh $(AWQ)

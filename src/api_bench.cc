@@ -24,6 +24,7 @@ constexpr struct {
 } kTypes[] = {{DType::f32, "f32"}, {DType::bf16, "bf16"}, {DType::i16, "int16"}, {DType::i8, "int8"}};
 
 std::string type_name(DType type) {
+  if (type == DType::f16) return "f16";  // of GPUs alone
   for (const auto& t : kTypes)
     if (t.type == type) return std::string(t.name);
   fail("bench", "{} is no type that products are computed in", name_of(type));
@@ -98,26 +99,37 @@ class Bench {
   void measure_machine() {
     constexpr int kPasses = 5;
     report("measure the machine", 0, kPasses);
-    read_.emplace(device_.pool);
-    for (const auto& t : kTypes) report_.peaks.push_back({std::string(t.name), {}});
+    if (device_.backend->name() != "cuda") read_.emplace(device_.pool);
+    on_gpu_ = device_.backend->name() == "cuda";
+    for (const auto& t : kTypes)
+      if (!on_gpu_) report_.peaks.push_back({std::string(t.name), {}});
     for (int i = 0; i < kPasses; ++i) {
       measure_again();
       report("measure the machine", i + 1, kPasses);
     }
     report_.cpu = cpu_name();
-    report_.kernels = device_.kernels.name;
+    report_.kernels = device_.backend->kernels();
     report_.threads = device_.pool.size();
     report_.repeat = o_.repeat;
-    report_.read_bytes = read_->bytes();
+    if (copies_.empty()) report_.read_bytes = read_->bytes();
   }
 
   /// Before, between and after the measurements: the speed of a shared machine changes within seconds.
   void measure_again() {
+    if (on_gpu_) return keep(device_.backend->rates().value());
     read_->pass();
     for (size_t i = 0; i < std::size(kTypes); ++i) {
       const auto rate = kernels::peak_rate(device_.pool, device_.kernels, kTypes[i].type);
       if (rate) report_.peaks[i].rate = std::max(report_.peaks[i].rate.value_or(0), *rate);
     }
+  }
+
+  /// Of a GPU: what copies move, bytes read and written, and what our own products reach.
+  void keep(const DeviceRates& rates) {
+    copies_.push_back(rates.copy);
+    report_.read_bytes = rates.copied;
+    if (report_.peaks.empty()) report_.peaks.push_back({type_name(rates.type), rates.product});
+    report_.peaks[0].rate = std::max(report_.peaks[0].rate.value_or(0), rates.product);
   }
 
   void load(const Checkpoint& checkpoint) {
@@ -139,6 +151,7 @@ class Bench {
     report("check", 0, 1);
     DeviceOptions portable = o_.device;
     portable.isa = "portable";
+    if (!portable.device.empty()) portable.device = portable.activations = "";
     Device reference(portable);
     const LogitsCheck c = check_logits(*device_.backend, model_, *reference.backend, checkpoint, o_.seed);
     if (!c.agrees())
@@ -223,8 +236,9 @@ class Bench {
   }
 
   void finish() {
-    report_.read_median = read_->median();
-    report_.read_best = read_->best();
+    const Spread copied = copies_.empty() ? Spread{} : spread_of(copies_);
+    report_.read_median = copies_.empty() ? read_->median() : copied.median;
+    report_.read_best = copies_.empty() ? read_->best() : copied.highest;
     for (BenchResult& r : report_.results) {
       r.share_of_read = r.gigabytes_per_second / report_.read_median;
       for (const BenchPeak& p : report_.peaks)
@@ -236,6 +250,8 @@ class Bench {
   const OnProgress& progress_;
   Device device_;
   std::optional<kernels::ReadBandwidth> read_;
+  bool on_gpu_ = false;
+  std::vector<double> copies_;  // GB/s of a GPU
   Model model_;
   Cost cost_;
   Caches caches_;

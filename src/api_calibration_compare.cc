@@ -53,6 +53,7 @@ void check(const CalibrationCompareOptions& o) {
 std::vector<int32_t> own_text(const fs::path& model, const CalibrationCompareOptions& options,
                               const OnProgress& progress) {
   const std::unique_ptr<Checkpoint> source = Checkpoint::open(model);
+  require_cpu(options.quantize.device, "calib");
   Device device(options.quantize.device);
   return held_out_text(device, *source, options.quantize, options.windows ? options.windows : kOwnWindows,
                        options.window, "calib compare", progress);

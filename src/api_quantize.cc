@@ -390,6 +390,7 @@ std::vector<MethodInfo> quantize_methods() {
 
 QuantizeReport quantize(const std::filesystem::path& model, const std::filesystem::path& out,
                         const QuantizeOptions& options, const OnProgress& progress) {
+  require_cpu(options.device, "quantize");
   if (!options.device.kv.empty())
     fail("quantize",
          "a KV cache of type \"{}\" was asked for, but calibration keeps keys and values in f32; leave it out",

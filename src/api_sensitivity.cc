@@ -153,6 +153,7 @@ SensitivityReport sensitivity(const std::filesystem::path& path, const Sensitivi
   QuantizeOptions o = with_method(options.quantize);
   const std::unique_ptr<Method> method = make_method(o.method, o.variant);
   const std::unique_ptr<Checkpoint> source = Checkpoint::open(path);
+  require_cpu(o.device, "sensitivity");
   Device device(o.device);
   complete_calibration(o, *source, "sensitivity");
   if (options.window < 2 || options.windows < 1)

@@ -275,6 +275,7 @@ StudyReport study(const std::filesystem::path& path, std::string_view name, cons
   StudyOptions o = options;
   check_counts(which, o);
   const std::unique_ptr<Checkpoint> source = Checkpoint::open(path);
+  require_cpu(o.quantize.device, "study");
   Device device(o.quantize.device);
   complete_calibration(o.quantize, *source, "study");
   check_windows(o, *source);

@@ -139,9 +139,10 @@ void add_device_options(CLI::App& app, DeviceOptions& device) {
 }
 
 void add_run_options(CLI::App& app, DeviceOptions& device, const char* standard_kv) {
+  app.add_option("--device", device.device, "cpu (default) or cuda: the first GPU; `awq doctor` says what there is");
   app.add_option("--activations", device.activations,
                  "For 4-bit products: int16 (default, exact to 2^-16), int8 (faster, less exact), bf16 (faster where "
-                 "tiles multiply long prompts)");
+                 "tiles multiply long prompts); on a GPU f16 (default) or bf16");
   app.add_option("--kv", device.kv,
                  fmt::format("Keys and values are kept in f32, f16, bf16 or int8; default: {}", standard_kv));
 }

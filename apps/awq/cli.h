@@ -67,6 +67,7 @@ void add_eval(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_pull(CLI::App& app);
+void add_doctor(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_verify(CLI::App& app);
 void add_bench(CLI::App& app);

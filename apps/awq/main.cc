@@ -32,6 +32,7 @@ int run(int argc, char** argv) {
   add_convert(app);
   add_verify(app);
   add_bench(app);
+  add_doctor(app);
   add_calib(app);
   add_sensitivity(app);
   add_study(app);

@@ -45,9 +45,34 @@ struct DeviceOptions {
   /// What keys and values are kept in: "f32", "f16", "bf16" or "int8"; empty: bf16 to generate, f32 to evaluate.
   /// `quantize` refuses it: calibration is in f32.
   std::string kv{};
+  /// What runs the model: "cpu" (empty means it too) or "cuda", the first GPU, on which `activations` are "f16" (empty
+  /// means it too) or "bf16" and `kv` is f16, bf16 or int8. What quantizes, or looks into a model, runs on the CPU.
+  std::string device{};
 };
 
 int max_threads();  // CPUs that this process may use, hyper-threads counted
+
+/// What models can run on here.
+struct KernelSetInfo {
+  std::string name;
+  bool usable = false;  // on this CPU
+};
+struct GpuInfo {
+  bool built = false;  // the library knows CUDA
+  bool usable = false;
+  std::string name{}, architecture{};  // "NVIDIA H200", "sm_90"; empty: there is none
+  std::string driver{};                // "for CUDA 13.0"
+  std::string targets{};               // that kernels were compiled for: "80 86 89 90a 100"
+  std::string why_not{};               // where it is not usable
+};
+struct DoctorReport {
+  std::string cpu;
+  int threads = 0;                    // max_threads()
+  std::string kernels;                // of the CPU, that are used unless others are asked for
+  std::vector<KernelSetInfo> sets{};  // best first
+  GpuInfo gpu{};
+};
+DoctorReport doctor();
 
 struct Estimate {
   double value = 0, standard_error = 0;  // over windows of text

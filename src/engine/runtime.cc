@@ -1,6 +1,7 @@
 #include "engine/runtime.h"
 
 #include "base/cpu.h"
+#include "model/cuda_backend.h"
 
 namespace awq {
 namespace {
@@ -58,12 +59,27 @@ int allowed_threads(int threads) {
   return threads;
 }
 
+std::unique_ptr<Backend> backend_of(const DeviceOptions& options, ThreadPool& pool, const kernels::KernelSet& kernels,
+                                    Tiles tiles) {
+  if (options.device.empty() || options.device == "cpu")
+    return cpu_backend(pool, kernels, activations_of(options.activations), tiles);
+  if (options.device == "cuda") return cuda_backend(pool, cuda::open_device(), options.activations, tiles);
+  fail("device", "--device: \"{}\" is not known; give cpu or cuda", options.device);
+}
+
 }  // namespace
 
 int max_threads() { return usable_cpus(); }
 
 Device::Device(const DeviceOptions& options, Tiles tiles)
-    : Device(allowed_threads(options.threads), options.isa, activations_of(options.activations), tiles) {}
+    : kernels(kernels::select(options.isa)),
+      pool(allowed_threads(options.threads)),
+      backend(backend_of(options, pool, kernels, tiles)) {}
+
+void require_cpu(const DeviceOptions& options, std::string_view verb) {
+  if (options.device.empty() || options.device == "cpu") return;
+  fail(verb, "device \"{}\" was asked for, but {} runs on the CPU alone; leave it out", options.device, verb);
+}
 
 Tensor prefill(Backend& dev, const Model& m, KvCache& kv, int position, std::span<const int32_t> tokens,
                const std::function<void(int)>& on_chunk, int length) {
@@ -89,7 +105,7 @@ Tensor head_logits(Backend& dev, const Model& m, const Tensor& hidden) {
   Tensor logits = dev.empty({hidden.shape()[0], m.head->rows()});
   (*m.head)(hidden, logits);
   if (m.spec.logit_cap != 0) dev.soft_cap(logits, m.spec.logit_cap);
-  return logits;
+  return dev.host(logits);
 }
 
 }  // namespace awq

@@ -17,7 +17,7 @@ namespace awq {
 
 /// Threads and kernels of one job, and the backend on them.
 struct Device {
-  /// Throws Error for more threads than this process may use CPUs.
+  /// Throws Error for more threads than this process may use CPUs, and for a device that there is not.
   explicit Device(const DeviceOptions& options, Tiles tiles = Tiles::accurate);
   /// Any number of threads.
   explicit Device(int threads, std::string_view isa, Activations activations = Activations::int16,
@@ -33,6 +33,9 @@ struct RenderChat {
   bool add_generation_prompt = false;
   nlohmann::ordered_json tools{}, variables{};  // see ChatTemplate::Options; or null
 };
+
+/// Throws Error where `verb` was asked to run on something else than the CPU.
+void require_cpu(const DeviceOptions& options, std::string_view verb);
 
 /// A checkpoint's text side: tokenizer, chat template, tokens that end an answer.
 class TextSide {
@@ -74,7 +77,7 @@ class TextSide {
   std::set<int32_t> ends_;
 };
 
-/// Logits f32 [rows, vocab] of hidden states.
+/// Logits f32 [rows, vocab] of hidden states, on the host.
 Tensor head_logits(Backend& dev, const Model& m, const Tensor& hidden);
 
 constexpr DType kCacheType = DType::bf16;  // of keys and values, for generation, unless --kv says otherwise

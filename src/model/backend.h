@@ -56,6 +56,14 @@ struct Sequence {
 using Batch = std::span<const Sequence>;
 int tokens_of(Batch batch);
 
+/// What a device reaches at best: gigabytes a second that copies of `copied` bytes move, read and written, and
+/// gigaflops of its own dense products.
+struct DeviceRates {
+  double copy = 0, product = 0;
+  int64_t copied = 0;
+  DType type = DType::f16;
+};
+
 /// A device that can run a block. Model code is written once against this interface; a call is a whole operation on a
 /// whole batch, so it may be virtual. Tensors are f32 on the device unless said otherwise. One call at a time.
 class Backend {
@@ -64,7 +72,11 @@ class Backend {
   virtual std::string_view name() const = 0;     // "cpu"
   virtual std::string_view kernels() const = 0;  // "avx2"
   virtual int threads() const = 0;
+  /// Measured now. None: kernels/ceilings.h measures the CPU.
+  virtual std::optional<DeviceRates> rates() { return std::nullopt; }
   virtual Tensor empty(Shape shape) = 0;
+  /// What x holds, where the host can read it: x itself, or a copy. Only it may read tensors of a device.
+  virtual Tensor host(const Tensor& x) { return x; }
 
   /// `bias` may be null; else f32 [rows].
   virtual std::unique_ptr<Linear> linear(const Pieces& w, const Tensor* bias) = 0;

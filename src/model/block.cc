@@ -166,11 +166,12 @@ void add_expert(Backend& dev, const Block& block, int expert, const Route& route
 void experts_forward(Backend& dev, const Block& block, const Tensor& x, Tensor& y, const Tap& tap) {
   const ExpertsSpec& e = *block.spec.experts;
   const int64_t tokens = x.shape()[0];
-  const std::vector<Route> routes = routes_of(e, apply(dev, block, {{router}}, x, tokens)[0], block.correction);
+  const std::vector<Route> routes =
+      routes_of(e, dev.host(apply(dev, block, {{router}}, x, tokens)[0]), block.correction);
   dev.zero(y);
   for (int i = 0; i < e.count; ++i) add_expert(dev, block, i, routes[size_t(i)], x, y, tap);
   if (!e.shared_hidden) return;
-  const Tensor gates = e.shared_gate ? apply(dev, block, {{shared_router}}, x, tokens)[0] : Tensor();
+  const Tensor gates = e.shared_gate ? dev.host(apply(dev, block, {{shared_router}}, x, tokens)[0]) : Tensor();
   add_expert(dev, block, kSharedExpert, shared_route(gates, tokens), x, y, tap);
 }
 

@@ -232,7 +232,9 @@ void Batcher::answer(const std::vector<Part>& parts, const Tensor& hidden) {
     publish(job);
     if (job.pending()) continue;
     ready.push_back(p);
-    std::ranges::copy(own.rows(p.tokens - 1, p.tokens).as<float>(), last.rows(n, n + 1).as<float>().begin());
+    Tensor to = last.rows(n, n + 1);
+    const int32_t row_of_last = p.tokens - 1;
+    dev_.embed(own, {&row_of_last, 1}, 1, to);
     ++n;
   }
   if (ready.empty()) return;
@@ -256,7 +258,8 @@ void Batcher::score(Job& job, const Tensor& hidden) {
   job.scored = std::max(job.scored, last);
 }
 
-void Batcher::embed(Job& job, const Tensor& hidden) {
+void Batcher::embed(Job& job, const Tensor& states) {
+  const Tensor hidden = dev_.host(states);
   const int64_t dim = hidden.shape()[1];
   job.hidden.resize(size_t(dim));
   for (int64_t i = 0; i < hidden.shape().elements(); ++i)

@@ -1,0 +1,253 @@
+#include "model/cuda_backend.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "base/numeric.h"
+#include "model/cuda_attention.h"
+
+namespace awq {
+namespace {
+
+cuda::Half half_of(std::string_view activations) {
+  if (activations.empty() || activations == "f16") return cuda::Half::f16;
+  if (activations == "bf16") return cuda::Half::bf16;
+  fail("activations", "--activations: \"{}\" is nothing that a GPU multiplies; give f16 or bf16, or --device cpu",
+       activations);
+}
+
+/// Of a table of floats.
+void copy_host_row(const Tensor& table, int64_t row, float scale, float* out) {
+  const int64_t dim = table.shape()[1];
+  table.rows(row, row + 1).widen(out);
+  for (int64_t i = 0; i < dim; ++i) out[i] *= scale;
+}
+
+class CudaBackend final : public Backend {
+ public:
+  CudaBackend(ThreadPool& pool, std::unique_ptr<cuda::Device> device, std::string_view activations, Tiles tiles)
+      : kernels_name_(device->name()),
+        cuda_{.memory = std::make_shared<CudaMemory>(std::move(device)),
+              .pool = pool,
+              .half = half_of(activations),
+              .alone = tiles == Tiles::never},
+        arrays_(*cuda_.memory) {}
+
+  std::string_view name() const override { return "cuda"; }
+  std::string_view kernels() const override { return kernels_name_; }
+  int threads() const override { return cuda_.pool.size(); }
+  std::optional<DeviceRates> rates() override {
+    DeviceRates r{.type = cuda_.half == cuda::Half::f16 ? DType::f16 : DType::bf16};
+    r.copied = std::min<int64_t>(int64_t(1) << 30, memory().device().free_bytes() / 8 * 2);
+    r.copy = copy_rate(r.copied);
+    r.product = product_rate();
+    return r;
+  }
+  Tensor empty(Shape shape) override { return memory().empty(shape, DType::f32); }
+  Tensor host(const Tensor& x) override { return memory().owns(x.data()) ? memory().download(x) : x; }
+  std::unique_ptr<Linear> linear(const Pieces& w, const Tensor* bias) override { return cuda_linear(w, bias, cuda_); }
+  int64_t linear_bytes(const Pieces& w) const override { return cuda_linear_bytes(w); }
+  void apply(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y, int64_t batch) override {
+    cuda_linears(f, x, y, batch);
+  }
+  std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks, DType dtype) override {
+    return std::make_unique<CudaKvCache>(cuda_.memory, blocks, dtype);
+  }
+
+  /// Of a table on the host only the tokens' rows are sent.
+  void embed(const Tensor& table, std::span<const int32_t> tokens, float scale, Tensor& x) override {
+    for (int32_t t : tokens)
+      if (t < 0 || t >= table.shape()[0])
+        fail("forward", "token {} is outside the vocabulary of {}", t, table.shape()[0]);
+    if (memory().owns(table.data())) return gather(table, tokens, scale, x);
+    const int64_t dim = table.shape()[1];
+    std::vector<float> rows(tokens.size() * size_t(dim));
+    for (size_t t = 0; t < tokens.size(); ++t) copy_host_row(table, tokens[t], scale, rows.data() + int64_t(t) * dim);
+    memory().device().upload(x.data(), rows.data(), rows.size() * sizeof(float));
+  }
+
+  void norm(const Tensor& x, const Tensor& gain, const Tensor& bias, const NormSpec& norm, int64_t width,
+            Tensor& y) override {
+    cuda::NormArgs a{};
+    a.x = in(x);
+    a.gain = constant(gain);
+    a.bias = constant(bias);
+    a.y = out(y);
+    a.runs = x.shape().elements() / width;
+    a.width = int32_t(width);
+    a.runs_of_row = gain ? int32_t(gain.shape()[0] / width) : 1;
+    a.eps = norm.eps;
+    a.gain_offset = norm.gain_offset;
+    a.layer = norm.kind == NormKind::layer;
+    run().norm(on(), a);
+  }
+
+  void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim, int first,
+            bool interleaved) override {
+    const Angles& angles = angles_of(batch, frequencies);
+    run().rope(on(), {out(x), in(angles.cosines), in(angles.sines), x.shape()[0], int32_t(x.shape()[1]), head_dim,
+                      first, int32_t(frequencies.size()), interleaved});
+  }
+
+  void join_heads(const Tensor& own, const Tensor& shared, int heads, Tensor& y) override {
+    run().join(on(), {in(own), in(shared), out(y), own.shape()[0] * heads, heads, int32_t(own.shape()[1] / heads),
+                      int32_t(shared.shape()[1])});
+  }
+
+  void attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const float> sinks, Batch batch,
+                 int block, const AttentionSpec& spec, Tensor& y) override {
+    cuda_attention(cuda_, arrays_, q, k, v, sinks, batch, block, spec, y);
+  }
+
+  void activate(Activation act, const Tensor& x, const Tensor* up, Tensor& y) override { map(map_of(act), x, up, y); }
+  void clamped_swish(Tensor& gate, Tensor& up, float alpha, float limit) override {
+    map(cuda::Map::swish_gate, gate, nullptr, gate, alpha, limit);
+    map(cuda::Map::swish_up, up, nullptr, up, alpha, limit);
+    map(cuda::Map::silu, gate, &up, gate);
+  }
+  void add(const Tensor& x, float scale, Tensor& y) override { map(cuda::Map::add, x, nullptr, y, scale); }
+  void add_rows(const Tensor& x, std::span<const int32_t> rows, std::span<const float> weights, Tensor& y) override {
+    run().rows(on(), {in(x), out(y), nullptr, arrays_.at(rows), arrays_.at(weights), x.shape()[0], x.shape()[1], true});
+  }
+  void scale(Tensor& x, float by) override { map(cuda::Map::scale, x, nullptr, x, by); }
+  void zero(Tensor& x) override { memory().device().zero(x.data(), x.bytes()); }
+  void clip(Tensor& x, float bound) override { map(cuda::Map::clip, x, nullptr, x, bound); }
+  void soft_cap(Tensor& x, float cap) override { map(cuda::Map::soft_cap, x, nullptr, x, cap); }
+
+ private:
+  /// Cosines and sines [positions][frequencies], for a forward pass.
+  struct Angles {
+    std::vector<float> frequencies;
+    std::vector<int32_t> positions;
+    Tensor cosines, sines;
+  };
+
+  CudaMemory& memory() { return *cuda_.memory; }
+  const cuda::Kernels& run() const { return cuda_.kernels(); }
+  void* on() { return memory().device().stream(); }
+  static const float* in(const Tensor& t) { return t.as<float>().data(); }
+  static float* out(Tensor& t) { return t.as<float>().data(); }
+
+  void gather(const Tensor& table, std::span<const int32_t> rows, float scale, Tensor& x) {
+    const std::vector<float> weights(rows.size(), scale);
+    run().rows(on(), {in(table), out(x), arrays_.at(rows), nullptr, scale == 1 ? nullptr : arrays_.at(weights),
+                      int64_t(rows.size()), x.shape()[1], false});
+  }
+
+  /// Seconds of the shorter of three runs, after one that does not count.
+  template <class F>
+  double seconds_of(const F& f) {
+    double best = 1e9;
+    for (int i = 0; i < 4; ++i) {
+      memory().device().wait();
+      const auto start = std::chrono::steady_clock::now();
+      f();
+      memory().device().wait();
+      const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      if (i > 0) best = std::min(best, s);
+    }
+    return best;
+  }
+  double copy_rate(int64_t moved) {
+    const Tensor from = memory().zeros({moved / 2}, DType::u8);
+    Tensor to = memory().empty({moved / 2}, DType::u8);
+    constexpr int kCopies = 8;
+    const double s = seconds_of([&] {
+      for (int i = 0; i < kCopies; ++i) memory().device().copy(to.data(), from.data(), to.bytes());
+    });
+    return double(moved) * kCopies / s * 1e-9;
+  }
+  /// Of 16-bit weights; values as in a model, since zeros would be faster.
+  double product_rate() {
+    const int64_t rows = rate_rows(), tokens = std::min<int64_t>(rows, 2048);
+    Tensor w = Tensor::empty({rows, rows}, DType::bf16), x = Tensor::empty({tokens, rows}, DType::f32);
+    uint32_t seed = 1;
+    const auto next = [&seed] { return float(int32_t(seed = seed * 1664525 + 1013904223)) * 0x1p-31f; };
+    auto* bits = reinterpret_cast<uint16_t*>(w.data());
+    for (int64_t i = 0; i < rows * rows; ++i) bits[i] = f32_to_bf16(next());
+    for (float& v : x.as<float>()) v = next();
+    const auto f = Backend::linear(Weight(w), nullptr);
+    const Tensor there = memory().upload(std::as_const(x).as<float>());
+    const Tensor in = Tensor::wrap(there.data(), x.shape(), DType::f32, std::make_shared<Tensor>(there));
+    Tensor y = empty({tokens, rows});
+    const double s = seconds_of([&] { f->multiply(in, y, tokens); });
+    return 2.0 * double(rows) * double(rows) * double(tokens) / s * 1e-9;
+  }
+  /// 4,096 on a GPU; what has few multiprocessors gets a product of its size.
+  int64_t rate_rows() { return memory().device().multiprocessors() >= 16 ? 4096 : 128; }
+
+  static cuda::Map map_of(Activation act) {
+    switch (act) {
+      case Activation::silu:
+        return cuda::Map::silu;
+      case Activation::gelu_tanh:
+        return cuda::Map::gelu_tanh;
+      case Activation::gelu:
+        return cuda::Map::gelu;
+      case Activation::relu:
+        return cuda::Map::relu;
+      case Activation::relu2:
+        return cuda::Map::relu2;
+      case Activation::clamped_swish:
+        break;
+    }
+    fail("forward", "activation {} is not a function of one value", int(act));
+  }
+  void map(cuda::Map f, const Tensor& x, const Tensor* u, Tensor& y, float a = 0, float b = 0) {
+    run().map(on(), {f, in(x), u ? in(*u) : nullptr, out(y), x.shape().elements(), a, b});
+  }
+
+  /// A norm's parameters, which are the host's and live as long as their block.
+  const float* constant(const Tensor& t) {
+    if (!t) return nullptr;
+    Constant& c = known_[t.data()];
+    if (!c.device || !same_bytes(c.host, t)) c = {t.clone(), memory().upload(t.as<float>())};
+    return reinterpret_cast<const float*>(std::as_const(c.device).data());
+  }
+
+  const Angles& angles_of(Batch batch, std::span<const float> frequencies) {
+    std::vector<int32_t> at;
+    for (const Sequence& s : batch)
+      for (int t = 0; t < s.tokens; ++t) at.push_back(s.first + t);
+    auto known =
+        std::ranges::find_if(angles_, [&](const Angles& a) { return std::ranges::equal(a.frequencies, frequencies); });
+    if (known != angles_.end() && known->positions == at) return *known;
+    if (known == angles_.end()) {
+      if (angles_.size() == 4) angles_.erase(angles_.begin());
+      known = angles_.insert(angles_.end(), Angles{{frequencies.begin(), frequencies.end()}, {}, {}, {}});
+    }
+    known->positions = std::move(at);
+    fill(*known);
+    return *known;
+  }
+  void fill(Angles& a) {
+    const size_t half = a.frequencies.size();
+    std::vector<float> cosines(a.positions.size() * half), sines(cosines.size());
+    for (size_t i = 0; i < cosines.size(); ++i) {
+      const float angle = float(a.positions[i / half]) * a.frequencies[i % half];
+      cosines[i] = std::cos(angle), sines[i] = std::sin(angle);
+    }
+    const Shape shape{int64_t(a.positions.size()), int64_t(half)};
+    a.cosines = memory().upload(cosines.data(), shape, DType::f32);
+    a.sines = memory().upload(sines.data(), shape, DType::f32);
+  }
+
+  struct Constant {
+    Tensor host, device;
+  };
+  std::string kernels_name_;
+  CudaContext cuda_;
+  CudaArrays arrays_;
+  std::map<const std::byte*, Constant> known_;
+  std::vector<Angles> angles_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> cuda_backend(ThreadPool& pool, std::unique_ptr<cuda::Device> device,
+                                      std::string_view activations, Tiles tiles) {
+  return std::make_unique<CudaBackend>(pool, std::move(device), activations, tiles);
+}
+
+}  // namespace awq

@@ -1,0 +1,30 @@
+#pragma once
+#include <mutex>
+
+#include "base/parallel.h"
+#include "model/backend.h"
+#include "model/cuda_memory.h"
+
+namespace awq {
+
+/// What the layers of one GPU share: its memory, what they round activations to, and room for products.
+struct CudaContext {
+  std::shared_ptr<CudaMemory> memory;
+  ThreadPool& pool;  // that reads pieces
+  cuda::Half half = cuda::Half::f16;
+  bool alone = false;    // a token's result depends on no other: products of sixteen tokens at a time
+  Tensor counters = {};  // zeros, of so many tiles as the largest product has
+  Tensor slice = {};
+  /// Room for so many; kernels leave them as they find them.
+  int32_t* zero_counters(int64_t tiles);
+  const cuda::Kernels& kernels() const { return memory->device().kernels(); }
+};
+
+/// Matrices in the layout of cuda::Matrix: codes of up to 8 bits in groups of a multiple of 32 columns, or whole rows;
+/// codes in other groups, and 16-bit floats, as 16 bits; f32 as it is.
+std::unique_ptr<Linear> cuda_linear(const Pieces& w, const Tensor* bias, CudaContext& cuda);
+int64_t cuda_linear_bytes(const Pieces& w);
+/// Backend::apply of layers that cuda_linear made.
+void cuda_linears(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y, int64_t batch);
+
+}  // namespace awq

@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""The table of docs/kernels.md: registers and spills of every CUDA kernel, as ptxas reports them. Needs nvcc, no GPU.
+
+cuda_registers.py [ARCHITECTURE...]; without arguments 80, 86, 89, 90a and 100. Ends with 1 where a kernel spills.
+"""
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+NVCC = os.environ.get("NVCC") or shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+
+
+def report(architecture):
+    """ptxas's report: {kernel: (registers, bytes of stack, bytes spilled)}."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = subprocess.run(
+            [NVCC, "-std=c++20", "-O3", f"-gencode=arch=compute_{architecture},code=sm_{architecture}", "-Xptxas", "-v",
+             "-Werror", "all-warnings", "-I", f"{ROOT}/src", "-c", f"{ROOT}/src/kernels/cuda/set.cu", "-o", f"{folder}/o"],
+            capture_output=True, text=True)
+    if run.returncode:
+        sys.exit(run.stderr)
+    return parse(run.stderr)
+
+
+def parse(text):
+    pattern = re.compile(r"Compiling entry function '(\w+)' for '\w+'\n.*?(\d+) bytes stack frame, (\d+) bytes spill "
+                         r"stores, (\d+) bytes spill loads\n.*?Used (\d+) registers", re.S)
+    return {name_of(m[1]): (int(m[5]), int(m[2]), int(m[3]) + int(m[4])) for m in pattern.finditer(text)}
+
+
+def name_of(symbol):
+    text = subprocess.run(["c++filt", symbol], capture_output=True, text=True, check=True).stdout.strip()
+    text = re.sub(r"\(awq::cuda::\w+\)$", "", re.sub(r"^void ", "", text))
+    return re.sub(r"\(int\)", "", text.replace("awq::cuda::", ""))
+
+
+def main():
+    architectures = sys.argv[1:] or ["80", "86", "89", "90a", "100"]
+    reports = {a: report(a) for a in architectures}
+    print("| kernel | " + " | ".join("sm_" + a for a in architectures) + " |")
+    print("|---" * (len(architectures) + 1) + "|")
+    spilled = 0
+    for kernel in sorted(reports[architectures[0]]):
+        cells = []
+        for a in architectures:
+            registers, stack, spill = reports[a][kernel]
+            spilled += spill > 0
+            cells.append(f"{registers}" + (f", {spill} bytes spilled" if spill else f", {stack} bytes of stack" if stack else ""))
+        print(f"| `{kernel}` | " + " | ".join(cells) + " |")
+    return spilled > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
