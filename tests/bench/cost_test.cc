@@ -28,7 +28,8 @@ TEST(Shapes, HaveTheParametersOfTheirModels) {
   EXPECT_EQ(parameters(spec_of("llama-3.2-1b")), 1235814400);
   EXPECT_EQ(parameters(spec_of("qwen3-4b")), 4022468096);
   EXPECT_EQ(parameters(spec_of("llama-2-7b")), 6738415616);
-  EXPECT_EQ(shape_names().size(), 4U);
+  EXPECT_EQ(parameters(spec_of("llama-3.1-8b")), 8030261248);
+  EXPECT_EQ(shape_names().size(), 5U);
 }
 
 TEST(Shapes, AnUnknownOneNamesThoseThereAre) {

@@ -244,7 +244,10 @@ INSTANTIATE_TEST_SUITE_P(Specs, CudaAttention,
                          testing::Values(AttentionCase{4, 2, 32}, AttentionCase{3, 1, 40, 24}, AttentionCase{2, 2, 72},
                                          AttentionCase{8, 1, 64, 0, 33}, AttentionCase{4, 2, 16, 0, 300, 5.f},
                                          AttentionCase{2, 1, 96, 136, 0, 0, 1},
-                                         AttentionCase{4, 4, 8, 0, 0, 0, 0, true}));
+                                         AttentionCase{4, 4, 8, 0, 0, 0, 0, true}),
+                         [](const auto& c) {
+                           return fmt::format("{}_heads_of_{}_case{}", c.param.heads, c.param.head_dim, c.index);
+                         });
 
 TEST_F(CudaBackendTest, CachesAreCopiedSharedAndCounted) {
   AttentionSpec spec;

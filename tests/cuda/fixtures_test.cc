@@ -68,7 +68,11 @@ INSTANTIATE_TEST_SUITE_P(Specs, CudaQuantized,
                                          QuantSpec{.bits = 4, .group_size = 128},
                                          QuantSpec{.bits = 8, .group_size = 32}, QuantSpec{.bits = 2, .group_size = 32},
                                          QuantSpec{.bits = 4, .group_size = 16},  // by 16 bits
-                                         QuantSpec{.bits = 4, .group_size = 128, .scale_dtype = DType::bf16}));
+                                         QuantSpec{.bits = 4, .group_size = 128, .scale_dtype = DType::bf16}),
+                         [](const auto& c) {
+                           const QuantSpec& q = c.param;
+                           return fmt::format("bits{}_groups{}_{}", q.bits, q.group_size, name_of(q.scale_dtype));
+                         });
 
 }  // namespace
 }  // namespace awq
