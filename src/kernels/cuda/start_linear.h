@@ -79,7 +79,8 @@ void start_slices(void* on, const LinearArgs& a) {
 template <class T, int Bits>
 void start_product(void* on, const LinearArgs& a) {
   if (a.batch <= kFewTokens) return a.x.tokens <= 8 ? start_few<T, Bits, 1>(on, a) : start_few<T, Bits, 2>(on, a);
-  if (Bits < 16 && a.batch > kMaxDirect) return start_slices < T, Bits == 16 ? 4 : Bits > (on, a);
+  constexpr int kCodes = Bits < 16 ? Bits : 4;  // of what is decoded; never 16
+  if (Bits < 16 && a.batch > kMaxDirect) return start_slices<T, kCodes>(on, a);
   if (a.x.tokens <= 32) return start_many<T, Bits, 4, 1>(on, a);
   // Two warps decode the same rows: 64 tokens a warp are 128 sums of codes and grids, and do not fit in registers.
   if (a.x.tokens <= kMaxDirect) return start_many<T, Bits, 4, 2>(on, a);
