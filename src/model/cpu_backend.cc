@@ -4,32 +4,13 @@
 #include "base/numeric.h"
 #include "base/parallel.h"
 #include "kernels/kernels.h"
-#include "model/backend.h"
+#include "model/backend_parts.h"
 #include "model/cpu_attention.h"
 #include "model/cpu_linear.h"
 #include "model/cpu_pack.h"
 
 namespace awq {
 namespace {
-
-void copy_row(const Tensor& table, int64_t row, float scale, float* out) {
-  const int64_t dim = table.shape()[1];
-  if (table.dtype() == DType::f32) {
-    const float* in = table.as<float>().data() + row * dim;
-    for (int64_t i = 0; i < dim; ++i) out[i] = in[i] * scale;
-  } else {
-    const uint16_t* in = table.bits16().data() + row * dim;
-    const bool half = table.dtype() == DType::f16;
-    for (int64_t i = 0; i < dim; ++i) out[i] = (half ? f16_to_f32(in[i]) : bf16_to_f32(in[i])) * scale;
-  }
-}
-
-/// Cosines and sines [positions][frequencies] of a batch's angles.
-struct RopeTable {
-  std::vector<float> frequencies;
-  std::vector<int> positions;
-  std::vector<float> cosines, sines;
-};
 
 class CpuBackend final : public Backend {
  public:
@@ -51,12 +32,8 @@ class CpuBackend final : public Backend {
   }
 
   void embed(const Tensor& table, std::span<const int32_t> tokens, float scale, Tensor& x) override {
-    const int64_t dim = table.shape()[1];
-    for (size_t t = 0; t < tokens.size(); ++t) {
-      if (tokens[t] < 0 || tokens[t] >= table.shape()[0])
-        fail("forward", "token {} is outside the vocabulary of {}", tokens[t], table.shape()[0]);
-      copy_row(table, tokens[t], scale, x.as<float>().data() + int64_t(t) * dim);
-    }
+    require_rows(table, tokens);
+    copy_rows(table, tokens, scale, x.as<float>().data());
   }
 
   void norm(const Tensor& x, const Tensor& gain, const Tensor& bias, const NormSpec& norm, int64_t width,
@@ -81,7 +58,7 @@ class CpuBackend final : public Backend {
   void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim, int first,
             bool interleaved) override {
     const int64_t width = x.shape()[1], half = int64_t(frequencies.size());
-    const RopeTable& table = rope_table(batch, frequencies);
+    const RopeTable& table = ropes_.of(batch, frequencies).table;
     rows(x.shape()[0], width, [&](int64_t b, int64_t e) {
       for (int64_t t = b; t < e; ++t)
         kernels_.rope(x.as<float>().data() + t * width + first, table.cosines.data() + t * half,
@@ -187,46 +164,12 @@ class CpuBackend final : public Backend {
         return kernels_.relu2_mul;
     }
   }
-  static std::vector<int> positions(Batch batch) {
-    std::vector<int> at;
-    for (const Sequence& s : batch)
-      for (int t = 0; t < s.tokens; ++t) at.push_back(s.first + t);
-    return at;
-  }
 
-  // All blocks of a forward pass turn queries and keys by the same angles (by two sets of them in Gemma 3).
-  const RopeTable& rope_table(Batch batch, std::span<const float> frequencies) {
-    std::vector<int> at = positions(batch);
-    auto table = std::find_if(tables_.begin(), tables_.end(),
-                              [&](const RopeTable& t) { return std::ranges::equal(t.frequencies, frequencies); });
-    if (table != tables_.end() && table->positions == at) return *table;
-    if (table == tables_.end()) {
-      if (tables_.size() == kRopeTables) tables_.erase(tables_.begin());
-      table = tables_.insert(tables_.end(), RopeTable{{frequencies.begin(), frequencies.end()}, {}, {}, {}});
-    }
-    table->positions = std::move(at);
-    fill(*table);
-    return *table;
-  }
-  void fill(RopeTable& t) {
-    const size_t half = t.frequencies.size(), n = t.positions.size() * half;
-    t.cosines.resize(n);
-    t.sines.resize(n);
-    rows(int64_t(t.positions.size()), int64_t(half) * 16, [&](int64_t b, int64_t e) {  // a cosine costs about 16 values
-      for (size_t i = size_t(b) * half; i < size_t(e) * half; ++i) {
-        const float angle = float(t.positions[i / half]) * t.frequencies[i % half];
-        t.cosines[i] = std::cos(angle);
-        t.sines[i] = std::sin(angle);
-      }
-    });
-  }
-
-  static constexpr size_t kRopeTables = 4;
   const kernels::KernelSet& kernels_;
   ThreadPool& pool_;
   Activations activations_;
   Tiles tiles_;
-  std::vector<RopeTable> tables_;
+  RopeTables ropes_{pool_};
 };
 
 }  // namespace

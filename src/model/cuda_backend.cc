@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 
 #include "base/numeric.h"
+#include "model/backend_parts.h"
 #include "model/cuda_attention.h"
 
 namespace awq {
@@ -15,13 +15,6 @@ cuda::Half half_of(std::string_view activations) {
   if (activations == "bf16") return cuda::Half::bf16;
   fail("activations", "--activations: \"{}\" is nothing that a GPU multiplies; give f16 or bf16, or --device cpu",
        activations);
-}
-
-/// Of a table of floats.
-void copy_host_row(const Tensor& table, int64_t row, float scale, float* out) {
-  const int64_t dim = table.shape()[1];
-  table.rows(row, row + 1).widen(out);
-  for (int64_t i = 0; i < dim; ++i) out[i] *= scale;
 }
 
 class CudaBackend final : public Backend {
@@ -57,13 +50,10 @@ class CudaBackend final : public Backend {
 
   /// Of a table on the host only the tokens' rows are sent.
   void embed(const Tensor& table, std::span<const int32_t> tokens, float scale, Tensor& x) override {
-    for (int32_t t : tokens)
-      if (t < 0 || t >= table.shape()[0])
-        fail("forward", "token {} is outside the vocabulary of {}", t, table.shape()[0]);
+    require_rows(table, tokens);
     if (memory().owns(table.data())) return gather(table, tokens, scale, x);
-    const int64_t dim = table.shape()[1];
-    std::vector<float> rows(tokens.size() * size_t(dim));
-    for (size_t t = 0; t < tokens.size(); ++t) copy_host_row(table, tokens[t], scale, rows.data() + int64_t(t) * dim);
+    std::vector<float> rows(size_t(x.shape().elements()));
+    copy_rows(table, tokens, scale, rows.data());
     memory().device().upload(x.data(), rows.data(), rows.size() * sizeof(float));
   }
 
@@ -85,7 +75,13 @@ class CudaBackend final : public Backend {
 
   void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim, int first,
             bool interleaved) override {
-    const Angles& angles = angles_of(batch, frequencies);
+    const auto [table, slot, fresh] = ropes_.of(batch, frequencies);
+    Angles& angles = angles_[slot];
+    if (fresh) {
+      const Shape shape{int64_t(table.positions.size()), int64_t(frequencies.size())};
+      angles = {memory().upload(table.cosines.data(), shape, DType::f32),
+                memory().upload(table.sines.data(), shape, DType::f32)};
+    }
     run().rope(on(), {out(x), in(angles.cosines), in(angles.sines), x.shape()[0], int32_t(x.shape()[1]), head_dim,
                       first, int32_t(frequencies.size()), interleaved});
   }
@@ -116,10 +112,8 @@ class CudaBackend final : public Backend {
   void soft_cap(Tensor& x, float cap) override { map(cuda::Map::soft_cap, x, nullptr, x, cap); }
 
  private:
-  /// Cosines and sines [positions][frequencies], for a forward pass.
+  /// A RopeTable on the device.
   struct Angles {
-    std::vector<float> frequencies;
-    std::vector<int32_t> positions;
     Tensor cosines, sines;
   };
 
@@ -206,33 +200,6 @@ class CudaBackend final : public Backend {
     return reinterpret_cast<const float*>(std::as_const(c.device).data());
   }
 
-  const Angles& angles_of(Batch batch, std::span<const float> frequencies) {
-    std::vector<int32_t> at;
-    for (const Sequence& s : batch)
-      for (int t = 0; t < s.tokens; ++t) at.push_back(s.first + t);
-    auto known =
-        std::ranges::find_if(angles_, [&](const Angles& a) { return std::ranges::equal(a.frequencies, frequencies); });
-    if (known != angles_.end() && known->positions == at) return *known;
-    if (known == angles_.end()) {
-      if (angles_.size() == 4) angles_.erase(angles_.begin());
-      known = angles_.insert(angles_.end(), Angles{{frequencies.begin(), frequencies.end()}, {}, {}, {}});
-    }
-    known->positions = std::move(at);
-    fill(*known);
-    return *known;
-  }
-  void fill(Angles& a) {
-    const size_t half = a.frequencies.size();
-    std::vector<float> cosines(a.positions.size() * half), sines(cosines.size());
-    for (size_t i = 0; i < cosines.size(); ++i) {
-      const float angle = float(a.positions[i / half]) * a.frequencies[i % half];
-      cosines[i] = std::cos(angle), sines[i] = std::sin(angle);
-    }
-    const Shape shape{int64_t(a.positions.size()), int64_t(half)};
-    a.cosines = memory().upload(cosines.data(), shape, DType::f32);
-    a.sines = memory().upload(sines.data(), shape, DType::f32);
-  }
-
   struct Constant {
     Tensor host, device;
   };
@@ -240,7 +207,8 @@ class CudaBackend final : public Backend {
   CudaContext cuda_;
   CudaArrays arrays_;
   std::map<const std::byte*, Constant> known_;
-  std::vector<Angles> angles_;
+  RopeTables ropes_{cuda_.pool};
+  std::array<Angles, RopeTables::kCount> angles_;
 };
 
 }  // namespace
