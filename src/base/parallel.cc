@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
+#include <deque>
 #include <exception>
 #include <limits>
 #include <mutex>
@@ -181,6 +183,37 @@ void ThreadPool::each(int64_t n, const std::function<void(int64_t)>& work) {
     }
   });
   error.rethrow();
+}
+
+struct TaskThread::Impl {
+  void serve() {
+    while (true) {
+      std::unique_lock lock(mutex);
+      changed.wait(lock, [this] { return !waiting.empty(); });
+      const std::function<void()> task = std::move(waiting.front());
+      waiting.pop_front();
+      lock.unlock();
+      if (!task) return;
+      task();
+    }
+  }
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::deque<std::function<void()>> waiting;  // an empty one ends it
+  std::thread thread{[this] { serve(); }};    // the last: it uses the others
+};
+
+TaskThread::TaskThread() : impl_(std::make_unique<Impl>()) {}
+
+TaskThread::~TaskThread() {
+  add({});
+  impl_->thread.join();
+}
+
+void TaskThread::add(std::function<void()> task) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->waiting.push_back(std::move(task));
+  impl_->changed.notify_one();
 }
 
 }  // namespace awq

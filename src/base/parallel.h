@@ -5,6 +5,21 @@
 
 namespace awq {
 
+/// A thread that runs tasks in the order they come, beside everything else; it ends when all have run. Tasks do not
+/// throw.
+class TaskThread {
+ public:
+  TaskThread();
+  ~TaskThread();
+  TaskThread(const TaskThread&) = delete;
+  TaskThread& operator=(const TaskThread&) = delete;
+  void add(std::function<void()> task);  // from any thread
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
 /// A fixed team of threads, the caller included. One `run` at a time; calls from several threads take turns.
 class ThreadPool {
  public:

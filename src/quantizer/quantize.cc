@@ -2,13 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <condition_variable>
 #include <future>
-#include <mutex>
 #include <numeric>
-#include <queue>
 #include <random>
-#include <thread>
 
 #include "formats/load.h"
 #include "formats/params.h"
@@ -261,18 +257,10 @@ void put_outer(const QuantizeFlow& f) {
 /// there ever was.
 class Writer {
  public:
-  Writer() : thread_([this] { serve(); }) {}
-  ~Writer() {
-    hand_over({});
-    thread_.join();
-  }
-  Writer(const Writer&) = delete;
-  Writer& operator=(const Writer&) = delete;
-
   void begin(std::unique_ptr<BlockJob> job) {
-    std::packaged_task<void()> task([job = std::shared_ptr<BlockJob>(std::move(job))] { job->write(); });
-    done_ = task.get_future();
-    hand_over(std::move(task));
+    auto task = std::make_shared<std::packaged_task<void()>>([job = std::shared_ptr(std::move(job))] { job->write(); });
+    done_ = task->get_future();
+    thread_.add([task] { (*task)(); });
   }
   /// Waits, and throws what writing threw.
   void finish() {
@@ -280,28 +268,8 @@ class Writer {
   }
 
  private:
-  void hand_over(std::packaged_task<void()> task) {
-    const std::lock_guard lock(mutex_);
-    next_.push(std::move(task));
-    changed_.notify_one();
-  }
-  void serve() {
-    while (true) {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [this] { return !next_.empty(); });
-      std::packaged_task<void()> task = std::move(next_.front());
-      next_.pop();
-      lock.unlock();
-      if (!task.valid()) return;
-      task();
-    }
-  }
-
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::queue<std::packaged_task<void()>> next_;
   std::future<void> done_;
-  std::thread thread_;
+  TaskThread thread_;
 };
 
 /// Where each token of the vocabulary's rows [first, first + rows) stands.

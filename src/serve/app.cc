@@ -4,9 +4,6 @@
 #include <openssl/evp.h>
 
 #include <algorithm>
-#include <condition_variable>
-#include <deque>
-#include <thread>
 
 #include "base/memory.h"
 #include "serve/messages.h"
@@ -62,35 +59,6 @@ AnswerCall messages_call(const Json& body, const ApiModel& model) {
 }
 
 }  // namespace
-
-/// Work that takes longer than a moment, one piece after another beside the server's thread.
-struct App::Workers {
-  Workers() : thread([this] { run(); }) {}
-  ~Workers() {
-    add({});
-    thread.join();
-  }
-  void add(std::function<void()> work) {
-    const std::lock_guard lock(mutex);
-    waiting.push_back(std::move(work));
-    changed.notify_one();
-  }
-  void run() {
-    while (true) {
-      std::unique_lock lock(mutex);
-      changed.wait(lock, [this] { return !waiting.empty(); });
-      const std::function<void()> work = std::move(waiting.front());
-      waiting.pop_front();
-      lock.unlock();
-      if (!work) return;
-      work();
-    }
-  }
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::deque<std::function<void()>> waiting;
-  std::thread thread;
-};
 
 /// One request for answers, from the parsed body to the last byte. On the server's thread.
 class App::Answer : public std::enable_shared_from_this<Answer> {
@@ -359,8 +327,7 @@ App::App(const ServeOptions& options, Service& service, ApiModel model)
       model_(std::move(model)),
       metrics_(model_.name),
       server_(options.host, options.port, {.body = options.body_bytes, .connections = options.connections},
-              [this](const Exchange& e) { handle(e); }),
-      workers_(std::make_unique<Workers>()) {}
+              [this](const Exchange& e) { handle(e); }) {}
 App::~App() = default;
 
 void App::run() {
@@ -442,7 +409,7 @@ void App::route(const Exchange& e) {
 template <class T>
 void App::parsed(const Exchange& e, std::function<T(const Json&)> work, std::function<void(T)> then) {
   // `e = e`: a plain copy would be const, and moving it one more copy.
-  workers_->add([this, e = e, work = std::move(work), then = std::move(then)]() mutable {
+  worker_.add([this, e = e, work = std::move(work), then = std::move(then)]() mutable {
     std::function<void()> next;
     try {
       T result = work(parsed_body(e->body()));

@@ -2,6 +2,7 @@
 #include <atomic>
 
 #include "awq/awq.h"
+#include "base/parallel.h"
 #include "serve/http_server.h"
 #include "serve/metrics.h"
 #include "serve/replies.h"
@@ -56,8 +57,7 @@ class App {
   std::set<std::shared_ptr<Answer>> answers_;
   std::set<std::shared_ptr<Vectors>> vectors_;
   HttpServer server_;
-  struct Workers;
-  std::unique_ptr<Workers> workers_;
+  TaskThread worker_;  // what takes longer than a moment, beside the server's thread; the first to go
 };
 
 }  // namespace awq

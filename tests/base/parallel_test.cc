@@ -167,5 +167,16 @@ TEST(ThreadPool, RefusesNonsense) {
   EXPECT_GE(ThreadPool(0).size(), 1);
 }
 
+TEST(TaskThread, RunsAllInTheirOrderBeforeItEnds) {
+  std::vector<int> order;
+  {
+    TaskThread thread;
+    for (int i = 0; i < 100; ++i) thread.add([&order, i] { order.push_back(i); });
+  }
+  std::vector<int> expected(100);
+  std::iota(expected.begin(), expected.end(), 0);
+  EXPECT_EQ(order, expected);
+}
+
 }  // namespace
 }  // namespace awq
