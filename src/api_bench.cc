@@ -99,10 +99,10 @@ class Bench {
   void measure_machine() {
     constexpr int kPasses = 5;
     report("measure the machine", 0, kPasses);
-    if (device_.backend->name() != "cuda") read_.emplace(device_.pool);
-    on_gpu_ = device_.backend->name() == "cuda";
-    for (const auto& t : kTypes)
-      if (!on_gpu_) report_.peaks.push_back({std::string(t.name), {}});
+    if (!on_gpu()) {
+      read_.emplace(device_.pool);
+      for (const auto& t : kTypes) report_.peaks.push_back({std::string(t.name), {}});
+    }
     for (int i = 0; i < kPasses; ++i) {
       measure_again();
       report("measure the machine", i + 1, kPasses);
@@ -111,12 +111,14 @@ class Bench {
     report_.kernels = device_.backend->kernels();
     report_.threads = device_.pool.size();
     report_.repeat = o_.repeat;
-    if (copies_.empty()) report_.read_bytes = read_->bytes();
+    if (read_) report_.read_bytes = read_->bytes();
   }
+
+  bool on_gpu() const { return device_.backend->name() == "cuda"; }
 
   /// Before, between and after the measurements: the speed of a shared machine changes within seconds.
   void measure_again() {
-    if (on_gpu_) return keep(device_.backend->rates().value());
+    if (on_gpu()) return keep(device_.backend->rates().value());
     read_->pass();
     for (size_t i = 0; i < std::size(kTypes); ++i) {
       const auto rate = kernels::peak_rate(device_.pool, device_.kernels, kTypes[i].type);
@@ -236,9 +238,9 @@ class Bench {
   }
 
   void finish() {
-    const Spread copied = copies_.empty() ? Spread{} : spread_of(copies_);
-    report_.read_median = copies_.empty() ? read_->median() : copied.median;
-    report_.read_best = copies_.empty() ? read_->best() : copied.highest;
+    const Spread copied = read_ ? Spread{} : spread_of(copies_);
+    report_.read_median = read_ ? read_->median() : copied.median;
+    report_.read_best = read_ ? read_->best() : copied.highest;
     for (BenchResult& r : report_.results) {
       r.share_of_read = r.gigabytes_per_second / report_.read_median;
       for (const BenchPeak& p : report_.peaks)
@@ -249,9 +251,8 @@ class Bench {
   const BenchOptions& o_;
   const OnProgress& progress_;
   Device device_;
-  std::optional<kernels::ReadBandwidth> read_;
-  bool on_gpu_ = false;
-  std::vector<double> copies_;  // GB/s of a GPU
+  std::optional<kernels::ReadBandwidth> read_;  // of the CPU
+  std::vector<double> copies_;                  // GB/s of a GPU
   Model model_;
   Cost cost_;
   Caches caches_;

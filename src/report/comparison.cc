@@ -24,13 +24,13 @@ std::string metric_text(const TaskMetric& m) {
 }
 
 /// What a table shows of each model, in order.
-struct Grid {
+struct TextTable {
   Cells heads;
   std::vector<Cells> rows;
 };
 
-Grid models_grid(const ComparisonReport& r) {
-  Grid g{{"model", "size", "bits/weight"}, {}};
+TextTable models_grid(const ComparisonReport& r) {
+  TextTable g{{"model", "size", "bits/weight"}, {}};
   const ComparedModel& first = r.models.front();
   if (first.text)
     for (const char* h : {"perplexity", "KL", "reverse KL", "top-1", "top-5"}) g.heads.push_back(h);
@@ -57,8 +57,8 @@ std::string verdict(const PairedDifference& d) {
   return d.better ? "better" : "worse";
 }
 
-Grid differences_grid(const ComparisonReport& r) {
-  Grid g{{"model", "against", "metric", "difference", "95 % of resamples", "p", "pairs", "verdict"}, {}};
+TextTable differences_grid(const ComparisonReport& r) {
+  TextTable g{{"model", "against", "metric", "difference", "95 % of resamples", "p", "pairs", "verdict"}, {}};
   for (const PairedDifference& d : r.differences)
     g.rows.push_back({d.model, d.other, d.metric, fmt::format("{:+.4f}", d.difference),
                       fmt::format("{:+.4f} to {:+.4f}", d.low, d.high), fmt::format("{:.4f}", d.p),
@@ -84,7 +84,7 @@ std::string cell(std::string text) {
   return text;
 }
 
-std::string markdown(const Grid& g) {
+std::string markdown(const TextTable& g) {
   const auto line = [](const Cells& cells) {
     std::string s = "|";
     for (const std::string& c : cells) s += " " + cell(c) + " |";
@@ -95,7 +95,7 @@ std::string markdown(const Grid& g) {
   return s;
 }
 
-std::string table(const Grid& g, std::string_view caption, size_t words) {
+std::string table(const TextTable& g, std::string_view caption, size_t words) {
   HtmlTable t(caption, g.heads, words);
   for (const Cells& row : g.rows) t.row(row);
   return t.html();

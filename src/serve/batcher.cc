@@ -234,7 +234,7 @@ void Batcher::answer(const std::vector<Part>& parts, const Tensor& hidden) {
     ready.push_back(p);
     Tensor to = last.rows(n, n + 1);
     const int32_t row_of_last = p.tokens - 1;
-    dev_.embed(own, {&row_of_last, 1}, 1, to);
+    dev_.embed(own, {&row_of_last, 1}, 1, to);  // a copy, wherever the device has its tensors
     ++n;
   }
   if (ready.empty()) return;

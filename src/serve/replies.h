@@ -16,7 +16,7 @@ class Choice {
     bool empty() const { return text.empty() && reasoning.empty() && tokens.empty(); }
   };
   void prompt_token(const ServedToken& t) { prompt_tokens_.push_back(t); }
-  /// false: a stop string has come
+  /// false: a stop string has come, or the call that was required is whole
   bool token(const ServedToken& t);
   void end(ServeEnd how);
   /// What came since the last call.
