@@ -42,7 +42,7 @@ class Serve(unittest.TestCase):
 
     def wait_until_idle(self, server):
         for _ in range(200):
-            if server.metric("vllm:num_requests_running") == 0:
+            if server.metric("vllm:num_requests_running") + server.metric("vllm:num_requests_waiting") == 0:
                 return
             time.sleep(0.05)
         self.fail("requests are still at work")
@@ -182,12 +182,15 @@ class Serve(unittest.TestCase):
             self.assertRegex(line, r'^(# (HELP|TYPE) [a-z0-9:_]+ .+|[a-z0-9:_]+(\{([a-z_]+="[^"]*",?)+\})? [-+.e0-9]+)$')
 
     def test_who_goes_away_is_not_computed_on(self):
-        c = self.server.connection()
-        c.request("POST", "/v1/completions", json.dumps({"prompt": "x", "max_tokens": 100, "n": 8, "stream": True, "ignore_eos": True}))
+        server = Server(AWQ, self.long_model(), "--context", "4000")
+        self.addCleanup(server.stop)
+        c = server.connection()
+        c.request("POST", "/v1/completions", json.dumps({"prompt": "x", "max_tokens": 3900, "n": 8, "stream": True, "ignore_eos": True}))
         c.getresponse().read(10)
         c.close()
-        self.wait_until_idle(self.server)
-        self.assertEqual(self.server.metric("vllm:num_requests_waiting"), 0)
+        self.wait_until_idle(server)
+        self.assertEqual(server.metric('vllm:request_success_total{model_name="m",engine="0",finished_reason="abort"}'), 1)
+        self.assertLess(server.metric("vllm:generation_tokens_total"), 8 * 3900)
 
     def test_many_at_once_get_what_each_gets_alone(self):
         bodies = [{"prompt": "Once upon " + "a time " * (i % 5), "max_tokens": 5 + i, "temperature": i % 2, "seed": i, "ignore_eos": True} for i in range(24)]
@@ -290,7 +293,8 @@ class Serve(unittest.TestCase):
         self.assertIn("--context 100000: the model was made for 256", failed.stderr)
 
     def long_model(self):
-        folder = self.work / "long"
+        """as served models are: of a context that takes seconds to fill"""
+        folder = pathlib.Path(tempfile.mkdtemp(dir=self.work)) / "m"
         shutil.copytree(self.model, folder)
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8192}))
