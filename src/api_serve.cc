@@ -34,7 +34,7 @@ void serve(const std::filesystem::path& path, const ServeOptions& o,
   const std::string name = o.name.empty() ? name_of_model(path) : o.name;
   std::optional<Service> service;
   service.emplace(
-      *device.backend, model,
+      device, model,
       Batcher::Limits{
           .sequences = o.sequences, .context = o.context, .kv_bytes = kv_bytes, .kv = kv_type(o.device.kv, kCacheType)},
       o.queue);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <numeric>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -11,9 +13,23 @@ namespace awq {
 namespace {
 
 // Tokens e^30 times less likely than the likeliest: a million of them together have a share below 1e-7.
-constexpr float kNever = -30;
+constexpr float kNever = 1e-13f;
+
+constexpr size_t kSumBlock = 512;  // so many are added up before it is asked whether the picked one is among them
+
+/// As eight sums, which fit the vectors of any set.
+double sum_of(std::span<const float> p) {
+  double lanes[8] = {};
+  size_t i = 0;
+  for (; i + 8 <= p.size(); i += 8)
+    for (size_t j = 0; j < 8; ++j) lanes[j] += double(p[i + j]);
+  for (; i < p.size(); ++i) lanes[i % 8] += double(p[i]);
+  return std::accumulate(lanes, lanes + 8, 0.);
+}
 
 }  // namespace
+
+Sampler::Sampler(const SamplerOptions& options) : kernels_(kernels::select()), options_(options), rng_(options.seed) {}
 
 void Sampler::penalize(std::span<float> logits, std::span<const int32_t> history, size_t prompt) const {
   for (const auto& [token, by] : options_.bias) logits[size_t(token)] += by;
@@ -31,17 +47,25 @@ void Sampler::penalize(std::span<float> logits, std::span<const int32_t> history
   }
 }
 
+bool Sampler::filters() const {
+  return options_.top_k > 0 || options_.min_p > 0 || options_.typical_p < 1 || options_.top_p < 1;
+}
+
+std::vector<float> Sampler::probabilities(std::span<const float> logits) const {
+  const float top = *std::ranges::max_element(logits);
+  const auto by = float(std::min(1 / options_.temperature, double(std::numeric_limits<float>::max())));
+  std::vector<float> p(logits.size());
+  for (size_t i = 0; i < p.size(); ++i) p[i] = (logits[i] - top) * by;
+  kernels_.softmax(p.data(), ptrdiff_t(p.size()), 1, int32_t(p.size()));
+  return p;
+}
+
 // Candidates in descending order where a filter needs order, else in the vocabulary's.
-std::vector<Sampler::Choice> Sampler::kept(std::span<const float> logits) const {
-  const double top = *std::max_element(logits.begin(), logits.end());
+std::vector<Sampler::Choice> Sampler::kept(std::span<const float> p) const {
+  const float least = *std::ranges::max_element(p) * std::max(kNever, float(options_.min_p));
   std::vector<Choice> all;
-  all.reserve(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) {
-    const auto x = float((logits[i] - top) / options_.temperature);
-    if (x < kNever) continue;
-    const float p = std::exp(x);
-    if (p >= float(options_.min_p)) all.push_back({int32_t(i), p});
-  }
+  for (size_t i = 0; i < p.size(); ++i)
+    if (p[i] >= least) all.push_back({int32_t(i), p[i]});
   const auto better = [](const Choice& a, const Choice& b) { return a.p > b.p || (a.p == b.p && a.token < b.token); };
   if (options_.top_k > 0 && size_t(options_.top_k) < all.size()) {
     std::nth_element(all.begin(), all.begin() + options_.top_k - 1, all.end(), better);
@@ -76,21 +100,39 @@ void Sampler::keep_typical(std::vector<Choice>& all) const {
   all.resize(n);
 }
 
+void Sampler::fail_empty() const {
+  fail("generate",
+       "no token is left to choose from: either min_p ({}) is above 1, or the logits are not finite, and the model is "
+       "damaged",
+       options_.min_p);
+}
+
+/// The first with which the sum is above `at`; some p is above 0.
+int32_t Sampler::pick(std::span<const float> p, double at) const {
+  size_t i = 0;
+  for (double block; i + kSumBlock < p.size() && at >= (block = sum_of(p.subspan(i, kSumBlock))); i += kSumBlock)
+    at -= block;
+  for (; i < p.size(); ++i)
+    if ((at -= double(p[i])) < 0) return int32_t(i);
+  while (p[--i] <= 0) {  // sums were rounded
+  }
+  return int32_t(i);
+}
+
 int32_t Sampler::sample(std::span<float> logits, std::span<const int32_t> history, size_t prompt) {
   penalize(logits, history, prompt);
-  if (options_.temperature <= 0) return int32_t(std::max_element(logits.begin(), logits.end()) - logits.begin());
-  const std::vector<Choice> choices = kept(logits);
-  if (choices.empty())
-    fail("generate",
-         "no token is left to choose from: either min_p ({}) is above 1, or the logits are not finite, and the model "
-         "is damaged",
-         options_.min_p);
-  double total = 0;
-  for (const Choice& c : choices) total += double(c.p);
-  double at = uniform() * total;
-  for (const Choice& c : choices)
-    if ((at -= double(c.p)) < 0) return c.token;
-  return choices.back().token;
+  if (options_.temperature <= 0) return int32_t(std::ranges::max_element(logits) - logits.begin());
+  std::vector<float> p = probabilities(logits);
+  std::vector<Choice> choices;
+  if (filters()) {
+    choices = kept(p);
+    p.clear();
+    for (const Choice& c : choices) p.push_back(c.p);
+  }
+  const double total = sum_of(p);
+  if (!(total > 0)) fail_empty();
+  const int32_t at = pick(p, uniform() * total);
+  return choices.empty() ? at : choices[size_t(at)].token;
 }
 
 }  // namespace awq

@@ -4,6 +4,8 @@
 #include <span>
 #include <vector>
 
+#include "kernels/registry.h"
+
 namespace awq {
 
 struct SamplerOptions {
@@ -19,10 +21,10 @@ struct SamplerOptions {
 };
 
 /// Picks tokens from logits. Filters in this order: bias, penalties, temperature, top-k, min-p, typical-p, top-p. The
-/// same logits and seed give the same tokens with one C library. Not thread-safe.
+/// same logits and seed give the same tokens, with typical-p where the C library is the same too. Not thread-safe.
 class Sampler {
  public:
-  explicit Sampler(const SamplerOptions& options) : options_(options), rng_(options.seed) {}
+  explicit Sampler(const SamplerOptions& options);
   /// logits [vocab] (changed by biases and penalties); `history` are the tokens so far, the first `prompt` of them not
   /// of the answer.
   int32_t sample(std::span<float> logits, std::span<const int32_t> history, size_t prompt);
@@ -30,13 +32,18 @@ class Sampler {
  private:
   struct Choice {
     int32_t token;
-    float p;  // not normalised
+    float p;  // not normalised once some are left out
   };
   void penalize(std::span<float> logits, std::span<const int32_t> history, size_t prompt) const;
+  bool filters() const;
+  std::vector<float> probabilities(std::span<const float> logits) const;
+  std::vector<Choice> kept(std::span<const float> p) const;
   void keep_typical(std::vector<Choice>& all) const;
-  std::vector<Choice> kept(std::span<const float> logits) const;
+  int32_t pick(std::span<const float> p, double at) const;
+  [[noreturn]] void fail_empty() const;
   double uniform() { return double(rng_() >> 11) * 0x1p-53; }
 
+  const kernels::KernelSet& kernels_;
   SamplerOptions options_;
   std::mt19937_64 rng_;
 };

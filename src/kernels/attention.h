@@ -170,7 +170,9 @@ class PageAttention {
   void scores(int32_t r, Span panels, bool apart) {
     const Span s = seen(r, R);
     const Span p{max_of(panels.begin, s.begin / kPanel), min_of(panels.end, (s.end + kPanel - 1) / kPanel)};
-    const int32_t tiles = (p.end - p.begin + P - 1) / P, begin = min_of(p.begin, panels.end - tiles * P);
+    const int32_t n = p.end - p.begin, tiles = (n + P - 1) / P, begin = min_of(p.begin, panels.end - tiles * P);
+    if constexpr (P > 4)  // half as wide where that leaves fewer panels that nobody asked for
+      if (0 < n % P && n % P <= P / 2) return scores<R, P / 2>(r, panels, apart);
     for (int32_t i = 0; i < tiles; ++i) score_tile<R, P>(r, begin + (apart ? i : i * P), apart ? tiles : 1);
   }
 
@@ -234,7 +236,7 @@ class PageAttention {
     int32_t p = panels.begin;
     for (; p + P <= panels.end; p += P) sum_tile<R, P>(r, p);
     if constexpr (P > 1)
-      for (; p < panels.end; ++p) sum_tile<R, 1>(r, p);
+      if (p < panels.end) sums<R, P / 2>(r, {p, panels.end});
   }
 
   template <int R, int P>

@@ -212,9 +212,11 @@ class AttentionJob {
   std::vector<float> gather(const Tile& t) const {
     const auto scale = float(double(spec_.score_scale()) * std::numbers::log2e);
     std::vector<float> out(size_t((t.end - t.begin) * dim_));
-    for (int64_t i = t.begin; i < t.end; ++i)
-      for (int64_t c = 0; c < spec_.head_dim; ++c)
-        out[size_t((i - t.begin) * dim_ + c)] = q_[offset(t, i, spec_.head_dim) + c] * scale;
+    for (int64_t i = t.begin; i < t.end; ++i) {
+      const float* from = q_ + offset(t, i, spec_.head_dim);
+      float* to = out.data() + (i - t.begin) * dim_;
+      for (int64_t c = 0; c < spec_.head_dim; ++c) to[c] = from[c] * scale;
+    }
     return out;
   }
   void step(const Tile& t, const std::vector<float>& queries, int64_t page, const AttentionPart& to) const {
@@ -259,8 +261,9 @@ class AttentionJob {
     for (int64_t i = t.begin; i < t.end; ++i) {
       const int64_t r = i - t.begin;
       const float weights = with_sink(t, i, sum.max[r], sum.sum[r]);
-      for (int64_t c = 0; c < spec_.v_dim(); ++c)
-        y_[offset(t, i, spec_.v_dim()) + c] = sum.out[r * value_dim_ + c] / weights;
+      const float* from = sum.out + r * value_dim_;
+      float* to = y_ + offset(t, i, spec_.v_dim());
+      for (int64_t c = 0; c < spec_.v_dim(); ++c) to[c] = from[c] / weights;
     }
   }
 
@@ -326,22 +329,26 @@ void run_tiles(ThreadPool& pool, const std::vector<Tile>& tiles, const Attention
   });
 }
 
-void store(ThreadPool& pool, const Tensor& k, const Tensor& v, Batch batch, int block, const AttentionSpec& spec) {
+/// Keys and values of the batch's tokens [begin, end).
+void store_tokens(const Tensor& k, const Tensor& v, Batch batch, int block, const AttentionSpec& spec, int64_t begin,
+                  int64_t end) {
   int64_t row = 0;
   for (const Sequence& s : batch) {
-    auto& kv = static_cast<CpuKvCache&>(*s.kv);
-    kv.reserve(block, int64_t(s.first) + s.tokens);
-    const auto put = [&](int64_t b, int64_t e) {
-      for (int64_t t = b; t < e; ++t)
-        kv.put(block, s.first + t, k.as<float>().data() + (row + t) * spec.kv_rows(),
-               v.as<float>().data() + (row + t) * spec.v_rows());
-    };
-    if (s.tokens < 64)
-      put(0, s.tokens);
-    else
-      pool.run(s.tokens, kPanel, put);
+    for (int64_t t = std::max(begin, row); t < std::min(end, row + s.tokens); ++t)
+      static_cast<CpuKvCache&>(*s.kv).put(block, s.first + (t - row), k.as<float>().data() + t * spec.kv_rows(),
+                                          v.as<float>().data() + t * spec.v_rows());
     row += s.tokens;
   }
+}
+
+void store(ThreadPool& pool, const Tensor& k, const Tensor& v, Batch batch, int block, const AttentionSpec& spec) {
+  for (const Sequence& s : batch) static_cast<CpuKvCache&>(*s.kv).reserve(block, int64_t(s.first) + s.tokens);
+  const int64_t tokens = k.shape()[0];
+  const auto part = [&](int64_t begin, int64_t end) { store_tokens(k, v, batch, block, spec, begin, end); };
+  if (tokens < 8)
+    part(0, tokens);  // a fork and a join would cost more
+  else
+    pool.run(tokens, 1, part);
 }
 
 }  // namespace

@@ -29,18 +29,11 @@ std::vector<std::pair<int32_t, float>> likeliest(std::span<const float> logits, 
   return top;
 }
 
-double log_sum_of(std::span<const float> logits) {
-  const double top = *std::ranges::max_element(logits);
-  double sum = 0;
-  for (float v : logits) sum += std::exp(double(v) - top);
-  return top + std::log(sum);
-}
-
 /// `count`: of top logprobs; -1: no logprobs.
-ServedToken described(int32_t token, std::span<const float> logits, int count) {
+ServedToken described(const kernels::KernelSet& k, int32_t token, std::span<const float> logits, int count) {
   ServedToken t{.token = token};
   if (count < 0) return t;
-  const double log_sum = log_sum_of(logits);
+  const double log_sum = k.log_sum_exp(logits.data(), int32_t(logits.size()));
   t.logprob = float(double(logits[size_t(token)]) - log_sum);
   if (count > 0) t.top = likeliest(logits, log_sum, count);
   return t;
@@ -48,13 +41,14 @@ ServedToken described(int32_t token, std::span<const float> logits, int count) {
 
 }  // namespace
 
-Batcher::Batcher(Backend& dev, const Model& model, const Limits& limits)
-    : dev_(dev),
+Batcher::Batcher(Device& device, const Model& model, const Limits& limits)
+    : device_(device),
+      dev_(*device.backend),
       model_(model),
       limits_(limits),
-      page_(dev.kv_cache(model.spec.blocks, limits.kv)->page_positions()),
+      page_(dev_.kv_cache(model.spec.blocks, limits.kv)->page_positions()),
       store_(page_) {
-  const int64_t bytes = dev.kv_cache(model.spec.blocks, limits.kv)->bytes_for(page_);
+  const int64_t bytes = dev_.kv_cache(model.spec.blocks, limits.kv)->bytes_for(page_);
   pages_ = limits.kv_bytes / bytes;
   if (pages_ < 1)
     fail("serve", "{} bytes for keys and values are less than the {} of {} tokens; give more with --kv-memory",
@@ -239,10 +233,12 @@ void Batcher::answer(const std::vector<Part>& parts, const Tensor& hidden) {
   }
   if (ready.empty()) return;
   Tensor logits = head_logits(dev_, model_, last.rows(0, n));
-  for (int64_t i = 0; i < n; ++i) {
-    const auto job = ready[size_t(i)].job;
-    job->request.max_tokens ? choose(job, logits.rows(i, i + 1).as<float>()) : finish(job, ServeEnd::length);
-  }
+  std::vector<Choice> choices(ready.size());
+  device_.pool.each(n, [&](int64_t i) {
+    Job& job = *ready[size_t(i)].job;
+    if (job.request.max_tokens) choices[size_t(i)] = choose(job, logits.rows(i, i + 1).as<float>());
+  });
+  for (size_t i = 0; i < ready.size(); ++i) tell(ready[i].job, choices[i]);
 }
 
 // A few rows at once: logits of a whole part could be hundreds of megabytes.
@@ -252,8 +248,9 @@ void Batcher::score(Job& job, const Tensor& hidden) {
     const int end = std::min(first + kScoredRows, last);
     const Tensor logits = head_logits(dev_, model_, hidden.rows(first - job.done, end - job.done));
     for (int at = first; at < end; ++at)
-      job.request.events.prompt_token(described(
-          job.tokens[size_t(at) + 1], logits.rows(at - first, at - first + 1).as<float>(), job.request.top_logprobs));
+      job.request.events.prompt_token(described(device_.kernels, job.tokens[size_t(at) + 1],
+                                                logits.rows(at - first, at - first + 1).as<float>(),
+                                                job.request.top_logprobs));
   }
   job.scored = std::max(job.scored, last);
 }
@@ -270,23 +267,29 @@ void Batcher::embed(Job& job, const Tensor& states) {
   job.request.events.embedding(mean);
 }
 
-void Batcher::choose(Jobs::iterator it, std::span<float> logits) {
-  Job& job = *it;
+Batcher::Choice Batcher::choose(Job& job, std::span<float> logits) const {
   const ServeRequest& r = job.request;
   const std::vector<float> unchanged(logits.begin(), r.top_logprobs < 0 ? logits.begin() : logits.end());
   if (job.generated() < r.min_tokens)
     for (int32_t end : r.ends)
       if (size_t(end) < logits.size()) logits[size_t(end)] = -INFINITY;
-  int32_t token = 0;
   try {
-    token = job.sampler.sample(logits, job.tokens, r.prompt.size());
+    const int32_t token = job.sampler.sample(logits, job.tokens, r.prompt.size());
+    return {.token = described(device_.kernels, token, unchanged, r.top_logprobs)};
   } catch (const Error& e) {
-    return finish(it, ServeEnd::failed, e.what());
+    return {.why = e.what()};
   }
-  if (r.ends.contains(token)) return finish(it, ServeEnd::stop);
-  job.tokens.push_back(token);
+}
+
+void Batcher::tell(Jobs::iterator it, const Choice& choice) {
+  Job& job = *it;
+  const ServeRequest& r = job.request;
+  if (!r.max_tokens) return finish(it, ServeEnd::length);
+  if (!choice.why.empty()) return finish(it, ServeEnd::failed, choice.why);
+  if (r.ends.contains(choice.token.token)) return finish(it, ServeEnd::stop);
+  job.tokens.push_back(choice.token.token);
   ++counts_.generated_tokens;
-  if (r.events.token && !r.events.token(described(token, unchanged, r.top_logprobs)))
+  if (r.events.token && !r.events.token(choice.token))
     finish(it, ServeEnd::stop);
   else if (job.generated() == r.max_tokens)
     finish(it, ServeEnd::length);

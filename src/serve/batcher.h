@@ -60,7 +60,7 @@ class Batcher {
     double kv_used = 0;  // share of kv_bytes
   };
 
-  Batcher(Backend& dev, const Model& model, const Limits& limits);
+  Batcher(Device& device, const Model& model, const Limits& limits);
   /// The longest prompt with its answer that fits: of the context and of the memory for keys and values.
   int longest() const;
   /// Throws Error where the prompt is empty, prompt and answer are longer than longest(), or a token is none of the
@@ -113,10 +113,17 @@ class Batcher {
   void answer(const std::vector<Part>& parts, const Tensor& hidden);
   void score(Job& job, const Tensor& hidden);
   void embed(Job& job, const Tensor& hidden);
-  void choose(Jobs::iterator it, std::span<float> logits);
+  /// The next token of an answer, or why there is none; on any thread, of different jobs at once.
+  struct Choice {
+    ServedToken token{};
+    std::string why{};
+  };
+  Choice choose(Job& job, std::span<float> logits) const;
+  void tell(Jobs::iterator it, const Choice& choice);
   void finish(Jobs::iterator job, ServeEnd end, std::string_view why = {});
   void timed(const std::vector<Part>& parts, double seconds);
 
+  Device& device_;
   Backend& dev_;
   const Model& model_;
   Limits limits_;

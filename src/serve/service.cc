@@ -2,8 +2,8 @@
 
 namespace awq {
 
-Service::Service(Backend& dev, const Model& model, const Batcher::Limits& limits, int queue)
-    : queue_(queue), batcher_(dev, model, limits) {
+Service::Service(Device& device, const Model& model, const Batcher::Limits& limits, int queue)
+    : queue_(queue), batcher_(device, model, limits) {
   longest_ = batcher_.longest();
   thread_ = std::thread([this] { run(); });
 }

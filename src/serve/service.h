@@ -11,7 +11,7 @@ namespace awq {
 class Service {
  public:
   /// At most `queue` requests wait for their turn.
-  Service(Backend& dev, const Model& model, const Batcher::Limits& limits, int queue);
+  Service(Device& device, const Model& model, const Batcher::Limits& limits, int queue);
   /// Requests that are still there hear nothing more.
   ~Service();
   Service(const Service&) = delete;

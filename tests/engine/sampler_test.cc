@@ -33,6 +33,19 @@ TEST(Sampler, FollowsTheDistribution) {
   for (int i = 0; i < 4; ++i) EXPECT_NEAR(c.at(i), n * p[i], 4 * std::sqrt(n) / 2);
 }
 
+// Blocks of the vocabulary are added up before the token is looked for in one; the last tokens cannot be.
+TEST(Sampler, FollowsTheDistributionOfALargeVocabulary) {
+  const int n = 20000;
+  std::vector<float> logits(5000, -INFINITY);
+  const std::map<int32_t, double> p = {{0, 0.3}, {511, 0.1}, {512, 0.1}, {1500, 0.2}, {4607, 0.2}, {4990, 0.1}};
+  for (const auto& [token, share] : p) logits[size_t(token)] = float(std::log(share)) + 7;
+  for (const double top_p : {1., 0.999}) {  // without and with a list of candidates
+    const auto c = counts({.temperature = 1, .top_p = top_p, .seed = 9}, logits, n);
+    EXPECT_EQ(c.size(), p.size());
+    for (const auto& [token, share] : p) EXPECT_NEAR(c.at(token), n * share, 4 * std::sqrt(n) / 2) << token;
+  }
+}
+
 TEST(Sampler, TemperatureSharpens) {
   const int n = 40000;  // at temperature 1/2 the probabilities are squares: 0.25 : 0.0625 : 0.0225 : 0.01
   EXPECT_NEAR(counts({.temperature = 0.5, .seed = 1}, kLogits, n).at(0), n * 0.25 / 0.345, 4 * std::sqrt(n) / 2);

@@ -27,7 +27,7 @@ struct Server {
                                                                    {"tie_word_embeddings", false}},
                                                                   awq::groups_of(32), {}, 1, device.pool);
   awq::Model model = awq::load_model(*device.backend, *checkpoint);
-  awq::Batcher batcher{*device.backend, model, {.kv_bytes = 1 << 20}};
+  awq::Batcher batcher{device, model, {.kv_bytes = 1 << 20}};
   awq::TextSide text{awq::test::TextModel()};
   awq::ApiModel api{"m", text, {}, batcher.longest()};
 };

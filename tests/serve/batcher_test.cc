@@ -52,7 +52,7 @@ class BatcherTest : public testing::Test {
   }
   int64_t page_bytes() const { return device_.backend->kv_cache(model_.spec.blocks, kCacheType)->bytes_for(1); }
   Batcher::Limits room_for(int64_t pages) const { return {.kv_bytes = pages * page_bytes()}; }
-  Batcher batcher(const Batcher::Limits& limits) { return {*device_.backend, model_, limits}; }
+  Batcher batcher(const Batcher::Limits& limits) { return {device_, model_, limits}; }
 
   static ServeRequest hears(ServeRequest r, Told& told) {
     r.events.prompt_token = [&told](const ServedToken& t) { told.prompt.push_back(t.logprob); };

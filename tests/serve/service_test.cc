@@ -38,7 +38,7 @@ TEST_F(ServiceTest, ManyThreads) {
   constexpr int kThreads = 4, kEach = 12;
   std::atomic<int> ended = 0, tokens = 0, refused = 0;
   {
-    Service service(*device_.backend, model_, {.sequences = 4, .kv_bytes = 1 << 18}, 1000);
+    Service service(device_, model_, {.sequences = 4, .kv_bytes = 1 << 18}, 1000);
     std::latch done(kThreads * kEach);
     std::vector<std::jthread> threads;
     for (int t = 0; t < kThreads; ++t)
@@ -69,7 +69,7 @@ TEST_F(ServiceTest, ManyThreads) {
 }
 
 TEST_F(ServiceTest, AQueueHasAnEnd) {
-  Service service(*device_.backend, model_, {.sequences = 1, .kv_bytes = 1 << 18}, 3);
+  Service service(device_, model_, {.sequences = 1, .kv_bytes = 1 << 18}, 3);
   std::vector<uint64_t> ids;
   int refused = 0;
   for (int i = 0; i < 50; ++i) {
@@ -86,7 +86,7 @@ TEST_F(ServiceTest, AQueueHasAnEnd) {
 TEST_F(ServiceTest, WhoGoesHearsNothingMore) {
   auto heard = std::make_shared<int>(0);
   {
-    Service service(*device_.backend, model_, {.sequences = 1, .kv_bytes = 1 << 18}, 3);
+    Service service(device_, model_, {.sequences = 1, .kv_bytes = 1 << 18}, 3);
     ServeRequest r{.prompt = {1}, .max_tokens = 1000};
     r.events.end = [heard](ServeEnd, std::string_view) { ++*heard; };
     service.submit(std::move(r));

@@ -9,7 +9,8 @@ One server runs at a time, and they take turns: A B C A B C. In each turn the se
 - prefix: the time to the first token of a prompt of --prefix words and of another with the same beginning, when nothing else runs;
 - memory: the most that the server's processes had in memory, sampled.
 Prompts are common words by chance, of about a token each, and differ from request to request. llama.cpp gets the same 4-bit weights as GGUF
-(Q4_1). Its server has no `ignore_eos`: the end of text is forbidden by a bias. The table has medians over the turns.
+(Q4_1). Its server has no `ignore_eos`, and a bias against the end would make it sample in Python: its answers may end early,
+and the parts that came are counted. The table has medians over the turns.
 """
 import argparse
 import asyncio
@@ -54,11 +55,10 @@ class Server:
 def servers(args):
     out = [Server("awq serve", lambda port: [args.awq, "serve", args.model, "--port", port, "--no-log", "--threads", args.threads, "--name", "m"], fields={"ignore_eos": True})]
     if args.llama_python:
-        end = json.loads((args.model / "config.json").read_text())["eos_token_id"]
         out.append(Server("llama-cpp-python", lambda port: [
             args.llama_python, "-m", "llama_cpp.server", "--model", args.gguf, "--model_alias", "m", "--port", port, "--n_ctx", args.context, "--n_threads", args.threads,
             "--n_threads_batch", args.threads, "--flash_attn", "true", "--verbose", "false",
-            "--interrupt_requests", "false"], fields={"logit_bias": {str(end): -100}}))
+            "--interrupt_requests", "false"]))
     if args.vllm_python:
         threads = ",".join(map(str, sorted(os.sched_getaffinity(0))[:args.threads]))
         out.append(Server("vLLM", lambda port: [
@@ -100,7 +100,8 @@ class Turn:
         begin = time.perf_counter()
         replies = sum(await asyncio.gather(*(run(each) for _ in range(clients))), [])
         seconds = time.perf_counter() - begin
-        return len(replies) * self.args.answer / seconds, statistics.median(r.first_token() for r in replies)
+        tokens = len(replies) * self.args.answer if self.server.fields else sum(len(r.times) for r in replies)
+        return tokens / seconds, statistics.median(r.first_token() for r in replies)
 
     async def prefix(self):
         common = self.words(self.args.prefix)
