@@ -1,5 +1,5 @@
 #!/bin/sh
-# make test-ecosystem: run.sh AWQ_BINARY [--cheap]. Compares tokens with those of the tokenizers and sentencepiece libraries
+# make test-ecosystem: run.sh AWQ_BINARY [--cheap], or run.sh --cheap-packages. Compares tokens with those of the tokenizers and sentencepiece libraries
 # (text.py; AWQ_TOKENIZERS or ../shared/data/tokenizers beside the checkout is where tokenizer.json files are). Then loads what awq writes in
 # programs that we did not write, and what they write in awq: AutoAWQ folders (check.py), the formats that awq convert writes
 # (formats.py), GGUF (gguf_files.py), and files of other programs (theirs.py). A real model is quantized for that. AutoAWQ itself
@@ -8,28 +8,30 @@
 #
 # Each program has a virtual environment in the user's cache folder, made once: transformers with GPTQModel and compressed-tensors 1.2 GB,
 # vLLM 3.4 GB, AutoAWQ 2 GB, lm-eval 1.8 GB, openai and guidellm 1.5 GB, MLX, and llama.cpp, which is compiled. With --cheap there are tiny models alone, and no vLLM, AutoAWQ
-# and llama.cpp. Where all of it was run and nothing failed, docs/compatibility.md is written.
+# and llama.cpp; --cheap-packages makes the environments of these and runs nothing. Where all of it was run and nothing failed, docs/compatibility.md is written.
 set -eu
-case $#${2-} in 1) cheap= ;; 2--cheap) cheap=1 ;; *) echo "usage: run.sh AWQ_BINARY [--cheap]" >&2; exit 2 ;; esac
-awq=$(realpath "$1")
+case $#${2-} in 1) cheap= ;; 2--cheap) cheap=1 ;; *) echo "usage: run.sh AWQ_BINARY [--cheap] | run.sh --cheap-packages" >&2; exit 2 ;; esac
+awq=$(realpath -m -- "$1") packages=
+if [ "$1" = --cheap-packages ]; then cheap=1 packages=1; fi
 cd "$(dirname "$0")"
 . ../environment.sh
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 rows=$work/rows.jsonl
 
+# One of GPTQModel's packages is compiled.
+header=$(python3 -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")')
+[ -f "$header" ] || { echo "ecosystem: $header is missing; install python3-dev" >&2; exit 1; }
+
 text=$(environment requirements-text.txt)
+transformers=$(environment requirements-transformers.txt)
+mlx=$(environment requirements-mlx.txt)
+[ -z "$packages" ] || exit 0
 set -- --awq "$awq"
 tokenizers=${AWQ_TOKENIZERS:-../../../shared/data/tokenizers}
 if [ -d "$tokenizers" ]; then set -- "$@" --tokenizers "$tokenizers"; fi
 "$text" text.py "$@"
 
-# One of GPTQModel's packages is compiled.
-header=$(python3 -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")')
-[ -f "$header" ] || { echo "ecosystem: $header is missing; install python3-dev" >&2; exit 1; }
-
-transformers=$(environment requirements-transformers.txt)
-mlx=$(environment requirements-mlx.txt)
 vllm= autoawq= llama=
 if [ -z "$cheap" ]; then
   vllm=$(environment requirements-vllm.txt)
