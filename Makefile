@@ -2,6 +2,9 @@
 AWQ := build/release/apps/awq/awq
 PREFIX ?= /usr/local
 export CMAKE_CXX_COMPILER_LAUNCHER = $(shell command -v ccache)
+# What another checkout has compiled is found again.
+export CCACHE_BASEDIR = $(CURDIR)
+export CCACHE_NOHASHDIR = 1
 
 .PHONY: help setup build demo test test-arm test-cuda test-ecosystem bench bench-peers format lint install clean
 help:

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """The table of docs/kernels.md: registers and spills of every CUDA kernel, as ptxas reports them. Needs nvcc, no GPU.
 
-cuda_registers.py [ARCHITECTURE...]; without arguments 80, 86, 89, 90a and 100. Ends with 1 where a kernel spills.
+cuda_registers.py [ARCHITECTURE...]; without arguments 80, 86, 89, 90a and 100. Ends with 1 where the compiler warns or a kernel spills,
+and says that it skipped where there is no nvcc.
 """
+import concurrent.futures
 import os
 import re
 import shutil
@@ -39,8 +41,12 @@ def name_of(symbol):
 
 
 def main():
+    if not os.access(NVCC, os.X_OK):
+        print(f"skipped: the CUDA kernels are not compiled: {NVCC} is not there")
+        return 0
     architectures = sys.argv[1:] or ["80", "86", "89", "90a", "100"]
-    reports = {a: report(a) for a in architectures}
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        reports = dict(zip(architectures, pool.map(report, architectures)))
     print("| kernel | " + " | ".join("sm_" + a for a in architectures) + " |")
     print("|---" * (len(architectures) + 1) + "|")
     spilled = 0
