@@ -222,7 +222,10 @@ class Bench {
   }
 
   std::vector<double> decode(int first, int steps, const std::function<void(int)>& on_step) {
-    return decode_seconds(*device_.backend, model_, caches_, first, steps, o_.seed, on_step);
+    Caches copies;  // for a state does not go back, and steps are repeated
+    for (const auto& kv : caches_)
+      if (model_.spec.recurrent()) copies.push_back(kv->clone());
+    return decode_seconds(*device_.backend, model_, copies.empty() ? caches_ : copies, first, steps, o_.seed, on_step);
   }
 
   /// Bytes and operations a token, of which `at_once` are computed together.

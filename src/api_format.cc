@@ -51,7 +51,11 @@ const Target& find_target(std::string_view operation, const std::string& name) {
 bool splits_columns(Role role) { return role == Role::o || role == Role::down; }
 
 /// Heads stay whole; those of keys and values are repeated where there are fewer than devices.
-void check_heads(std::string_view operation, const AttentionSpec& a, int devices) {
+void check_heads(std::string_view operation, const BlockSpec& b, int devices) {
+  const AttentionSpec& a = b.attention;
+  if (b.delta && (b.delta->key_heads % devices || b.delta->value_heads % devices))
+    fail(operation, "--tp {}: a delta net's {} heads with {} of values cannot be split over so many devices", devices,
+         b.delta->key_heads, b.delta->value_heads);
   if (a.heads % devices || (a.kv_heads % devices && devices % a.kv_heads))
     fail(operation, "--tp {}: {} heads with {} of keys and values cannot be split over so many devices", devices,
          a.heads, a.kv_heads);
@@ -62,7 +66,7 @@ std::pair<int64_t, int64_t> part_of(const BlockSpec& b, Param p, int devices) {
   const auto [rows, cols] = b.shape(p);
   if (splits_columns(p.role)) return {rows, cols / devices};
   if (p.role == Role::q_a || p.role == Role::kv_a || p.role == Role::k_rope) return {rows, cols};  // on each
-  const bool repeated = (p.role == Role::k || p.role == Role::v) && b.attention.kv_heads < devices;
+  const bool repeated = !b.delta && (p.role == Role::k || p.role == Role::v) && b.attention.kv_heads < devices;
   return {repeated ? b.attention.head_dim : rows / devices, cols};
 }
 
@@ -74,7 +78,8 @@ std::vector<Share> shares_of(const ModelSpec& model, int block, int devices) {
     if (!is_rounded(p.role)) continue;
     const auto [rows, cols] = part_of(b, p, devices);
     const bool with_q = p.role == Role::k && !b.attention.latent;
-    if (with_q || p.role == Role::v || p.role == Role::k_rope || (p.role == Role::up && b.mlp.gated))
+    if (with_q || p.role == Role::v || p.role == Role::o_gate || p.role == Role::k_rope ||
+        (p.role == Role::up && b.mlp.gated))
       shares.back().rows += rows;
     else
       shares.push_back({base_name(model, block, p), rows, cols});
@@ -137,7 +142,7 @@ void FormatChoice::check_devices(std::string_view operation, const ModelSpec& mo
     fail(operation, "--tp {}: {} is split over 1, 2, 4, 8 or more devices by twos", devices, target->name);
   for (int i = 0; i < int(model.blocks.size()); ++i) {
     const BlockSpec& b = model.blocks[size_t(i)];
-    check_heads(operation, b.attention, devices);
+    check_heads(operation, b, devices);
     for (Param p : b.params())
       if (devices > 1 && is_rounded(p.role)) check_parts(operation, *format, model, i, p, devices, spec(i, p));
     if (!target || !target->runs) continue;
@@ -245,7 +250,7 @@ void require_units(const Format& format, const ModelSpec& spec) {
   const StoredTensors stored(spec, Experts::apart);
   for (const StoredTensor& t : stored.all()) {
     const int block = t.parts.front().block;
-    if (block < 0 || is_norm(t.first().role) || is_router(t.first().role)) continue;
+    if (block < 0 || is_norm(t.first().role) || stays_float(t.first().role)) continue;
     const int64_t cols = shape_of(spec, block, t.first())[1];
     if (t.rows % c.rows || cols % c.cols)
       fail("quantize", "--format {}: {} has {} rows and {} columns, but the format packs {} and {} together",

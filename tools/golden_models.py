@@ -165,6 +165,13 @@ def qwen_moe(architecture, model_type, **changes):
                                                      "sliding_window": None, "max_window_layers": 2, **changes})
 
 
+def qwen3_next():
+    return qwen_moe("Qwen3NextForCausalLM", "qwen3_next", head_dim=16, attention_bias=False, norm_topk_prob=True,
+                    num_hidden_layers=3, full_attention_interval=2, mlp_only_layers=[1], num_experts=4, shared_expert_intermediate_size=32,
+                    partial_rotary_factor=0.25, linear_conv_kernel_dim=4, linear_key_head_dim=12, linear_value_head_dim=8,
+                    linear_num_key_heads=2, linear_num_value_heads=4)
+
+
 GROUPED = {"n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_group": 3, "topk_group": 2,
            "first_k_dense_replace": 1, "routed_scaling_factor": 1.5}
 LATENT = {"num_key_value_heads": 4, "kv_lora_rank": 32, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 24,
@@ -250,6 +257,44 @@ def gemma3_vl():
                    "multi_modal_projector.mm_input_projection_weight": (8, 32)})
 
 
+def qwen3_5():
+    text = like_llama("Qwen3_5ForCausalLM", "qwen3_5_text", head_dim=16, attention_bias=False, attn_output_gate=True, num_hidden_layers=3,
+                      layer_types=["linear_attention", "full_attention", "linear_attention"], linear_conv_kernel_dim=4,
+                      linear_key_head_dim=8, linear_value_head_dim=16, linear_num_key_heads=4, linear_num_value_heads=4,
+                      full_attention_interval=2, mlp_only_layers=[], mtp_num_hidden_layers=1, tie_word_embeddings=True,
+                      rope_parameters={"rope_theta": 10000.0, "rope_type": "default", "partial_rotary_factor": 0.25})
+    text.pop("rope_theta")
+    nested = {**text, "rope_parameters": {"mrope_interleaved": True, "mrope_section": [1, 1, 0], **text["rope_parameters"]}}
+    nested.pop("architectures")
+    return seeing(config("Qwen3_5ForConditionalGeneration", "qwen3_5", text_config=nested, tie_word_embeddings=True), text,
+                  [("model.", "model.language_model.")],
+                  {"model.visual.merger.linear_fc1.weight": (8, 8), "mtp.norm.weight": (32,)})
+
+
+def vila():
+    text = like_llama("LlamaForCausalLM", "llama", **LLAMA_AS)
+    return seeing(config("LlavaLlamaModel", "llava_llama", llm_cfg=text, mm_projector_cfg={"mm_projector_type": "mlp_downsample"}),
+                  text, [("model.", "llm.model."), ("lm_head", "llm.lm_head")],
+                  {"vision_tower.vision_tower.vision_model.post_layernorm.weight": (8,), "mm_projector.layers.1.weight": (32, 8)})
+
+
+def mpt():
+    return config("MPTForCausalLM", "mpt", d_model=32, n_heads=4, n_layers=2, max_seq_len=64, expansion_ratio=4, vocab_size=96,
+                  no_bias=True, layer_norm_epsilon=2e-3, emb_pdrop=0.0, resid_pdrop=0.0, learned_pos_emb=True, logit_scale=None,
+                  norm_type="low_precision_layernorm",
+                  attn_config={"alibi": True, "alibi_bias_max": 8, "attn_pdrop": 0, "attn_type": "multihead_attention",
+                               "clip_qkv": 2.0, "prefix_lm": False, "qk_ln": False, "softmax_scale": None})
+
+
+def flamingo():
+    inner = [(f".{part}", f".decoder_layer.{part}") for part in ("norm_1.", "norm_2.", "attn.", "ffn.")]
+    return seeing(config("FlamingoForConditionalGeneration", "flamingo", text_config=mpt(), cross_attn_every_n_layers=2), mpt(),
+                  [("transformer.", "lang_encoder.transformer."), *inner],
+                  {"perceiver.latents": (4, 8), "vision_encoder.class_embedding": (8,),
+                   "lang_encoder.transformer.blocks.1.gated_cross_attn_layer.attn_gate": (1,),
+                   "lang_encoder.transformer.blocks.1.gated_cross_attn_layer.attn.to_q.weight": (8, 32)})
+
+
 def mixtral():
     published = with_experts("MixtralForCausalLM", "mixtral", num_local_experts=5, intermediate_size=32,
                              sliding_window=None)
@@ -306,6 +351,7 @@ MODELS = {
     "qwen2-moe": qwen_moe("Qwen2MoeForCausalLM", "qwen2_moe", shared_expert_intermediate_size=64, intermediate_size=64),
     "qwen3-moe": qwen_moe("Qwen3MoeForCausalLM", "qwen3_moe", head_dim=16, attention_bias=False, norm_topk_prob=True,
                           num_hidden_layers=3, mlp_only_layers=[1], num_experts=5, num_experts_per_tok=3),
+    "qwen3-next": qwen3_next(),
     "olmoe": with_experts("OlmoeForCausalLM", "olmoe", attention_bias=False, clip_qkv=None, intermediate_size=32),
     "granite-moe": granite_moe("GraniteMoeForCausalLM", "granitemoe"),
     "granite-moe-shared": granite_moe("GraniteMoeSharedForCausalLM", "granitemoeshared", shared_intermediate_size=64,
@@ -327,6 +373,9 @@ MODELS = {
     "llava": llava(),
     "internvl": internvl(),
     "gemma3-vl": gemma3_vl(),
+    "qwen3-5": qwen3_5(),
+    "vila": vila(),
+    "flamingo": flamingo(),
     "chatglm": chatglm(),
     "exaone": exaone(),
     "minicpm": minicpm(),
@@ -358,9 +407,5 @@ MODELS = {
                   num_hidden_layers=2, vocab_size=96, word_embed_proj_dim=32, tie_word_embeddings=True),
     "bloom": config("BloomForCausalLM", "bloom", hidden_size=32, n_head=4, n_layer=2, layer_norm_epsilon=2e-3, vocab_size=96,
                     hidden_dropout=0.0, apply_residual_connection_post_layernorm=False),
-    "mpt": config("MPTForCausalLM", "mpt", d_model=32, n_heads=4, n_layers=2, max_seq_len=64, expansion_ratio=4, vocab_size=96,
-                  no_bias=True, layer_norm_epsilon=2e-3, emb_pdrop=0.0, resid_pdrop=0.0, learned_pos_emb=True, logit_scale=None,
-                  norm_type="low_precision_layernorm",
-                  attn_config={"alibi": True, "alibi_bias_max": 8, "attn_pdrop": 0, "attn_type": "multihead_attention",
-                               "clip_qkv": 2.0, "prefix_lm": False, "qk_ln": False, "softmax_scale": None}),
+    "mpt": mpt(),
 }

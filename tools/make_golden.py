@@ -115,7 +115,7 @@ def float64_everywhere():
         torch.set_default_dtype(saved[3])
 
 
-GAIN_LESS_ONE = ("gemma", "nemotron")  # model types that store a norm's gain - 1
+GAIN_LESS_ONE = ("gemma", "nemotron", "qwen3_next", "qwen3_5")  # model types that store a norm's gain - 1
 
 
 def random_weight(name, shape, config, rng):
@@ -125,6 +125,10 @@ def random_weight(name, shape, config, rng):
         return 0.5 * noise
     if len(shape) == 1 or name.endswith("norm.weight"):
         gain = torch.exp(0.4 * noise)
+        if name.endswith("A_log"):  # states that keep a tenth to nine tenths from token to token
+            return noise - 0.5
+        if name.endswith("linear_attn.norm.weight"):
+            return gain
         return gain - 1 if config["model_type"].startswith(GAIN_LESS_ONE) else gain
     if any(part in name for part in ("embed_tokens", "wte", "word_embeddings", "embed_in", "wpe", "embed_positions")):
         return 0.4 * noise

@@ -26,7 +26,7 @@ int64_t Cost::kv_bytes(int64_t position) const {
   for (const BlockSpec& b : spec.blocks) {
     const AttentionSpec& a = b.attention;  // int8 has a float scale for each head of a key and of a value
     const int64_t one = (a.kv_rows() + a.v_rows()) * int64_t(size_of(kv)) + (kv == DType::i8 ? 8 * a.kv_heads : 0);
-    n += one * seen(a, position);
+    n += one * seen(a, position) + (b.delta ? b.delta->state() * int64_t(sizeof(float)) : 0);
   }
   return n;
 }
@@ -49,9 +49,12 @@ double Cost::prefill_flops(int64_t tokens) const { return 2 * (layer_weights() *
 
 double Cost::attention_flops(int64_t first, int64_t tokens) const {
   double n = 0;
-  for (const BlockSpec& b : spec.blocks)
+  for (const BlockSpec& b : spec.blocks) {
+    if (b.delta)
+      n += 7.0 * double(b.delta->state()) * double(tokens);  // kept, and three products of a state and a vector
     for (int64_t t = first; t < first + tokens; ++t)
       n += 2.0 * (b.attention.q_rows() + b.attention.out_rows()) * double(seen(b.attention, t));
+  }
   return n;
 }
 

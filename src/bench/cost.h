@@ -18,7 +18,8 @@ struct Cost {
       0;  // bytes of every weight, norm and bias but the embedding table; of that too where it is the head
   int64_t embed_row = 0;  // bytes of one token's embedding
 
-  /// Keys and values that the token at `position` sees, its own included, in all blocks; windows bound them.
+  /// Keys and values that the token at `position` sees, its own included, in all blocks; windows bound them. Of a delta
+  /// net its state, in f32.
   int64_t kv_bytes(int64_t position) const;
   /// Bytes of one decode step: every weight once, and an embedding and a cache for each of `batch` sequences.
   int64_t decode_bytes(int64_t position, int64_t batch) const;
@@ -29,7 +30,7 @@ struct Cost {
   double decode_flops(int64_t batch) const;
   double prefill_flops(int64_t tokens) const;
   /// Operations of q k^T and p v for tokens at positions [first, first + tokens) of one sequence: four for each query
-  /// head, its channels, and position seen.
+  /// head, its channels, and position seen; seven for each value of a delta net's state.
   double attention_flops(int64_t first, int64_t tokens) const;
 
  private:

@@ -40,7 +40,7 @@ class RandomModel final : public Checkpoint {
     if (block < 0 && !is_norm(p.role)) return floats(key(block, p), shape_of(spec_, block, p), DType::bf16);
     if (is_norm(p.role)) return gains(block, p);
     const auto [rows, cols] = spec_.blocks.at(size_t(block)).shape(p);
-    if (is_router(p.role)) return floats(key(block, p), {rows, cols}, DType::bf16);
+    if (stays_float(p.role)) return floats(key(block, p), {rows, cols}, DType::bf16);
     if (const auto* type = std::get_if<DType>(&matrices_)) return floats(key(block, p), {rows, cols}, *type);
     return matrix(key(block, p), {rows, cols}, std::get<QuantSpec>(matrices_));
   }
@@ -53,7 +53,7 @@ class RandomModel final : public Checkpoint {
 
   // A norm's factor is 1: what is stored is 1 less where the family adds it.
   Tensor gains(int block, Param p) const {
-    const NormSpec& norm = block < 0 ? spec_.final_norm : spec_.blocks.at(size_t(block)).norm;
+    const NormSpec norm = block < 0 ? spec_.final_norm : spec_.blocks.at(size_t(block)).norm_of(p.role);
     Tensor t = Tensor::empty(shape_of(spec_, block, p), DType::f32);
     std::fill(t.as<float>().begin(), t.as<float>().end(), 1 - norm.gain_offset);
     return t;

@@ -61,6 +61,7 @@ struct Engine::Impl {
     size_t same = 0;
     if (regime(model.spec, int(prompt.size())) != regime(model.spec, length)) reset();
     while (same < cached.size() && same + 1 < prompt.size() && cached[same] == prompt[same]) ++same;
+    if (same < cached.size() && model.spec.recurrent()) same = 0;  // a state does not go back
     cached.resize(same);
     return int(same);
   }

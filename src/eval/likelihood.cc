@@ -71,7 +71,7 @@ class BatchJob {
       : device_(device), dev_(*device.backend), model_(model), items_(items) {
     for (const auto& item : items) {
       caches_.push_back(dev_.kv_cache(model.spec.blocks, kv));
-      shared_.push_back(shared_tokens(item));
+      shared_.push_back(model.spec.recurrent() ? 0 : shared_tokens(item));  // a state does not go back to them
       scores_.emplace_back(item.size());
       size_t longest = 0;
       for (const ScoredTokens& s : item) longest = std::max(longest, s.tokens.size() - 1);

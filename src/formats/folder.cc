@@ -64,6 +64,10 @@ SafetensorsFolder open_files(const fs::path& folder) {
            "Convert them once, where you trust them: python3 -c \"from transformers import AutoModelForCausalLM as M; "
            "M.from_pretrained('{}', torch_dtype='auto').save_pretrained('{}-safetensors')\"",
            path, file.filename().string(), path, path);
+  if (fs::exists(folder / "llm" / "config.json"))
+    fail("open",
+         "{}: its parts are folders of their own, and the language, {}/llm, is a model by itself; give that one", path,
+         path);
   fail("open", "{}: there is neither model.safetensors nor model.safetensors.index.json; is the download complete?",
        path);
 }

@@ -28,7 +28,7 @@ bool has_bias(const ModelSpec& spec, int block, Param param) {
   return is_norm(param.role) ? spec.final_norm.bias : param.role == Role::head && spec.head_bias;
 }
 
-bool is_rounded(Role role) { return !is_norm(role) && !is_router(role); }
+bool is_rounded(Role role) { return !is_norm(role) && !stays_float(role); }
 
 bool is_table(Role role) { return role == Role::embed || role == Role::positions; }
 

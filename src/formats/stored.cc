@@ -36,9 +36,10 @@ bool covered(const StoredTensor& t) {
          std::ranges::all_of(of_expert, [&](const auto& e) { return tiles(e.second, rows); });
 }
 
-/// Norms with gains for each head are stored as [heads, head_dim].
+/// Norms with gains for each head are stored as [heads, head_dim], a convolution as [channels, 1, kernel].
 Shape norm_shape(const BlockSpec& b, Role role) {
   const int64_t n = b.shape({role}).first;
+  if (role == Role::conv) return {n / b.delta.value().kernel, 1, b.delta->kernel};
   const bool each = b.attention.head_norm == HeadNorm::each_head && (role == Role::q_norm || role == Role::k_norm);
   return each ? Shape{n / b.attention.head_dim, b.attention.head_dim} : Shape{n};
 }

@@ -101,6 +101,10 @@ inline void silu_mul(const float* g, const float* u, float* y, int64_t n) {
   activate([](float x) { return x / (1.f + exp_approx(-x)); }, g, u, y, n);
 }
 
+inline void sigmoid_mul(const float* g, const float* u, float* y, int64_t n) {
+  activate([](float x) { return 1.f / (1.f + exp_approx(-x)); }, g, u, y, n);
+}
+
 /// 0.5 (1 + tanh(z)) = 1 / (1 + e^-2z): no cancellation where tanh is near -1.
 inline void gelu_tanh_mul(const float* g, const float* u, float* y, int64_t n) {
   const auto gelu_tanh = [](float x) {

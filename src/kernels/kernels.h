@@ -144,8 +144,9 @@ struct KernelSet {
                      int32_t dim, float* y);
   /// In place, over the first n entries of each of `rows` rows: softmax.
   void (*softmax)(float* x, ptrdiff_t x_row, int32_t rows, int32_t n);
-  /// y[i] = act(g[i]) * u[i], or act(g[i]) where u is null; y may be g.
+  /// y[i] = act(g[i]) * u[i], or act(g[i]) where u is null; y may be g, or u.
   void (*silu_mul)(const float* g, const float* u, float* y, int64_t n);
+  void (*sigmoid_mul)(const float* g, const float* u, float* y, int64_t n);
   void (*gelu_tanh_mul)(const float* g, const float* u, float* y, int64_t n);
   void (*gelu_mul)(const float* g, const float* u, float* y, int64_t n);
   void (*relu_mul)(const float* g, const float* u, float* y, int64_t n);

@@ -144,6 +144,7 @@ const KernelSet portable = {
     .layer_norm = layer_norm,
     .softmax = softmax,
     .silu_mul = silu_mul,
+    .sigmoid_mul = sigmoid_mul,
     .gelu_tanh_mul = gelu_tanh_mul,
     .gelu_mul = gelu_mul,
     .relu_mul = relu_mul,

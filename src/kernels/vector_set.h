@@ -23,6 +23,7 @@ constexpr KernelSet vector_set(const char* name, uint32_t needs) {
       .layer_norm = layer_norm,
       .softmax = softmax,
       .silu_mul = silu_mul,
+      .sigmoid_mul = sigmoid_mul,
       .gelu_tanh_mul = gelu_tanh_mul,
       .gelu_mul = gelu_mul,
       .relu_mul = relu_mul,

@@ -8,9 +8,10 @@ namespace awq {
 extern const Architecture kLlama, kMistral, kMinistral, kQwen2, kQwen3, kGemma, kGemma2, kGemma3, kPhi3, kOlmo, kOlmo2,
     kOlmo3, kStableLm, kGranite, kSmolLm3, kCohere, kCohere2, kStarCoder2, kNemotron, kGlm, kGlm4, kChatGlm,
     kChatGlmCausal, kExaone, kMiniCpm, kInternLm2, kInternLm3, kBaichuan, kQwen1, kPhi, kGpt2, kBigCode, kGptJ, kNeoX,
-    kFalcon, kRefinedWeb, kOpt, kBloom, kMpt, kMptOfTransformers, kMixtral, kQwen2Moe, kQwen3Moe, kOlmoE, kGraniteMoe,
-    kGraniteMoeShared, kGlm4Moe, kDeepSeek2, kDeepSeek3, kMiniCpm3, kGptOss, kLlava, kQwen2Vl, kQwen25Vl, kQwen3Vl,
-    kInternVl, kInternVlOfTransformers, kGemma3Seeing;
+    kFalcon, kRefinedWeb, kOpt, kBloom, kMpt, kMptOfTransformers, kMixtral, kQwen2Moe, kQwen3Moe, kOlmoE, kQwen3Next,
+    kQwen35, kGraniteMoe, kGraniteMoeShared, kGlm4Moe, kDeepSeek2, kDeepSeek3, kMiniCpm3, kGptOss, kLlava, kQwen2Vl,
+    kQwen25Vl, kQwen3Vl, kInternVl, kInternVlOfTransformers, kGemma3Seeing, kQwen35Seeing, kVila, kVilaForCausal,
+    kFlamingo;
 
 std::span<const Architecture> architectures() {
   static const std::array table = {kLlama,
@@ -56,6 +57,8 @@ std::span<const Architecture> architectures() {
                                    kMixtral,
                                    kQwen2Moe,
                                    kQwen3Moe,
+                                   kQwen3Next,
+                                   kQwen35,
                                    kOlmoE,
                                    kGraniteMoe,
                                    kGraniteMoeShared,
@@ -70,7 +73,11 @@ std::span<const Architecture> architectures() {
                                    kQwen3Vl,
                                    kInternVl,
                                    kInternVlOfTransformers,
-                                   kGemma3Seeing};
+                                   kGemma3Seeing,
+                                   kQwen35Seeing,
+                                   kVila,
+                                   kVilaForCausal,
+                                   kFlamingo};
   return table;
 }
 

@@ -24,7 +24,16 @@ class Linear {
   virtual DType arithmetic(int64_t tokens) const = 0;
 };
 
-/// Keys and values of one sequence in every block. It grows as positions are written; nothing is allocated ahead.
+/// What a delta net (DeltaSpec) keeps of a sequence, on the host.
+struct DeltaState {
+  Tensor past;        // f32 [kernel - 1, channels], the convolution's last inputs
+  Tensor heads;       // f32 [value_heads, key_dim, value_dim]
+  int positions = 0;  // that it is behind
+  int64_t bytes() const { return heads ? int64_t(past.bytes() + heads.bytes()) : 0; }
+};
+
+/// Keys and values of one sequence in every block, and states in those with a delta net. It grows as positions are
+/// written; nothing is allocated ahead.
 class KvCache {
  public:
   virtual ~KvCache() = default;
@@ -32,9 +41,11 @@ class KvCache {
   virtual std::unique_ptr<KvCache> clone() const = 0;  // the same content in memory of its own
   /// What `bytes` will be once an empty cache holds that many positions.
   virtual int64_t bytes_for(int64_t positions) const = 0;
+  virtual DeltaState& delta(int block) = 0;
   /// Positions of a page, the unit in which memory grows and can be shared.
   virtual int page_positions() const = 0;
-  /// Page `index` of every block, shared with this cache. Only a full page may be: nothing is written to it again.
+  /// Page `index` of every block, shared with this cache. Only a full page may be: nothing is written to it again. No
+  /// page holds what a delta net has of its positions: a model with states has none to share (ModelSpec::recurrent).
   virtual std::vector<Tensor> page(int64_t index) const = 0;
   /// Puts a page of a cache of the same kind in the place of its own, or behind those that it has.
   virtual void put_page(int64_t index, std::span<const Tensor> page) = 0;
@@ -62,6 +73,12 @@ struct DeviceRates {
   double copy = 0, product = 0;
   int64_t copied = 0;
   DType type = DType::f16;
+};
+
+/// What a delta net makes its output of: projections f32 [tokens, rows], and its constants, which are on the host.
+struct DeltaInput {
+  Tensor q, k, v, beta, decay;
+  Tensor conv, decay_bias, decay_rate;  // f32 [channels, kernel], [value_heads], [value_heads]
 };
 
 /// A device that can run a block. Model code is written once against this interface; a call is a whole operation on a
@@ -104,7 +121,10 @@ class Backend {
   /// of q [tokens, q_rows] over all positions each token may see. sinks f32 [heads], or empty.
   virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const float> sinks, Batch batch,
                          int block, const AttentionSpec& spec, Tensor& y) = 0;
-  /// y = act(x), times `up` where it is not null; y may be x.
+  /// y [tokens, value_rows] of a delta net, before its norm; its states in the caches of `block` go on by the batch's
+  /// tokens. A sequence that begins at 0 begins with an empty state; another must go on where its state is.
+  virtual void delta(const DeltaInput& in, Batch batch, int block, const DeltaSpec& spec, Tensor& y) = 0;
+  /// y = act(x), times `up` where it is not null; y may be x, or `up`.
   virtual void activate(Activation act, const Tensor& x, const Tensor* up, Tensor& y) = 0;
   /// See MlpSpec::limit. In place, `up` is written over.
   virtual void clamped_swish(Tensor& gate, Tensor& up, float alpha, float limit) = 0;

@@ -103,6 +103,34 @@ Mixed latent_projected(Backend& dev, const Block& block, Batch batch, const Tens
   return {queries, keys, values};
 }
 
+/// What attention makes of x, for o.
+Tensor attended(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, const Tap& tap) {
+  const AttentionSpec& a = block.spec.attention;
+  const auto [queries, keys, values] =
+      a.latent ? latent_projected(dev, block, batch, x, tap) : projected(dev, block, batch, x);
+  Tensor mixed = dev.empty({x.shape()[0], a.out_rows()});
+  const auto extra = block.norm.find({sinks});
+  const std::span<const float> scores =
+      extra == block.norm.end() ? std::span<const float>() : std::as_const(extra->second.gain).as<float>();
+  dev.attention(queries, keys, values, scores, batch, kv_block, a, mixed);
+  if (a.gated) dev.activate(Activation::sigmoid, apply(dev, block, {{o_gate}}, x, x.shape()[0])[0], &mixed, mixed);
+  return mixed;
+}
+
+/// What a delta net does.
+Tensor recurred(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x) {
+  const DeltaSpec& d = *block.spec.delta;
+  const auto [queries, keys, values, gates, betas, decays] =
+      apply(dev, block, {{q}, {k}, {v}, {o_gate}, {beta}, {decay}}, x, x.shape()[0]);
+  const auto constant = [&](Role role) { return block.norm.at({role}).gain; };
+  Tensor mixed = dev.empty({x.shape()[0], d.value_rows()});
+  dev.delta({queries, keys, values, betas, decays, constant(conv), constant(decay_bias), constant(decay_rate)}, batch,
+            kv_block, d, mixed);
+  norm(dev, block, o_norm, mixed, mixed, d.value_dim);
+  dev.activate(Activation::silu, gates, &mixed, mixed);
+  return mixed;
+}
+
 }  // namespace
 
 Site attention_input(const BlockSpec& spec) {
@@ -117,15 +145,9 @@ bool reads_module_input(const BlockSpec& spec, const ScaleGroup& g) {
 
 void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, Tensor& y,
                        const Tap& tap) {
-  const AttentionSpec& a = block.spec.attention;
   tapped(tap, attention_input(block.spec), x);
-  const auto [queries, keys, values] =
-      a.latent ? latent_projected(dev, block, batch, x, tap) : projected(dev, block, batch, x);
-  Tensor mixed = dev.empty({x.shape()[0], a.out_rows()});
-  const auto extra = block.norm.find({sinks});
-  const std::span<const float> scores =
-      extra == block.norm.end() ? std::span<const float>() : std::as_const(extra->second.gain).as<float>();
-  dev.attention(queries, keys, values, scores, batch, kv_block, a, mixed);
+  const Tensor mixed =
+      block.spec.delta ? recurred(dev, block, batch, kv_block, x) : attended(dev, block, batch, kv_block, x, tap);
   tapped(tap, {o}, mixed);
   block[o](mixed, y);
 }
@@ -210,10 +232,11 @@ std::vector<Param> mlp_inputs(const BlockSpec& spec) {
   return inputs;
 }
 
-std::vector<Param> routers(const BlockSpec& spec) {
+/// Matrices that stay in floats, of the attention or of the MLP.
+std::vector<Param> floats_of(const BlockSpec& spec, bool attention) {
   std::vector<Param> all;
   for (Param p : spec.params())
-    if (is_router(p.role)) all.push_back(p);
+    if (stays_float(p.role) && in_attention(p.role) == attention) all.push_back(p);
   return all;
 }
 
@@ -235,14 +258,20 @@ ScaleGroup into_down(const MlpSpec& mlp, int expert) {
 
 // v reaches o through a weighted mean over positions, so a channel of v may be scaled if every query head that reads
 // its kv head agrees, and nothing bounds it on the way.
-ScaleGroup into_o(const AttentionSpec& a) {
+// A gate multiplies behind that. What a delta net makes of v passes silu and then a norm, whose gains all heads share.
+ScaleGroup into_o(const BlockSpec& spec) {
+  if (const auto& d = spec.delta)
+    return {.producer = Param{o_norm}, .consumers = {{o}}, .tied_heads = d->value_heads, .head_dim = d->value_dim};
+  const AttentionSpec& a = spec.attention;
   if (a.clip != 0) return {.producer = std::nullopt, .consumers = {{o}}};
   return {.producer = Param{v}, .consumers = {{o}}, .tied_heads = a.heads / a.kv_heads, .head_dim = a.v_dim()};
 }
 
 std::vector<Param> attention_inputs(const BlockSpec& spec) {
-  if (!spec.attention.latent) return {{q}, {k}, {v}};
-  return {attention_input(spec), {kv_a}, {k_rope}};
+  std::vector<Param> inputs = {{q}, {k}, {v}};
+  if (spec.attention.latent) inputs = {attention_input(spec), {kv_a}, {k_rope}};
+  if (spec.attention.gated || spec.delta) inputs.push_back({o_gate});
+  return inputs;
 }
 
 /// What reads a latent, behind whose norm nothing else stands.
@@ -255,19 +284,22 @@ std::vector<ScaleGroup> into_latents(const AttentionSpec& a) {
 
 }  // namespace
 
-// attn_norm feeds exactly q, k, v, or what makes latents, and the MLP too where there is one norm for both; mlp_norm
-// feeds exactly the MLP: of experts all of them and what routes to them. A norm after the module and the norms of heads
+// attn_norm feeds exactly q, k, v, or what makes latents, the gate of o's input and what rules a delta net's state, and
+// the MLP too where there is one norm for both; mlp_norm feeds exactly the MLP: of experts all of them and what routes
+// to them. A norm after the module and the norms of heads
 // see unscaled values: o and down absorb nothing.
 std::vector<ScaleGroup> scale_groups(const BlockSpec& spec) {
-  ScaleGroup into_attention{.producer = norm_before(spec, attn_norm), .consumers = attention_inputs(spec)};
+  ScaleGroup into_attention{.producer = norm_before(spec, attn_norm),
+                            .consumers = attention_inputs(spec),
+                            .float_readers = floats_of(spec, true)};
   ScaleGroup into_mlp{
-      .producer = norm_before(spec, mlp_norm), .consumers = mlp_inputs(spec), .float_readers = routers(spec)};
-  std::vector<ScaleGroup> groups = {into_attention, into_o(spec.attention)};
+      .producer = norm_before(spec, mlp_norm), .consumers = mlp_inputs(spec), .float_readers = floats_of(spec, false)};
+  std::vector<ScaleGroup> groups = {into_attention, into_o(spec)};
   if (spec.parallel != Parallel::one_norm) {
     groups.push_back(into_mlp);
   } else {
     std::ranges::copy(into_mlp.consumers, std::back_inserter(groups[0].consumers));
-    groups[0].float_readers = into_mlp.float_readers;
+    std::ranges::copy(into_mlp.float_readers, std::back_inserter(groups[0].float_readers));
   }
   for (int e : spec.mlps()) groups.push_back(into_down(spec.mlp, e));
   std::ranges::move(into_latents(spec.attention), std::back_inserter(groups));

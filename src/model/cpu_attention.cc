@@ -23,7 +23,7 @@ int64_t padded(int64_t head_dim) { return round_up(head_dim, kPanel); }
 
 }  // namespace
 
-CpuKvCache::CpuKvCache(std::span<const BlockSpec> blocks, DType dtype) : dtype_(dtype) {
+CpuKvCache::CpuKvCache(std::span<const BlockSpec> blocks, DType dtype) : dtype_(dtype), deltas_(blocks) {
   for (const BlockSpec& b : blocks)
     blocks_.push_back(
         {.heads = b.attention.kv_heads, .head_dim = b.attention.head_dim, .value_dim = b.attention.v_dim()});
@@ -36,14 +36,14 @@ int64_t CpuKvCache::head_bytes(const PerBlock& b) const {
 }
 
 int64_t CpuKvCache::bytes() const {
-  int64_t n = 0;
+  int64_t n = deltas_.bytes();
   for (const PerBlock& b : blocks_)
     for (const Tensor& page : b.pages) n += int64_t(page.bytes());
   return n;
 }
 
 int64_t CpuKvCache::bytes_for(int64_t positions) const {
-  int64_t n = 0;
+  int64_t n = deltas_.bytes_for(positions);
   for (const PerBlock& b : blocks_) n += pages_for(positions) * b.heads * head_bytes(b);
   return n;
 }
@@ -52,6 +52,7 @@ std::unique_ptr<KvCache> CpuKvCache::clone() const {
   auto copy = std::make_unique<CpuKvCache>(*this);
   for (PerBlock& b : copy->blocks_)
     for (Tensor& page : b.pages) page = page.clone();
+  copy->deltas_.unshare();
   return copy;
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 #include "base/parallel.h"
 #include "kernels/kernels.h"
-#include "model/backend.h"
+#include "model/delta.h"
 
 namespace awq {
 
@@ -14,6 +14,7 @@ class CpuKvCache final : public KvCache {
   int64_t bytes() const override;
   std::unique_ptr<KvCache> clone() const override;
   int64_t bytes_for(int64_t positions) const override;
+  DeltaState& delta(int block) override { return deltas_.at(block); }
   int page_positions() const override { return kernels::kKvPage; }
   std::vector<Tensor> page(int64_t index) const override;
   void put_page(int64_t index, std::span<const Tensor> page) override;
@@ -35,6 +36,7 @@ class CpuKvCache final : public KvCache {
   int64_t head_bytes(const PerBlock& b) const;
   DType dtype_;
   std::vector<PerBlock> blocks_;
+  DeltaStates deltas_;
 };
 
 void cpu_attention(ThreadPool& pool, const kernels::KernelSet& kernels, const Tensor& q, const Tensor& k,

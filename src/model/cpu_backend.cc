@@ -83,6 +83,10 @@ class CpuBackend final : public Backend {
     cpu_attention(pool_, kernels_, q, k, v, sinks, batch, block, spec, y);
   }
 
+  void delta(const DeltaInput& in, Batch batch, int block, const DeltaSpec& spec, Tensor& y) override {
+    delta_rule(pool_, kernels_, in, batch, block, spec, y);
+  }
+
   void activate(Activation act, const Tensor& x, const Tensor* up, Tensor& y) override {
     const auto f = activation(act);
     elements(x.shape().elements(), [&](int64_t b, int64_t e) {
@@ -160,6 +164,8 @@ class CpuBackend final : public Backend {
         return kernels_.gelu_mul;
       case Activation::relu:
         return kernels_.relu_mul;
+      case Activation::sigmoid:
+        return kernels_.sigmoid_mul;
       default:
         return kernels_.relu2_mul;
     }

@@ -35,7 +35,7 @@ cuda::KvShape shape_of(const AttentionSpec& a, cuda::KvType type, int64_t offset
 }  // namespace
 
 CudaKvCache::CudaKvCache(std::shared_ptr<CudaMemory> memory, std::span<const BlockSpec> blocks, DType dtype)
-    : memory_(std::move(memory)) {
+    : memory_(std::move(memory)), deltas_(blocks) {
   for (const BlockSpec& b : blocks) {
     shapes_.push_back(shape_of(b.attention, cuda_kv_type(dtype), page_bytes_));
     page_bytes_ += shapes_.back().heads * shapes_.back().head_bytes;
@@ -45,10 +45,13 @@ CudaKvCache::CudaKvCache(std::shared_ptr<CudaMemory> memory, std::span<const Blo
 std::unique_ptr<KvCache> CudaKvCache::clone() const {
   auto copy = std::make_unique<CudaKvCache>(*this);
   for (Tensor& page : copy->pages_) page = memory_->clone(page);
+  copy->deltas_.unshare();
   return copy;
 }
 
-int64_t CudaKvCache::bytes_for(int64_t positions) const { return cuda_pages(positions) * page_bytes_; }
+int64_t CudaKvCache::bytes_for(int64_t positions) const {
+  return cuda_pages(positions) * page_bytes_ + deltas_.bytes_for(positions);
+}
 
 void CudaKvCache::put_page(int64_t index, std::span<const Tensor> page) {
   pages_.resize(std::max(pages_.size(), size_t(index) + 1));

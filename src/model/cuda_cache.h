@@ -1,6 +1,7 @@
 #pragma once
 #include "model/backend.h"
 #include "model/cuda_memory.h"
+#include "model/delta.h"
 
 namespace awq {
 
@@ -9,9 +10,10 @@ class CudaKvCache final : public KvCache {
  public:
   /// f16, bf16 or int8. Throws Error for another type, or for heads that are wider than kernels are made for.
   CudaKvCache(std::shared_ptr<CudaMemory> memory, std::span<const BlockSpec> blocks, DType dtype);
-  int64_t bytes() const override { return int64_t(pages_.size()) * page_bytes_; }
+  int64_t bytes() const override { return int64_t(pages_.size()) * page_bytes_ + deltas_.bytes(); }
   std::unique_ptr<KvCache> clone() const override;
   int64_t bytes_for(int64_t positions) const override;
+  DeltaState& delta(int block) override { return deltas_.at(block); }
   int page_positions() const override { return cuda::kKvPage; }
   std::vector<Tensor> page(int64_t index) const override { return {pages_.at(size_t(index))}; }
   void put_page(int64_t index, std::span<const Tensor> page) override;
@@ -24,6 +26,7 @@ class CudaKvCache final : public KvCache {
   std::vector<cuda::KvShape> shapes_;  // of blocks
   int64_t page_bytes_ = 0;
   std::vector<Tensor> pages_;
+  DeltaStates deltas_;
 };
 
 }  // namespace awq

@@ -12,10 +12,11 @@ namespace awq {
 namespace {
 
 constexpr std::string_view kRoleNames[] = {
-    "embed",          "positions", "embed_norm", "attn_norm", "q_a",  "q_a_norm", "kv_a",          "kv_a_norm",
-    "k_rope",         "q",         "k",          "v",         "o",    "q_norm",   "k_norm",        "sinks",
-    "attn_post_norm", "mlp_norm",  "gate",       "up",        "down", "router",   "shared_router", "mlp_post_norm",
-    "final_norm",     "head"};
+    "embed",      "positions",  "embed_norm", "attn_norm", "q_a",    "q_a_norm",      "kv_a",          "kv_a_norm",
+    "k_rope",     "q",          "k",          "v",         "o_gate", "beta",          "decay",         "conv",
+    "decay_bias", "decay_rate", "o_norm",     "o",         "q_norm", "k_norm",        "sinks",         "attn_post_norm",
+    "mlp_norm",   "gate",       "up",         "down",      "router", "shared_router", "mlp_post_norm", "final_norm",
+    "head"};
 
 constexpr std::string_view kScalingNames[] = {"no", "linear", "dynamic", "llama3", "yarn", "longrope"};
 
@@ -72,10 +73,12 @@ bool is_norm(Role role) {
   using enum Role;
   return role == attn_norm || role == attn_post_norm || role == mlp_norm || role == mlp_post_norm || role == q_norm ||
          role == k_norm || role == sinks || role == q_a_norm || role == kv_a_norm || role == final_norm ||
-         role == embed_norm;
+         role == embed_norm || role == conv || role == decay_bias || role == decay_rate || role == o_norm;
 }
 
-bool is_router(Role role) { return role == Role::router || role == Role::shared_router; }
+bool stays_float(Role role) {
+  return role == Role::router || role == Role::shared_router || role == Role::beta || role == Role::decay;
+}
 
 bool in_attention(Role role) { return role >= Role::q_a && role <= Role::sinks; }
 
@@ -143,7 +146,10 @@ std::vector<Param> BlockSpec::params() const {
   if (attention.latent && attention.latent->q_rank) p.insert(p.end(), {{q_a}, {q_a_norm}});
   p.push_back({q});
   if (attention.latent) p.insert(p.end(), {{kv_a}, {k_rope}, {kv_a_norm}});
-  p.insert(p.end(), {{k}, {v}, {o}});
+  p.insert(p.end(), {{k}, {v}});
+  if (attention.gated || delta) p.push_back({o_gate});
+  if (delta) p.insert(p.end(), {{beta}, {decay}, {conv}, {decay_bias}, {decay_rate}, {o_norm}});
+  p.push_back({o});
   if (attention.head_norm != HeadNorm::none) p.insert(p.end(), {{q_norm}, {k_norm}});
   if (attention.sinks) p.push_back({sinks});
   if (after && norm.gain) p.push_back({attn_post_norm});
@@ -161,6 +167,7 @@ std::vector<Param> BlockSpec::params() const {
 // Norms of heads have no bias in any family.
 NormSpec BlockSpec::norm_of(Role role) const {
   if (role == Role::q_a_norm || role == Role::kv_a_norm) return attention.latent.value().norm;
+  if (delta && in_attention(role)) return delta->norm;
   NormSpec n = norm;
   if (role == Role::q_norm || role == Role::k_norm || role == Role::sinks) n.gain = true, n.bias = false;
   return n;
@@ -172,6 +179,7 @@ bool BlockSpec::has_bias(Param p) const {
     case q:
     case k:
     case v:
+    case o_gate:
       return attention.qkv_bias;
     case o:
       return attention.o_bias;
@@ -186,8 +194,39 @@ bool BlockSpec::has_bias(Param p) const {
   }
 }
 
+namespace {
+
+std::pair<int64_t, int64_t> delta_shape(const DeltaSpec& d, Role role, int64_t dim) {
+  using enum Role;
+  switch (role) {
+    case q:
+    case k:
+      return {d.key_rows(), dim};
+    case v:
+    case o_gate:
+      return {d.value_rows(), dim};
+    case beta:
+    case decay:
+      return {d.value_heads, dim};
+    case conv:
+      return {int64_t(d.channels()) * d.kernel, 0};
+    case decay_bias:
+    case decay_rate:
+      return {d.value_heads, 0};
+    case o_norm:
+      return {d.value_dim, 0};
+    case o:
+      return {dim, d.value_rows()};
+    default:
+      fail("model", "{} is no parameter of a delta net", name_of(role));
+  }
+}
+
+}  // namespace
+
 std::pair<int64_t, int64_t> BlockSpec::shape(Param p) const {
   using enum Role;
+  if (delta && in_attention(p.role)) return delta_shape(*delta, p.role, dim);
   const std::optional<LatentSpec>& latent = attention.latent;
   switch (p.role) {
     case q_a:
@@ -207,6 +246,8 @@ std::pair<int64_t, int64_t> BlockSpec::shape(Param p) const {
                     : std::pair<int64_t, int64_t>(attention.kv_rows(), dim);
     case v:
       return {attention.v_rows(), latent ? latent->kv_rank : dim};
+    case o_gate:
+      return {attention.out_rows(), dim};
     case o:
       return {dim, attention.out_rows()};
     case gate:

@@ -14,6 +14,7 @@ namespace awq {
 
 /// A parameter by what it does. Norms are named by their place: before and after attention, before and after the MLP.
 /// Of latent attention (LatentSpec) q_a and kv_a come before q, k and v, and k_rope is the part of keys with positions.
+/// o_gate weighs the channels that o reads; beta to o_norm are of a delta net (DeltaSpec).
 enum class Role : uint8_t {
   embed,
   positions,
@@ -27,6 +28,13 @@ enum class Role : uint8_t {
   q,
   k,
   v,
+  o_gate,
+  beta,
+  decay,
+  conv,
+  decay_bias,
+  decay_rate,
+  o_norm,
   o,
   q_norm,
   k_norm,
@@ -43,11 +51,13 @@ enum class Role : uint8_t {
   head
 };
 std::string_view name_of(Role role);  // "q", "attn_norm"
-/// Whether it is a vector that is never rounded: a norm's gains, or sinks (AttentionSpec).
+/// Whether it is a vector that is never rounded: a norm's gains, sinks (AttentionSpec), or what a delta net has of
+/// them.
 bool is_norm(Role role);
-/// Whether it chooses or weighs experts: a matrix that stays in floats.
-bool is_router(Role role);
-/// Whether it belongs to the attention, its norms included; of a block's parameters.
+/// Whether it is a matrix that stays in floats, of few rows that decide much: it chooses or weighs experts, or says
+/// what a delta net's state keeps.
+bool stays_float(Role role);
+/// Whether it belongs to the attention or what stands in its place, norms included; of a block's parameters.
 bool in_attention(Role role);
 
 constexpr int kSharedExpert = -1;
@@ -66,11 +76,12 @@ using Site = Param;
 // A block is norm, mixer, residual, norm, MLP, residual. Each axis on which families differ is a field of the struct
 // that owns it: the kind of norm in NormSpec, its placement in BlockSpec, everything about heads, masks and query
 // scaling in AttentionSpec, positions in RopeSpec, the MLP in MlpSpec, how many of it there are and which of them a
-// token passes in ExpertsSpec; another mixer will be an optional struct beside `attention`. A value that
+// token passes in ExpertsSpec; another mixer is an optional struct beside `attention`: DeltaSpec. A value that
 // `block_forward` does not implement is refused by `parse`.
 
-/// gelu_tanh is the approximation by tanh, relu2 the square of relu; clamped_swish is of MlpSpec::limit.
-enum class Activation : uint8_t { silu, gelu_tanh, gelu, relu, relu2, clamped_swish };
+/// gelu_tanh is the approximation by tanh, relu2 the square of relu; clamped_swish is of MlpSpec::limit; no MLP has
+/// sigmoid, gates of attention do.
+enum class Activation : uint8_t { silu, gelu_tanh, gelu, relu, relu2, clamped_swish, sigmoid };
 
 /// y = x / sqrt(mean(x^2) + eps) * (gain + gain_offset) + bias; `layer` subtracts the mean of x before all.
 enum class NormKind : uint8_t { rms, layer };
@@ -136,6 +147,7 @@ struct AttentionSpec {
   HeadNorm head_norm = HeadNorm::none;
   bool qkv_bias = false, o_bias = false;
   bool sinks = false;  // a score of each head that takes its share of the softmax and has no value
+  bool gated = false;  // what o reads is multiplied by sigmoid(o_gate x)
   RopeSpec rope;
   std::optional<LatentSpec> latent{};
   float score_scale() const { return query_scale * rope.attention_factor * rope.attention_factor; }
@@ -148,6 +160,22 @@ struct AttentionSpec {
   /// ALiBi's slopes (Press et al. 2021, arXiv 2108.12409) times `alibi`, [heads]; empty without.
   std::vector<float> alibi_slopes() const;
   bool operator==(const AttentionSpec&) const = default;
+};
+
+/// A gated delta net (Yang et al. 2024, arXiv 2412.06464). q, k and v of x pass a causal convolution of `kernel`
+/// positions, each channel by itself, and silu; q and k of each head are then divided by their length. A value head,
+/// several of which may share one of q and k, has no keys and values of earlier positions but a state S [key_dim,
+/// value_dim]: S *= exp(-exp(decay_rate) softplus(decay x + decay_bias)), S += k (sigmoid(beta x) (v - S^T k))^T, and
+/// y = S^T q / sqrt(key_dim). o reads o_norm(y), whose gains all heads share, times silu(o_gate x).
+struct DeltaSpec {
+  int key_heads = 0, value_heads = 0, key_dim = 0, value_dim = 0, kernel = 0;
+  NormSpec norm{};
+  int key_rows() const { return key_heads * key_dim; }
+  int value_rows() const { return value_heads * value_dim; }
+  int channels() const { return 2 * key_rows() + value_rows(); }       // of the convolution: q's, k's and v's
+  int64_t state() const { return int64_t(value_rows()) * key_dim; }    // values of all heads
+  int64_t past() const { return int64_t(channels()) * (kernel - 1); }  // that the convolution reads
+  bool operator==(const DeltaSpec&) const = default;
 };
 
 /// down(act(gate x) * up x), or down(act(up x)) where it is not gated. With clamped_swish (gpt-oss) it is
@@ -188,7 +216,8 @@ struct BlockSpec {
   NormPlacement placement = NormPlacement::before;
   Parallel parallel = Parallel::no;
   float residual_scale = 1.f;  // multiplies what is added to x
-  AttentionSpec attention;
+  AttentionSpec attention;     // without heads where there is a delta net
+  std::optional<DeltaSpec> delta{};
   MlpSpec mlp;                         // of each expert, where there are any
   std::optional<ExpertsSpec> experts;  // none: one MLP for all tokens
   bool operator==(const BlockSpec&) const = default;
@@ -202,6 +231,8 @@ struct BlockSpec {
     return experts && p.expert >= 0 && (p.role == Role::gate || p.role == Role::up || p.role == Role::down);
   }
   int mlp_hidden(int expert) const { return expert == kSharedExpert ? experts.value().shared_hidden : mlp.hidden; }
+  /// Channels that o reads.
+  int mixed_rows() const { return delta ? delta->value_rows() : attention.out_rows(); }
   int widest_mlp() const { return std::max(mlp.hidden, experts ? experts->shared_hidden : 0); }
   bool has_bias(Param p) const;
   NormSpec norm_of(Role role) const;
@@ -210,9 +241,9 @@ struct BlockSpec {
 };
 
 /// Where a model of several parts has its language: what "model." in the names of its family becomes, and what stands
-/// before other names.
+/// before other names; and what stands behind a block's number.
 struct NameLayout {
-  std::string model, outer;
+  std::string model, outer, block{};
 };
 
 struct ModelSpec {
@@ -237,6 +268,10 @@ struct ModelSpec {
   bool tied_embeddings = false;
   NormSpec final_norm;
   std::vector<BlockSpec> blocks;
+  /// Whether a sequence has states, which hold all positions before and cannot go back to fewer of them.
+  bool recurrent() const {
+    return std::ranges::any_of(blocks, [](const BlockSpec& b) { return b.delta.has_value(); });
+  }
 };
 
 /// Layers that share an input. Its channels are divided by s and the columns of `consumers` multiplied by it; the

@@ -44,10 +44,13 @@ int64_t rounded_bytes(int64_t rows, int64_t cols, const QuantSpec& q) {
   return rows * (cols + cols / q.of_width(cols).group_size * 13);
 }
 
-/// Queries, keys, values, the cache of both, and what is mixed of them; latents, and keys before they are joined.
-int64_t mixed_channels(const AttentionSpec& a) {
+/// Queries, keys, values, the cache of both, and what is mixed of them; latents, and keys before they are joined; the
+/// gate of what is mixed. Of a delta net q, k and v three times, and its gate, what it makes, and room for one more.
+int64_t mixed_channels(const BlockSpec& b) {
+  const AttentionSpec& a = b.attention;
+  if (const auto& d = b.delta) return 3 * d->channels() + 3 * d->value_rows() + 2 * d->value_heads;
   const int64_t latents = a.latent ? a.latent->q_rank + a.latent->kv_rank + 2 * a.rope.dims + a.kv_rows() : 0;
-  return a.q_rows() + a.out_rows() + 2 * (a.kv_rows() + a.v_rows()) + latents;
+  return a.q_rows() + a.out_rows() * (a.gated ? 2 : 1) + 2 * (a.kv_rows() + a.v_rows()) + latents;
 }
 
 /// One block's pieces of memory.
@@ -61,7 +64,7 @@ class BlockMemory {
     for (Param p : b.params())
       if (!is_norm(p.role))
         most_rounded_ = std::max(most_rounded_, rounded_bytes(b.shape(p).first, b.shape(p).second, job.spec));
-    widest_ = std::max({int64_t(b.dim), int64_t(b.widest_mlp()), int64_t(b.attention.out_rows())});
+    widest_ = std::max({int64_t(b.dim), int64_t(b.widest_mlp()), int64_t(b.mixed_rows())});
   }
   int64_t load() const { return stored_ + device() + rounded_ * 3 / 2; }  // packed: half a byte
   int64_t forward() const {
@@ -109,7 +112,7 @@ class BlockMemory {
     });
   }
   int64_t grams() const {
-    int64_t bytes = 2 * Gram::bytes_for(b_.dim) + Gram::bytes_for(b_.attention.out_rows());
+    int64_t bytes = 2 * Gram::bytes_for(b_.dim) + Gram::bytes_for(b_.mixed_rows());
     if (const auto& latent = b_.attention.latent)
       bytes += Gram::bytes_for(latent->q_rank) + Gram::bytes_for(latent->kv_rank);
     for (int e : b_.mlps()) bytes += Gram::bytes_for(b_.mlp_hidden(e));  // each down's own input
@@ -127,7 +130,7 @@ class BlockMemory {
   /// The block's input, its norm and its output; gate and up, or queries, keys, values and their cache. All tokens may
   /// go to one expert, which has them copied and its output apart.
   int64_t activations(int64_t n) const {
-    const int64_t attention = mixed_channels(b_.attention), copies = b_.experts ? 2 * b_.dim : 0;
+    const int64_t attention = mixed_channels(b_), copies = b_.experts ? 2 * b_.dim : 0;
     return n * (3 * b_.dim + std::max<int64_t>(copies + 2 * b_.widest_mlp(), attention)) * kFloat;
   }
 
@@ -152,7 +155,8 @@ int64_t whole_model(const JobShape& job) {
 int64_t cache_bytes(const JobShape& job, int64_t sequences, int64_t length, int64_t value) {
   int64_t bytes = 0;
   for (const BlockSpec& b : job.source.spec().blocks)
-    bytes += sequences * ((length + 255) / 256 * 256) * (b.attention.kv_rows() + b.attention.v_rows()) * value;
+    bytes += sequences * (((length + 255) / 256 * 256) * (b.attention.kv_rows() + b.attention.v_rows()) * value +
+                          (b.delta ? b.delta->state() + b.delta->past() : 0) * kFloat);
   return bytes;
 }
 
@@ -173,8 +177,7 @@ int64_t judge_bytes(const JobShape& job) {
   int64_t quantized = 2 * outer_bytes(job), activations = 0, answers = 0, measured = 0;
   for (const BlockSpec& b : job.source.spec().blocks) {
     quantized += sum(b, [&](Param, int64_t rows, int64_t cols) { return rows * cols * 5 / 8; });
-    activations = std::max<int64_t>(
-        activations, (b.experts ? 5 : 3) * b.dim + 2 * b.widest_mlp() + b.attention.q_rows() + b.attention.out_rows());
+    activations = std::max<int64_t>(activations, (b.experts ? 5 : 3) * b.dim + 2 * b.widest_mlp() + mixed_channels(b));
   }
   if (job.answers) answers = whole_model(job) + cache_bytes(job, job.answers, window, 2) + job.answers * vocab * kFloat;
   if (job.gated)

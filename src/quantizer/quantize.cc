@@ -142,7 +142,7 @@ class BlockJob {
     for (LayerResult& l : result_.solution.layers)
       if (f_.kept.contains({index_, l.param})) keep(l);
     for (Param p : w_.spec.params())
-      if (is_router(p.role)) w_.at[p] = half(p);
+      if (stays_float(p.role)) w_.at[p] = half(p);
     for (const auto& [p, q] : result_.solution.matrices) w_.at.erase(p);  // the next block is loaded meanwhile
   }
 

@@ -48,16 +48,19 @@ Batcher::Batcher(Device& device, const Model& model, const Limits& limits)
       limits_(limits),
       page_(dev_.kv_cache(model.spec.blocks, limits.kv)->page_positions()),
       store_(page_) {
-  const int64_t bytes = dev_.kv_cache(model.spec.blocks, limits.kv)->bytes_for(page_);
+  const auto kv = dev_.kv_cache(model.spec.blocks, limits.kv);
+  const int64_t first = kv->bytes_for(page_), states = std::max<int64_t>(0, 2 * first - kv->bytes_for(2 * page_)),
+                bytes = std::max<int64_t>(1, first - states);
   pages_ = limits.kv_bytes / bytes;
-  if (pages_ < 1)
+  state_pages_ = (states + bytes - 1) / bytes;
+  if (pages_ <= state_pages_)
     fail("serve", "{} bytes for keys and values are less than the {} of {} tokens; give more with --kv-memory",
-         limits.kv_bytes, bytes, page_);
+         limits.kv_bytes, first, page_);
 }
 
 int Batcher::longest() const {
   const int most = limits_.context ? std::min(limits_.context, model_.spec.max_context) : model_.spec.max_context;
-  return int(std::min<int64_t>(most, pages_ * page_));
+  return int(std::min<int64_t>(most, (pages_ - state_pages_) * page_));
 }
 
 void Batcher::check(const ServeRequest& request) const {
@@ -117,9 +120,9 @@ Batcher::Counts Batcher::counts() const {
 // With a page to begin in; more come as it goes on, by preempting younger ones if need be.
 void Batcher::admit() {
   while (!waiting_.empty() && int(running_.size()) < limits_.sequences) {
-    while (pages_used() >= pages_ && store_.drop_one()) {
+    while (pages_used() + state_pages_ >= pages_ && store_.drop_one()) {
     }
-    if (pages_used() >= pages_) return;
+    if (pages_used() + state_pages_ >= pages_) return;
     start(waiting_.front());
     running_.splice(running_.end(), waiting_, waiting_.begin());
   }
@@ -128,7 +131,7 @@ void Batcher::admit() {
 void Batcher::start(Job& job) {
   if (!std::exchange(job.begun, true) && job.request.events.begun) job.request.events.begun();
   job.kv = dev_.kv_cache(model_.spec.blocks, limits_.kv);
-  if (job.request.score_prompt || job.request.embed) return;  // every position is needed
+  if (job.request.score_prompt || job.request.embed || model_.spec.recurrent()) return;  // every position is needed
   // The last token is computed in any case: its logits are needed.
   job.shared = store_.find(regime(model_.spec, job.length), std::span(job.tokens).first(job.tokens.size() - 1));
   for (size_t i = 0; i < job.shared.size(); ++i) job.kv->put_page(int64_t(i), job.shared[i]->blocks);
@@ -200,8 +203,10 @@ Tensor Batcher::forward(const std::vector<Part>& parts) {
   return hidden_forward(dev_, model_, tokens, batch);
 }
 
-/// Full pages become everybody's; what somebody else computed alike takes the place of its own.
+/// Full pages become everybody's; what somebody else computed alike takes the place of its own. States are of all that
+/// was before, of which a page has nothing.
 void Batcher::publish(Job& job) {
+  if (model_.spec.recurrent()) return;
   while (int64_t(job.shared.size() + 1) * page_ <= job.done) {
     const auto i = int64_t(job.shared.size());
     const std::span<const int32_t> tokens = std::span(job.tokens).subspan(size_t(i * page_), size_t(page_));

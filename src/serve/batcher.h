@@ -106,7 +106,7 @@ class Batcher {
   int prompt_room(int answering, int reading) const;
   bool make_room(Jobs::iterator job, int tokens);
   void preempt(Jobs::iterator job);
-  int64_t pages_for(int64_t positions) const { return (positions + page_ - 1) / page_; }
+  int64_t pages_for(int64_t positions) const { return state_pages_ + (positions + page_ - 1) / page_; }
   int64_t pages_used() const;
   Tensor forward(const std::vector<Part>& parts);
   void publish(Job& job);
@@ -127,8 +127,9 @@ class Batcher {
   Backend& dev_;
   const Model& model_;
   Limits limits_;
-  int page_;       // positions of one
-  int64_t pages_;  // that there may be
+  int page_;             // positions of one
+  int64_t pages_;        // that there may be
+  int64_t state_pages_;  // as many take as much memory as a sequence's states
   PageStore store_;
   Jobs waiting_, running_;  // in the order of their coming
   Counts counts_;

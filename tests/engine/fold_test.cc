@@ -113,6 +113,19 @@ Fold produced_by(Param producer, Role consumer) {
   return group_changed(consumer, [producer](ScaleGroup& g, const BlockSpec&) { g.producer = producer; });
 }
 
+/// Without a matrix that stays in floats, of what reads the norm before a delta net.
+Fold floats_without(Role reader) {
+  return group_changed(Role::k,
+                       [reader](ScaleGroup& g, const BlockSpec&) { std::erase(g.float_readers, Param{reader}); });
+}
+
+/// In blocks with a delta net, or in the others.
+Fold in_deltas(bool deltas, Fold f) {
+  return [=](BlockWeights& w, std::mt19937& rng) {
+    if (w.spec.delta.has_value() == deltas) f(w, rng);
+  };
+}
+
 /// The right group with the spec that `f` leaves.
 template <class F>
 Fold under_spec(Role consumer, F f) {
@@ -196,6 +209,25 @@ std::vector<Planted> planted() {
       {"minicpm3", "the norm before attention is taken for the latent's", produced_by({Role::attn_norm}, Role::k)},
       {"deepseek3", "the norm of one latent is taken for the other's", produced_by({Role::q_a_norm}, Role::k)},
       {"deepseek3", "o's scales go into the keys of the same tensor", produced_by({Role::k}, Role::o)},
+      {"qwen3-next", "the gate of attention is forgotten", in_deltas(false, without(Role::o_gate))},
+      {"qwen3-next", "the gate of a delta net is forgotten", in_deltas(true, without(Role::o_gate))},
+      {"qwen3-next", "v is forgotten, of the same tensor", in_deltas(true, without(Role::v))},
+      {"qwen3-next", "what says how much is written into states is forgotten", floats_without(Role::beta)},
+      {"qwen3-next", "what says how much states keep is forgotten", floats_without(Role::decay)},
+      {"qwen3-next", "values let a factor through a convolution, silu and a norm",
+       in_deltas(true,
+                 group_changed(
+                     Role::o, [](ScaleGroup& g, const BlockSpec&) { g.producer = Param{Role::v}, g.tied_heads = 1; }))},
+      {"qwen3-next", "heads that share a norm's gains are scaled differently",
+       in_deltas(true,
+                 [](BlockWeights& w, std::mt19937& rng) {
+                   const ScaleGroup g = scale_groups(w.spec)[1];  // into o
+                   fold(w, g, random_scales(size_t(w.spec.shape({Role::o}).second), rng));
+                 })},
+      {"qwen3-next", "the delta net's norm is taken for one that stores gain - 1",
+       in_deltas(true, under_spec(Role::o, [](BlockSpec& b) { b.delta->norm.gain_offset = 1; }))},
+      {"qwen3-next", "the router is forgotten", experts_without({Role::router})},
+      {"qwen3-next", "the shared expert's gate is forgotten", experts_without({Role::shared_router})},
       {"mixtral", "one of the experts is forgotten", experts_without({Role::gate, 4})},
       {"olmoe", "one of the experts is forgotten", experts_without({Role::up, 1})},
       {"mixtral", "down's scales go into the activated branch", produced_by({Role::gate}, Role::down)},

@@ -15,8 +15,11 @@ using golden::relative_difference;
 
 // On tiles of bfloat16 an activation is a pair, off by 2^-18 at most, at four places of each block and before the head,
 // and norms after a module may double it; a token alone is not computed there.
+// A delta net's output is a sum over tokens of products of what was normalised, and is normalised again: twice the
+// chain.
+double of_floats(const Model& m) { return kTolerance * (m.spec.recurrent() ? 2 : 1); }
 double tolerance(const kernels::KernelSet& set, const Model& m) {
-  return kTolerance + (set.tiles_bf16 ? double(4 * m.blocks.size() + 1) * 0x1p-17 : 0);
+  return of_floats(m) + (set.tiles_bf16 ? double(4 * m.blocks.size() + 1) * 0x1p-17 : 0);
 }
 
 class Golden : public testing::TestWithParam<std::string> {
@@ -53,7 +56,7 @@ TEST_P(Golden, DecodingEqualsPrefill) {
                                      hidden_forward(*device.backend, model, {&expected_.ids[size_t(t)], 1}, {&s, 1}));
       std::copy(row.as<float>().begin(), row.as<float>().end(), logits.rows(t, t + 1).as<float>().begin());
     }
-    EXPECT_LT(relative_difference(logits, expected_.logits), kTolerance);
+    EXPECT_LT(relative_difference(logits, expected_.logits), of_floats(model));
   });
 }
 

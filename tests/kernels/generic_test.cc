@@ -116,6 +116,18 @@ TEST_P(GenericTest, SiluMul) {
   for (size_t i = 0; i < g.size(); ++i) EXPECT_TRUE(same_bits(g[i], y[i]));
 }
 
+TEST_P(GenericTest, SigmoidMul) {
+  const Guarded<float> g(gates()), u(normals(3001, 4));
+  const Guarded<float> y(g.size());
+  set()->sigmoid_mul(g.data(), u.data(), y.data(), int64_t(g.size()));
+  for (size_t i = 0; i < g.size(); ++i) {
+    const double exact = 1 / (1 + std::exp(-double(g[i]))) * double(u[i]);
+    ASSERT_LE(std::abs(double(y[i]) - exact), 7 * kU * std::abs(exact) + 1e-35) << g[i];
+  }
+  set()->sigmoid_mul(g.data(), u.data(), u.data(), int64_t(g.size()));
+  for (size_t i = 0; i < g.size(); ++i) EXPECT_TRUE(same_bits(u[i], y[i]));
+}
+
 // As silu, and the exponent z has 6 roundings (3 products of x, the sum, two constants), each of which counts |z| u.
 TEST_P(GenericTest, GeluTanhMul) {
   auto values = gates();
@@ -163,7 +175,8 @@ TEST_P(GenericTest, ReluAndItsSquare) {
 TEST_P(GenericTest, ActivationsWithoutAProduct) {
   const Guarded<float> g(gates()), ones(std::vector<float>(3001, 1.f));
   const Guarded<float> y(g.size()), alone(g.size());
-  for (const auto f : {set()->silu_mul, set()->gelu_tanh_mul, set()->gelu_mul, set()->relu_mul, set()->relu2_mul}) {
+  for (const auto f : {set()->silu_mul, set()->sigmoid_mul, set()->gelu_tanh_mul, set()->gelu_mul, set()->relu_mul,
+                       set()->relu2_mul}) {
     f(g.data(), ones.data(), y.data(), int64_t(g.size()));
     f(g.data(), nullptr, alone.data(), int64_t(g.size()));
     for (size_t i = 0; i < g.size(); ++i) EXPECT_TRUE(same_bits(y[i], alone[i]));
@@ -296,6 +309,8 @@ TEST_P(GenericTest, SameBitsAsPortable) {
   };
   set()->silu_mul(x.data(), u.data(), a.data(), 1003), portable.silu_mul(x.data(), u.data(), b.data(), 1003),
       expect_same("silu");
+  set()->sigmoid_mul(x.data(), u.data(), a.data(), 1003), portable.sigmoid_mul(x.data(), u.data(), b.data(), 1003),
+      expect_same("sigmoid");
   set()->gelu_tanh_mul(x.data(), u.data(), a.data(), 1003), portable.gelu_tanh_mul(x.data(), u.data(), b.data(), 1003),
       expect_same("gelu");
   set()->gelu_mul(x.data(), u.data(), a.data(), 1003), portable.gelu_mul(x.data(), u.data(), b.data(), 1003),

@@ -82,6 +82,60 @@ class BatcherTest : public testing::Test {
   Model model_;
 };
 
+/// Delta nets and attention.
+nlohmann::json recurrent_config() {
+  nlohmann::json c = serve_config();
+  c.update({{"architectures", {"Qwen3_5ForCausalLM"}},
+            {"full_attention_interval", 2},
+            {"linear_num_key_heads", 2},
+            {"linear_num_value_heads", 4},
+            {"linear_key_head_dim", 16},
+            {"linear_value_head_dim", 32},
+            {"linear_conv_kernel_dim", 4}});
+  return c;
+}
+
+class RecurrentBatcherTest : public BatcherTest {
+ protected:
+  RecurrentBatcherTest() {
+    checkpoint_ = random_model(recurrent_config(), groups_of(32), {}, 1, device_.pool);
+    model_ = load_model(*device_.backend, *checkpoint_);
+  }
+};
+
+// A state is of all that was before: no page of a beginning can be shared, and memory holds states beside pages.
+TEST_F(RecurrentBatcherTest, StatesAreTheRequestsOwn) {
+  const auto kv = device_.backend->kv_cache(model_.spec.blocks, kCacheType);
+  const int64_t page = kv->bytes_for(2 * kv->page_positions()) - kv->bytes_for(1), states = kv->bytes_for(1) - page,
+                state_pages = (states + page - 1) / page;
+  ASSERT_GT(states, 0);
+  const Batcher::Limits limits{.sequences = 3, .kv_bytes = (2 * state_pages + 5) * page, .step_tokens = 100};
+  EXPECT_EQ(batcher(limits).longest(), (state_pages + 5) * kv->page_positions());
+  EXPECT_THROW(batcher({.kv_bytes = state_pages * page}), Error);
+
+  const std::vector<int32_t> common = prompt(600, 99);
+  std::vector<ServeRequest> requests;
+  for (unsigned i = 0; i < 6; ++i) {
+    requests.push_back({.prompt = prompt(20, i), .max_tokens = 30, .top_logprobs = 2});
+    requests.back().prompt.insert(requests.back().prompt.begin(), common.begin(), common.begin() + 300 + int(i) * 50);
+  }
+  std::vector<Told> want, told(requests.size());
+  for (const ServeRequest& r : requests) {
+    Batcher b = batcher({.kv_bytes = int64_t(1) << 26});
+    b.add(0, hears(r, want.emplace_back()));
+    while (!b.idle()) b.step();
+  }
+  Batcher b = batcher(limits);
+  for (size_t i = 0; i < requests.size(); ++i) b.add(i, hears(requests[i], told[i]));
+  while (!b.idle()) {
+    b.step();
+    ASSERT_LE(b.counts().kv_used, 1);
+  }
+  EXPECT_EQ(told, want);
+  EXPECT_GT(b.counts().preemptions, 0);
+  EXPECT_EQ(b.counts().cached_tokens, 0);
+}
+
 TEST_F(BatcherTest, ARequestAloneIsPrefillAndDecoding) {
   const std::vector<int32_t> p = prompt(300, 1);
   const Told told = alone({.prompt = p, .max_tokens = 20, .top_logprobs = 2});

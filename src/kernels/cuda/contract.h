@@ -127,7 +127,21 @@ struct JoinArgs {
   int32_t heads, part, rest;
 };
 
-enum class Map : int32_t { silu, gelu_tanh, gelu, relu, relu2, add, scale, zero, clip, soft_cap, swish_gate, swish_up };
+enum class Map : int32_t {
+  silu,
+  gelu_tanh,
+  gelu,
+  relu,
+  relu2,
+  add,
+  scale,
+  zero,
+  clip,
+  soft_cap,
+  swish_gate,
+  swish_up,
+  sigmoid
+};
 /// y[i] = f(x[i], u[i]); a and b are the function's numbers. Activations: f(x) * u, u may be null. add: y + a * x.
 struct MapArgs {
   Map map;

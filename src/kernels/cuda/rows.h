@@ -51,6 +51,8 @@ AWQ_DEVICE float mapped(const MapArgs& a, float x) {
   switch (a.map) {
     case Map::silu:
       return x / (1 + expf(-x));
+    case Map::sigmoid:
+      return 1 / (1 + expf(-x));
     case Map::gelu_tanh:  // Hendrycks and Gimpel 2016, arXiv 1606.08415
       return 0.5f * x * (1 + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
     case Map::gelu:

@@ -254,6 +254,17 @@ void apply_layer_types(const Config& c, ModelSpec& m) {
   }
 }
 
+void apply_dense_blocks(const Config& c, ModelSpec& m) {
+  const int step = c.positive("decoder_sparse_step", 1);
+  std::vector<int> dense;
+  if (c.has("mlp_only_layers")) dense = c.at("mlp_only_layers").get<std::vector<int>>();
+  for (int i = 0; i < int(m.blocks.size()); ++i) {
+    if ((i + 1) % step == 0 && !std::ranges::count(dense, i)) continue;
+    m.blocks[size_t(i)].experts.reset();
+    m.blocks[size_t(i)].mlp.hidden = c.positive("intermediate_size");
+  }
+}
+
 void read_groups(const Config& c, int best, ExpertsSpec& e) {
   e.groups = c.positive("n_group", 1), e.active_groups = c.positive("topk_group", 1), e.group_best = best;
   if (e.groups > 1 && (e.count % e.groups || best > e.count / e.groups))

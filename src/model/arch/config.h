@@ -54,6 +54,9 @@ ModelSpec model_without_rope(const Config& c, const BlockSpec& block, const Spel
 /// Blocks whose `layer_types` entry is "sliding_attention" get the window.
 void apply_layer_types(const Config& c, ModelSpec& m);
 
+/// Every "decoder_sparse_step"-th block has experts, but those of "mlp_only_layers".
+void apply_dense_blocks(const Config& c, ModelSpec& m);
+
 /// How many experts there are and how many of them a token passes.
 ExpertsSpec experts_of(const Config& c, const char* count = "num_experts", const char* active = "num_experts_per_tok");
 

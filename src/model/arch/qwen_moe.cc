@@ -15,18 +15,6 @@ BlockSpec qwen_moe_block(const Config& c) {
   return b;
 }
 
-/// Every step-th block has experts, but those of "mlp_only_layers".
-void apply_dense_blocks(const Config& c, ModelSpec& m) {
-  const int step = c.positive("decoder_sparse_step", 1);
-  std::vector<int> dense;
-  if (c.has("mlp_only_layers")) dense = c.at("mlp_only_layers").get<std::vector<int>>();
-  for (int i = 0; i < int(m.blocks.size()); ++i) {
-    if ((i + 1) % step == 0 && !std::ranges::count(dense, i)) continue;
-    m.blocks[size_t(i)].experts.reset();
-    m.blocks[size_t(i)].mlp.hidden = c.positive("intermediate_size");
-  }
-}
-
 ModelSpec qwen_moe_model(const Config& c, const nlohmann::json& json, const BlockSpec& b) {
   ModelSpec m = llama_model(c, json, b);
   if (c.has("layer_types")) apply_layer_types(c, m);

@@ -30,7 +30,7 @@ nlohmann::json language_defaults(const std::string& type) {
 
 /// The object that describes the language: one of its own, or the whole file.
 nlohmann::json language_config(const nlohmann::json& json) {
-  for (const char* key : {"text_config", "llm_config"})
+  for (const char* key : {"text_config", "llm_config", "llm_cfg"})
     if (Config(json).has(key)) {
       nlohmann::json text = language_defaults(json.at(key).value("model_type", ""));
       text.update(json.at(key));
@@ -59,6 +59,7 @@ std::string language_of(const std::string& type) {
       {"gemma3_text", "Gemma3ForCausalLM"},    {"qwen2_vl", "Qwen2ForCausalLM"},
       {"qwen2_vl_text", "Qwen2ForCausalLM"},   {"qwen2_5_vl", "Qwen2ForCausalLM"},
       {"qwen2_5_vl_text", "Qwen2ForCausalLM"}, {"qwen3_vl_text", "Qwen3ForCausalLM"},
+      {"qwen3_5_text", "Qwen3_5ForCausalLM"},  {"mpt", "MPTForCausalLM"},
       {"internlm2", "InternLM2ForCausalLM"},   {"phi3", "Phi3ForCausalLM"}};
   for (const auto& [name, language] : kLanguages)
     if (type == name) return language;
@@ -73,17 +74,38 @@ ModelSpec parse_seeing(const nlohmann::json& json) {
   ModelSpec m = find_architecture(language).parse(text);
   m.arch = json.at("architectures").at(0).get<std::string>();
   m.language_arch = language;
-  m.layouts = {{"model.language_model.", ""}, {"language_model.model.", "language_model."}, {"model.", ""}};
-  for (const char* part : {"visual.", "vision_tower.", "vision_model.", "multi_modal_projector.", "mlp1."})
+  m.layouts = {{"model.language_model.", ""},
+               {"language_model.model.", "language_model."},
+               {"model.", ""},
+               {"llm.model.", "llm."}};
+  for (const char* part :
+       {"visual.", "vision_tower.", "vision_model.", "multi_modal_projector.", "mm_projector.", "mlp1."})
     for (const char* outer : {"", "model."}) m.other_parts.push_back(std::string(outer) + part);
   return m;
 }
 
+/// OpenFlamingo's: each block of the language stands behind a layer that sees, which text alone does not pass.
+ModelSpec parse_flamingo(const nlohmann::json& json) {
+  ModelSpec m = parse_seeing(json);
+  m.layouts = {{"lang_encoder.model.", "lang_encoder.", "decoder_layer."}};
+  m.other_parts = {"vision_encoder.", "perceiver.", "lang_encoder.gated_cross_attn_layers."};
+  for (size_t i = 0; i < m.blocks.size(); ++i)
+    m.other_parts.push_back(fmt::format("lang_encoder.transformer.blocks.{}.gated_cross_attn_layer.", i));
+  return m;
+}
+
+std::string name_in(const NameLayout& layout, int block, const std::string& name) {
+  const std::string_view inner = "model.";
+  std::string full = name.starts_with(inner) ? layout.model + name.substr(inner.size()) : layout.outer + name;
+  const std::string number = fmt::format(".{}.", block);
+  if (block >= 0 && !layout.block.empty()) full.insert(full.find(number) + number.size(), layout.block);
+  return full;
+}
+
 Source seeing_source(const ModelSpec& m, int block, Param p) {
   Source s = find_architecture(m.language_arch).source(m, block, p);
-  const NameLayout& layout = m.layouts.front();
-  const std::string_view inner = "model.";
-  s.name = s.name.starts_with(inner) ? layout.model + s.name.substr(inner.size()) : layout.outer + s.name;
+  for (std::string* name : {&s.name, &s.weight, &s.bias, &s.apart})
+    if (!name->empty()) *name = name_in(m.layouts.front(), block, *name);
   return s;
 }
 
@@ -91,7 +113,8 @@ constexpr Architecture seeing(std::string_view name) { return {name, "", parse_s
 
 }  // namespace
 
-extern const Architecture kLlava, kQwen2Vl, kQwen25Vl, kQwen3Vl, kInternVl, kInternVlOfTransformers, kGemma3Seeing;
+extern const Architecture kLlava, kQwen2Vl, kQwen25Vl, kQwen3Vl, kInternVl, kInternVlOfTransformers, kGemma3Seeing,
+    kQwen35Seeing, kVila, kVilaForCausal, kFlamingo;
 const Architecture kLlava = seeing("LlavaForConditionalGeneration");
 const Architecture kQwen2Vl = seeing("Qwen2VLForConditionalGeneration");
 const Architecture kQwen25Vl = seeing("Qwen2_5_VLForConditionalGeneration");
@@ -99,5 +122,9 @@ const Architecture kQwen3Vl = seeing("Qwen3VLForConditionalGeneration");
 const Architecture kInternVl = seeing("InternVLChatModel");
 const Architecture kInternVlOfTransformers = seeing("InternVLForConditionalGeneration");
 const Architecture kGemma3Seeing = seeing("Gemma3ForConditionalGeneration");
+const Architecture kQwen35Seeing = seeing("Qwen3_5ForConditionalGeneration");
+const Architecture kVila = seeing("LlavaLlamaModel");
+const Architecture kVilaForCausal = seeing("VILAForCausalLM");
+const Architecture kFlamingo{"FlamingoForConditionalGeneration", "", parse_flamingo, seeing_source};
 
 }  // namespace awq
