@@ -1,7 +1,12 @@
 // awq::compare_models: versions of a model side by side, with what is known of their differences.
 #include <unistd.h>
 
+#include <algorithm>
+
+#include "api_answers.h"
 #include "api_evaluate.h"
+#include "api_speed.h"
+#include "base/memory.h"
 #include "eval/paired.h"
 #include "io/file.h"
 #include "report/comparison.h"
@@ -39,11 +44,11 @@ class Rounding {
   TemporaryOutput output_;  // goes too where quantize() throws
 };
 
-/// Values of a model, window by window or item by item.
+/// Values of a model, window by window, item by item or prompt by prompt.
 struct Series {
   std::string metric;
   std::vector<double> values;
-  bool of_original = true;  // the original has it too
+  bool less_is_better = false;
 };
 
 class Comparison {
@@ -51,13 +56,17 @@ class Comparison {
   Comparison(const fs::path& original, std::span<const fs::path> models, const ComparisonOptions& o,
              const OnProgress& progress)
       : o_(o), progress_(progress), original_(original), models_(models.begin(), models.end()) {
-    if (o.text.empty() && o.tasks.tasks.empty()) fail("compare", "neither a text nor a task was given");
+    if (o.text.empty() && o.tasks.tasks.empty() && !o.answers.wanted() && !o.speed)
+      fail("compare", "nothing to compare: no text, task, answers or speed was asked for");
+    if (o.answers.wanted()) answers_.emplace(o.answers);
     if (o.rounding) models_.insert(models_.begin(), rounding_.emplace(original, o, progress).path());
     if (models_.empty()) fail("compare", "no version of the model was given");
   }
 
   ComparisonReport run() {
     for (size_t m = 0; m <= models_.size(); ++m) describe(m);
+    if (answers_ || o_.speed)
+      for (size_t m = 0; m <= models_.size(); ++m) alone(m);
     if (!o_.text.empty()) texts();
     if (!o_.tasks.tasks.empty())
       for (size_t m = 0; m <= models_.size(); ++m) tasks(m);
@@ -70,8 +79,31 @@ class Comparison {
   std::string name(size_t m) const { return rounding_ && m == 1 ? kRounding : path(m).string(); }
 
   void describe(size_t m) {
-    const Bits bits = bits_of(*Checkpoint::open(path(m)));
+    const auto checkpoint = Checkpoint::open(path(m));
+    const Bits bits = bits_of(*checkpoint);
+    const int vocab = checkpoint->spec().vocab;
+    if (m == 0) vocab_ = vocab;
+    if (answers_ && vocab != vocab_)
+      fail("compare", "{} has a vocabulary of {}, the original one of {}; these are not versions of one model",
+           path(m).string(), vocab, vocab_);
     r_.models.push_back({.name = name(m), .bytes = bits.bytes, .bits_per_weight = bits.per_weight()});
+  }
+
+  // Before there is a text, for which all models are loaded: the peak is that of one.
+  void alone(size_t m) {
+    return_free_memory();
+    const bool counted = reset_peak_memory();
+    Device device(o_.evaluate.device);
+    const auto checkpoint = Checkpoint::open(path(m));
+    const Model model = load_model(*device.backend, *checkpoint, [&](int done, int total) {
+      if (progress_ && !progress_({"load", done, total})) throw Cancelled();
+    });
+    ComparedModel& to = r_.models[m];
+    if (o_.speed) {
+      to.speed = measure_speed(device, *checkpoint, model, o_.evaluate.device.kv, progress_);
+      if (counted) to.speed->peak_memory = peak_resident_memory();
+    }
+    if (answers_) to.answers = answers_->run(device, *checkpoint, model, o_.evaluate.device.kv, progress_);
   }
 
   void texts() {
@@ -93,13 +125,38 @@ class Comparison {
     for (TaskReport& r : r_.models[m].tasks) r.model = name(m);
   }
 
-  static std::vector<Series> series(const ComparedModel& m) {
+  /// With its file where the task was run on several.
+  static std::string label(const TaskReport& t, const ComparedModel& m) {
+    const bool several = std::ranges::count(m.tasks, t.task, &TaskReport::task) > 1;
+    return several ? t.task + " " + fs::path(t.file).filename().string() : t.task;
+  }
+
+  static std::vector<double> each(const LongAnswers& a, double (*of)(const LongAnswer&)) {
+    std::vector<double> values;
+    for (const LongAnswer& answer : a.answers) values.push_back(of(answer));
+    return values;
+  }
+
+  /// `version`: the model is not the original, which has nothing to agree with.
+  static void add_answers(const LongAnswers& a, bool version, std::vector<Series>& all) {
+    all.push_back({a.mode + " repetition", each(a, [](const LongAnswer& x) { return x.repetition; }), true});
+    if (!version) return;
+    all.push_back({a.mode + " same tokens", each(a, [](const LongAnswer& x) { return double(x.same); })});
+    Series agreement{a.mode + " same answer", {}};
+    for (const LongAnswer& x : a.answers)
+      if (x.agrees) agreement.values.push_back(double(*x.agrees));
+    if (!agreement.values.empty()) all.push_back(std::move(agreement));
+  }
+
+  static std::vector<Series> series(const ComparedModel& m, bool version) {
     std::vector<Series> all;
-    if (m.text && !m.text->window_kl.empty()) all.push_back({"KL", m.text->window_kl, false});
-    if (m.text) all.push_back({"negative log-likelihood", m.text->window_nll});
+    if (m.text && !m.text->window_kl.empty()) all.push_back({"KL", m.text->window_kl, true});
+    if (m.text) all.push_back({"negative log-likelihood", m.text->window_nll, true});
     for (const TaskReport& t : m.tasks)
       for (const TaskMetric& metric : t.metrics)
-        all.push_back({t.task + " " + (metric.name == "perplexity" ? "log-likelihood" : metric.name), metric.items});
+        all.push_back(
+            {label(t, m) + " " + (metric.name == "perplexity" ? "log-likelihood" : metric.name), metric.items});
+    for (const LongAnswers& a : m.answers) add_answers(a, version, all);
     return all;
   }
 
@@ -108,13 +165,11 @@ class Comparison {
     for (size_t m = 2; m < r_.models.size(); ++m) add_differences(m, 1);
   }
 
-  // More KL and more negative log-likelihood are worse, more of anything else is better.
   void add_differences(size_t m, size_t other) {
-    for (const Series& a : series(r_.models[m]))
-      for (const Series& b : series(r_.models[other])) {
+    for (const Series& a : series(r_.models[m], true))
+      for (const Series& b : series(r_.models[other], other > 0)) {
         if (a.metric != b.metric) continue;
         const Paired p = paired_bootstrap(a.values, b.values);
-        const bool less_is_better = a.metric == "KL" || a.metric == "negative log-likelihood";
         r_.differences.push_back({.metric = a.metric,
                                   .model = r_.models[m].name,
                                   .other = r_.models[other].name,
@@ -123,7 +178,7 @@ class Comparison {
                                   .low = p.low,
                                   .high = p.high,
                                   .p = p.p,
-                                  .better = (p.difference < 0) == less_is_better && p.difference != 0});
+                                  .better = (p.difference < 0) == a.less_is_better && p.difference != 0});
       }
   }
 
@@ -131,6 +186,8 @@ class Comparison {
   const OnProgress& progress_;
   fs::path original_;
   std::optional<Rounding> rounding_;
+  std::optional<AnswerJob> answers_;
+  int vocab_ = 0;  // the original's
   std::vector<fs::path> models_;
   ComparisonReport r_;
 };

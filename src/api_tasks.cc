@@ -17,28 +17,59 @@ namespace {
 constexpr size_t kBatchTokens = 1024;  // of contexts that are run together; more are no faster and take memory
 constexpr size_t kBatchAnswers = 16;   // answers that are written together
 
-/// A task's data, read and checked.
+namespace fs = std::filesystem;
+
+/// A task's data, or those of a part, read and checked.
 struct TaskData {
   const Task* task = nullptr;
-  std::filesystem::path file;
+  fs::path file, shots_from;
   std::vector<TaskItem> items{}, pool{};  // `pool` is empty where examples are of the items themselves
   int shots = 0;
+  size_t count = 0;  // items that are scored
 };
 
-TaskData read_data(const TaskFile& f, const TaskOptions& o) {
-  TaskData d{.task = &find_task(f.task), .file = f.file};
-  d.items = read_items(*d.task, f.file);
-  d.shots = o.shots < 0 ? d.task->shots : o.shots;
-  if (d.shots && !o.shots_from.empty()) d.pool = read_items(*d.task, o.shots_from);
+TaskData read_data(const Task& task, const fs::path& file, const fs::path& shots_from, const TaskOptions& o) {
+  TaskData d{.task = &task, .file = file, .shots_from = shots_from};
+  d.items = read_items(task, file);
+  d.shots = o.shots < 0 ? task.shots : o.shots;
+  if (d.shots && !shots_from.empty()) d.pool = read_items(task, shots_from);
+  d.count = o.limit ? std::min(size_t(o.limit), d.items.size()) : d.items.size();
   return d;
 }
 
+/// One file, or a folder of parts.
+struct Benchmark {
+  fs::path file;
+  bool folder = false;
+  std::vector<TaskData> parts{};
+  size_t items() const {
+    size_t n = 0;
+    for (const TaskData& d : parts) n += d.count;
+    return n;
+  }
+};
+
+Benchmark read_benchmark(const TaskFile& f, const TaskOptions& o) {
+  const Task& task = find_task(f.task);
+  Benchmark b{.file = f.file, .folder = fs::is_directory(f.file)};
+  if (!b.folder) {
+    b.parts.push_back(read_data(task, f.file, o.shots_from, o));
+    return b;
+  }
+  for (const fs::path& file : part_files(task, f.file)) {
+    fs::path shots = o.shots_from;
+    if (!shots.empty()) shots /= part_name(task, file) + std::string(task.part_examples);
+    b.parts.push_back(read_data(task, file, shots, o));
+  }
+  return b;
+}
+
 /// The items' whole contexts, examples included.
-std::vector<TaskItem> with_examples(const TaskData& d, const TaskOptions& o, size_t count) {
+std::vector<TaskItem> with_examples(const TaskData& d, const TaskOptions& o) {
   const bool own = d.pool.empty();
   FewShot examples(*d.task, own ? d.items : d.pool, d.shots && own, d.shots, o.seed);
   const std::string preamble = d.task->preamble ? d.task->preamble(d.file) : "";
-  std::vector<TaskItem> items(d.items.begin(), d.items.begin() + long(count));
+  std::vector<TaskItem> items(d.items.begin(), d.items.begin() + long(d.count));
   for (TaskItem& item : items) {
     const std::string before = preamble + examples.before(item);
     for (std::string& c : item.contexts) c.insert(0, before);
@@ -48,13 +79,13 @@ std::vector<TaskItem> with_examples(const TaskData& d, const TaskOptions& o, siz
 
 class TaskJob {
  public:
-  TaskJob(const std::filesystem::path& model, const TaskOptions& o, const OnProgress& progress)
+  TaskJob(const fs::path& model, const TaskOptions& o, const OnProgress& progress)
       : o_(o), progress_(progress), name_(model.string()) {
     if (o.tasks.empty()) fail("eval", "no task was named");
     if (!o.shots_from.empty() && o.tasks.size() > 1)
       fail("eval", "--shots-from {}: examples of one task, but {} were named; run them one by one",
            o.shots_from.string(), o.tasks.size());
-    for (const TaskFile& f : o.tasks) data_.push_back(read_data(f, o));
+    for (const TaskFile& f : o.tasks) benchmarks_.push_back(read_benchmark(f, o));
     if (!o.samples.empty()) samples_.emplace(o.samples, o.resume);
     kv_ = kv_type(o.device.kv, DType::f32);
     device_.emplace(o.device);
@@ -65,7 +96,7 @@ class TaskJob {
 
   std::vector<TaskReport> run() {
     std::vector<TaskReport> reports;
-    for (const TaskData& d : data_) reports.push_back(run(d));
+    for (const Benchmark& b : benchmarks_) reports.push_back(run(b));
     return reports;
   }
 
@@ -79,30 +110,63 @@ class TaskJob {
   }
 
   nlohmann::ordered_json description(const TaskData& d) const {
-    return {{"model", name_},
-            {"task", d.task->name},
-            {"file", d.file.string()},
-            {"sha256", sha256_of(read_text(d.file))},
-            {"shots", d.shots},
-            {"shots_from", d.shots ? o_.shots_from.string() : ""},
-            {"seed", d.shots ? o_.seed : 0},
-            {"kv", o_.device.kv},
-            {"activations", o_.device.activations}};
+    nlohmann::ordered_json j{{"model", name_},
+                             {"task", d.task->name},
+                             {"file", d.file.string()},
+                             {"sha256", sha256_of(read_text(d.file))},
+                             {"shots", d.shots},
+                             {"shots_from", d.shots ? d.shots_from.string() : ""},
+                             {"seed", d.shots ? o_.seed : 0},
+                             {"kv", o_.device.kv},
+                             {"activations", o_.device.activations}};
+    if (const fs::path labels = labels_of(*d.task, d.file); !labels.empty())
+      j["labels_sha256"] = sha256_of(read_text(labels));
+    return j;
+  }
+
+  TaskReport run(const Benchmark& b) {
+    before_ = 0, total_ = b.items();
+    if (!b.folder) return run(b.parts.front());
+    TaskReport all{.model = name_, .task = std::string(b.parts.front().task->name), .file = b.file.string()};
+    for (const TaskData& d : b.parts) {
+      const TaskReport r = run(d);
+      all.items += r.items, all.shots = r.shots, all.resumed += r.resumed, all.truncated += r.truncated;
+      all.seconds += r.seconds;
+      all.parts.push_back({part_name(*d.task, d.file), r.items, r.metrics});
+      before_ += d.count;
+    }
+    all.metrics = of_parts(all.parts);
+    return all;
+  }
+
+  static std::vector<TaskMetric> of_parts(const std::vector<TaskPart>& parts) {
+    std::vector<TaskMetric> all = parts.front().metrics;
+    for (size_t m = 0; m < all.size(); ++m) {
+      std::vector<Estimate> values;
+      std::vector<size_t> counts;
+      all[m].items.clear();
+      for (const TaskPart& p : parts) {
+        const TaskMetric& of = p.metrics[m];
+        values.push_back(of.value), counts.push_back(of.items.size());
+        all[m].items.insert(all[m].items.end(), of.items.begin(), of.items.end());
+      }
+      all[m].value = pooled(values, counts);
+    }
+    return all;
   }
 
   TaskReport run(const TaskData& d) {
     const auto start = std::chrono::steady_clock::now();
-    const size_t count = o_.limit ? std::min(size_t(o_.limit), d.items.size()) : d.items.size();
-    items_ = with_examples(d, o_, count);
+    items_ = with_examples(d, o_);
     task_ = d.task;
     TaskReport r{.model = name_,
                  .task = std::string(task_->name),
                  .file = d.file.string(),
-                 .items = int(count),
+                 .items = int(d.count),
                  .shots = d.shots};
     scores_ = samples_ ? samples_->begin(description(d), metrics_of(*task_).size()) : decltype(scores_)();
-    std::erase_if(scores_, [&](const auto& s) { return s.first >= count; });
-    r.resumed = int(scores_.size());
+    std::erase_if(scores_, [&](const auto& s) { return s.first >= d.count; });
+    r.resumed = resumed_ = int(scores_.size());
     truncated_ = 0;
     if (task_->kind == TaskKind::generation)
       write_answers();
@@ -123,6 +187,11 @@ class TaskJob {
       all.push_back(std::move(m));
     }
     return all;
+  }
+
+  /// Of the task at work, so many of the open items of the part at work done.
+  void report_items(size_t done) const {
+    report(task_->name, int64_t(before_ + size_t(resumed_) + done), int64_t(total_));
   }
 
   /// Items that have no score yet.
@@ -154,7 +223,7 @@ class TaskJob {
     std::ranges::stable_sort(order, std::greater(), [&](size_t i) { return shared_tokens(sequences[i]); });
     const LikelihoodScorer scorer(*device_, model_, kv_);
     for (size_t done = 0; done < order.size();) {
-      report(task_->name, int64_t(done), int64_t(order.size()));
+      report_items(done);
       std::vector<std::vector<ScoredTokens>> batch;
       for (size_t tokens = 0; done + batch.size() < order.size() && tokens < kBatchTokens;) {
         batch.push_back(std::move(sequences[order[done + batch.size()]]));
@@ -190,7 +259,7 @@ class TaskJob {
     const auto longest = size_t(std::max(1, model_.spec.max_context - limits.tokens));
     const std::vector<size_t> open = open_items();
     for (size_t done = 0; done < open.size();) {
-      report(task_->name, int64_t(done), int64_t(open.size()));
+      report_items(done);
       const size_t n = std::min(kBatchAnswers, open.size() - done);
       std::vector<std::vector<int32_t>> prompts;
       for (size_t b = 0; b < n; ++b) {
@@ -218,7 +287,7 @@ class TaskJob {
   const TaskOptions& o_;
   const OnProgress& progress_;
   std::string name_;
-  std::vector<TaskData> data_;
+  std::vector<Benchmark> benchmarks_;
   std::optional<SampleFile> samples_;
   DType kv_ = DType::f32;
   std::optional<Device> device_;
@@ -229,7 +298,8 @@ class TaskJob {
   const Task* task_ = nullptr;
   std::vector<TaskItem> items_;
   std::map<size_t, std::vector<double>> scores_;
-  int truncated_ = 0;
+  int truncated_ = 0, resumed_ = 0;
+  size_t before_ = 0, total_ = 0;  // items of parts that are done, and of all parts
 };
 
 }  // namespace
@@ -240,8 +310,7 @@ std::vector<TaskInfo> tasks() {
   return all;
 }
 
-std::vector<TaskReport> evaluate_tasks(const std::filesystem::path& model, const TaskOptions& options,
-                                       const OnProgress& progress) {
+std::vector<TaskReport> evaluate_tasks(const fs::path& model, const TaskOptions& options, const OnProgress& progress) {
   return TaskJob(model, options, progress).run();
 }
 

@@ -33,6 +33,13 @@ std::string notes(const TaskReport& r) {
   return text;
 }
 
+nlohmann::ordered_json metrics_json(const std::vector<TaskMetric>& metrics) {
+  nlohmann::ordered_json j = nlohmann::ordered_json::object();
+  for (const TaskMetric& m : metrics)
+    j[m.name] = {{"value", m.value.value}, {"standard_error", m.value.standard_error}};
+  return j;
+}
+
 }  // namespace
 
 CLI::Option* add_task_options(CLI::App& c, TaskOptions& o) {
@@ -60,24 +67,36 @@ CLI::Option* add_task_options(CLI::App& c, TaskOptions& o) {
   return task;
 }
 
-void print_tasks(std::span<const TaskReport> reports) {
+void print_tasks(std::span<const TaskReport> reports, bool parts) {
   size_t model = 5, task = 4;
-  for (const TaskReport& r : reports) model = std::max(model, r.model.size()), task = std::max(task, r.task.size());
+  for (const TaskReport& r : reports) {
+    model = std::max(model, r.model.size()), task = std::max(task, r.task.size());
+    if (parts)
+      for (const TaskPart& p : r.parts) task = std::max(task, 2 + p.name.size());
+  }
   fmt::print("{:<{}}  {:<{}}  {:>6}  {:>5}  {:<10}  {:>16}\n", "model", model, "task", task, "items", "shots", "metric",
              "value");
-  for (const TaskReport& r : reports)
-    for (const TaskMetric& m : r.metrics)
-      fmt::print("{:<{}}  {:<{}}  {:>6}  {:>5}  {:<10}  {:>16}{}\n", r.model, model, r.task, task, r.items, r.shots,
-                 m.name, metric_text(m), &m == &r.metrics.front() ? notes(r) : "");
+  const auto row = [&](const TaskReport& r, const std::string& name, int items, const TaskMetric& m,
+                       const std::string& notes) {
+    fmt::print("{:<{}}  {:<{}}  {:>6}  {:>5}  {:<10}  {:>16}{}\n", r.model, model, name, task, items, r.shots, m.name,
+               metric_text(m), notes);
+  };
+  for (const TaskReport& r : reports) {
+    for (const TaskMetric& m : r.metrics) row(r, r.task, r.items, m, &m == &r.metrics.front() ? notes(r) : "");
+    for (const TaskPart& p : parts ? r.parts : std::vector<TaskPart>())
+      for (const TaskMetric& m : p.metrics) row(r, "  " + p.name, p.items, m, "");
+  }
   fmt::print("± is the standard error over items\n");
 }
 
 nlohmann::ordered_json task_json(const TaskReport& r) {
-  nlohmann::ordered_json metrics = nlohmann::ordered_json::object();
-  for (const TaskMetric& m : r.metrics)
-    metrics[m.name] = {{"value", m.value.value}, {"standard_error", m.value.standard_error}};
-  return {{"model", r.model},     {"task", r.task},     {"file", r.file},     {"items", r.items},    {"shots", r.shots},
-          {"resumed", r.resumed}, {"cut", r.truncated}, {"metrics", metrics}, {"seconds", r.seconds}};
+  nlohmann::ordered_json j = {
+      {"model", r.model}, {"task", r.task},       {"file", r.file},     {"items", r.items},
+      {"shots", r.shots}, {"resumed", r.resumed}, {"cut", r.truncated}, {"metrics", metrics_json(r.metrics)}};
+  for (const TaskPart& p : r.parts)
+    j["parts"].push_back({{"name", p.name}, {"items", p.items}, {"metrics", metrics_json(p.metrics)}});
+  j["seconds"] = r.seconds;
+  return j;
 }
 
 }  // namespace awq::cli

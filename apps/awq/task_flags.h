@@ -8,8 +8,8 @@ namespace awq::cli {
 
 /// --task, which is returned, and what goes with it: --limit, --shots, --shots-from, --seed, --save-samples, --resume.
 CLI::Option* add_task_options(CLI::App& app, TaskOptions& o);
-/// A row a model and task.
-void print_tasks(std::span<const TaskReport> reports);
+/// A row a model and task, and with `parts` one a part of it.
+void print_tasks(std::span<const TaskReport> reports, bool parts);
 nlohmann::ordered_json task_json(const TaskReport& r);
 
 }  // namespace awq::cli

@@ -27,8 +27,8 @@ struct Cancelled : Error {
 
 struct Progress {
   std::string_view stage;   // "load", "generate calibration text", "calibrate", "search", "write", "evaluate",
-                            // "measure the machine", "check", "prefill", "decode", "sensitivity", "study", "fetch",
-                            // "convert", "inspect", or a task's name
+                            // "measure the machine", "check", "prefill", "decode", "speed", "answer", "sensitivity",
+                            // "study", "fetch", "convert", "inspect", or a task's name
   int done = 0, total = 0;  // blocks, tokens, windows or steps
   int64_t resident = 0;     // quantize: bytes that the process has in memory
   double last_error = -1;   // quantize: mean relative output error of the last finished block; < 0: none yet
@@ -76,6 +76,10 @@ DoctorReport doctor();
 
 struct Estimate {
   double value = 0, standard_error = 0;  // over windows of text
+};
+
+struct Spread {
+  double median = 0, lowest = 0, highest = 0;
 };
 
 // ----------------------------------------------------------------------------------------------------------------
@@ -413,13 +417,14 @@ struct TaskInfo {
 std::vector<TaskInfo> tasks();
 struct TaskFile {
   std::string task;
-  std::filesystem::path file;  // as the data set's authors publish it: docs/evaluation.md
+  std::filesystem::path file;  // as the data set's authors publish it: docs/evaluation.md; of "mmlu" also their folder
 };
 struct TaskOptions {
   std::vector<TaskFile> tasks{};
-  int limit = 0;   // the first items of each; 0: all
+  int limit = 0;   // the first items of each, of a task in parts of each part; 0: all
   int shots = -1;  // examples before each item; negative: as many as the task is usually run with
-  /// What examples are drawn from, of one task; empty: its own items, of which none is its own example.
+  /// What examples are drawn from, of one task; empty: its own items, of which none is its own example. Of a folder of
+  /// parts a folder, too.
   std::filesystem::path shots_from{};
   uint64_t seed = 1234;  // of the examples
   /// Every item's prompt, choices and scores as they are known, JSON lines; a job that ends early goes on from it with
@@ -435,12 +440,20 @@ struct TaskMetric {
   Estimate value;             // the error is over items
   std::vector<double> items;  // what each counts, in the file's order; of "perplexity" its log-likelihood
 };
+/// A subject of "mmlu".
+struct TaskPart {
+  std::string name;
+  int items = 0;
+  std::vector<TaskMetric> metrics{};
+};
 struct TaskReport {
   std::string model, task, file;
   int items = 0, shots = 0;
   int resumed = 0;    // of the items, that an earlier job had scored
   int truncated = 0;  // items that were longer than the model's context and lost their beginning
+  /// Of a task in parts every item counts alike, and errors are those of the pooled variance.
   std::vector<TaskMetric> metrics{};
+  std::vector<TaskPart> parts{};  // where the task's file is a folder
   double seconds = 0;
 };
 /// Each task as lm-eval defines it: prompts, examples, tokens, what counts. All files are read and checked before the
@@ -448,10 +461,50 @@ struct TaskReport {
 std::vector<TaskReport> evaluate_tasks(const std::filesystem::path& model, const TaskOptions& options,
                                        const OnProgress& progress = {});
 
+/// What versions of a model write behind the same prompts: the likeliest token each time, and drawn.
+struct AnswerOptions {
+  /// .txt, a prompt a line, or .jsonl: {"prompt": ...} or {"messages": [...]}, and "kind", "reasoning", "code",
+  /// "dialogue" or "text"; empty: those that are built in.
+  std::filesystem::path file{};
+  int prompts = 0;           // the first so many; 0: all of the file, and none of those that are built in
+  int tokens = 128;          // that an answer has at most
+  double temperature = 0.7;  // of those that are drawn
+  uint64_t seed = 0;         // prompt i is drawn with seed + i by all models
+  bool wanted() const { return prompts > 0 || !file.empty(); }
+};
+/// What one model wrote behind one prompt.
+struct LongAnswer {
+  std::string prompt, kind, text;
+  int tokens = 0;              // with the one that ends it
+  bool ended = false;          // by such a token, and not by the limit
+  int same = 0;                // tokens before the first that is not the original's
+  bool identical = false;      // all of them are
+  double repetition = 0;       // share of runs of four tokens that were there before
+  double length_ratio = 1;     // tokens, by the original's
+  std::optional<bool> agrees;  // of "reasoning" where the original wrote a number: the last number is the same
+};
+struct LongAnswers {
+  std::string mode;  // "greedy" or "sampled"
+  int limit = 0;     // tokens
+  double temperature = 0;
+  std::vector<LongAnswer> answers{};
+  Estimate same{}, repetition{}, length_ratio{}, identical{};  // means over prompts
+  std::optional<Estimate> agreement{};                         // empty where there is nothing to agree with
+};
+/// Of a model that is alone in memory, keys and values as generation has them.
+struct SpeedReport {
+  int prefill_tokens = 0, decode_tokens = 0;
+  Spread prefill{}, decode{};               // tokens per second of one sequence
+  int64_t weight_memory = 0;                // bytes of the matrices as they are run, head included
+  std::optional<int64_t> peak_memory = {};  // bytes the process had from before the model was loaded; empty: not known
+};
+
 struct ComparisonOptions {
-  std::filesystem::path text{};  // .txt, or .jsonl; empty: tasks alone
+  std::filesystem::path text{};  // .txt, or .jsonl; empty: none
   EvaluateOptions evaluate{};  // of the text; `against` and references are not looked at. Its device is the tasks' too
   TaskOptions tasks{};         // of each model, one after the other
+  AnswerOptions answers{};     // likewise
+  bool speed = false;          // likewise: tokens per second and memory
   bool rounding = false;       // the original rounded to nearest, in 4 bits, is made and compared first
   std::filesystem::path scratch = ".";  // the rounded model lies in a folder here for as long as it is needed
 };
@@ -461,10 +514,13 @@ struct ComparedModel {
   double bits_per_weight = 0;
   std::optional<EvaluateReport> text{};
   std::vector<TaskReport> tasks{};
+  std::vector<LongAnswers> answers{};  // greedy and sampled, where they were asked for
+  std::optional<SpeedReport> speed{};
 };
 /// What a model has more than another of something, pair by pair.
 struct PairedDifference {
-  std::string metric;  // "KL" and "negative log-likelihood" by window, "piqa acc" by item
+  std::string
+      metric;  // "KL" and "negative log-likelihood" by window, "piqa acc" by item, "greedy repetition" by prompt
   std::string model, other;
   int64_t pairs = 0;
   double difference = 0, low = 0, high = 0;  // the mean, and where 95 % of resampled means lie
@@ -645,9 +701,6 @@ struct BenchOptions {
   int quantize_head = 0;         // of random weights: 4 or 8 bits; 0: bf16
   uint64_t seed = 0;             // of random weights, and of the tokens
   DeviceOptions device{};
-};
-struct Spread {
-  double median = 0, lowest = 0, highest = 0;
 };
 /// 10^9 operations a second that all threads together reach with the kernel set's instruction for a type, without
 /// memory or dependencies: the best of those measured before, between and after the measurements. A product is one

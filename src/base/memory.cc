@@ -22,6 +22,12 @@ int64_t kilobytes(const char* file, std::string_view key, int64_t otherwise) {
 
 int64_t resident_memory() { return kilobytes("/proc/self/status", "VmRSS:", 0); }
 int64_t peak_resident_memory() { return kilobytes("/proc/self/status", "VmHWM:", 0); }
+// proc(5), clear_refs: 5 resets the peak resident set size.
+bool reset_peak_memory() {
+  std::ofstream file("/proc/self/clear_refs");
+  file << 5 << std::flush;
+  return bool(file);
+}
 int64_t available_memory() { return kilobytes("/proc/meminfo", "MemAvailable:", INT64_MAX); }
 
 void return_free_memory() {

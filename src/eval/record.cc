@@ -237,4 +237,21 @@ std::vector<Record> read_records(const std::filesystem::path& file, int lines) {
   return all;
 }
 
+void add_labels(std::vector<Record>& records, const std::filesystem::path& file, size_t choices) {
+  const std::string content = read_text(file);
+  std::string_view rest = content;
+  size_t n = 0;
+  for (; !rest.empty(); ++n) {
+    const std::string line(next_line(rest));
+    const Record label({{"label", line}}, fmt::format("{} line {}", file.string(), n + 1));
+    const size_t value = label.index("label", choices);
+    if (n == records.size()) label.bad("label", fmt::format("no more than {} of them, one an entry", n), line);
+    if (records[n].has("label"))
+      records[n].bad("label", "no such field, for the labels are in " + file.string(), "one");
+    records[n].set("label", value);
+  }
+  if (n < records.size())
+    records[n].bad("label", fmt::format("line {} of {}", n + 1, file.string()), fmt::format("a file of {} lines", n));
+}
+
 }  // namespace awq

@@ -21,8 +21,9 @@ class Record {
   /// Of a number, or the digits of one, less `first`: in [0, choices).
   size_t index(std::string_view field, size_t choices, int64_t first = 0) const;
   bool flag(std::string_view field) const;
-  Record at(std::string_view field) const;                    // an object
-  std::vector<Record> entries(std::string_view field) const;  // of a list of objects
+  Record at(std::string_view field) const;                                                // an object
+  void set(std::string_view field, size_t value) { value_[std::string(field)] = value; }  // of an object
+  std::vector<Record> entries(std::string_view field) const;                              // of a list of objects
   /// Keys and values of an object of 0 and 1, in the file's order.
   std::pair<std::vector<std::string>, std::vector<uint8_t>> labelled(std::string_view field) const;
   /// Of a table or of lines that make an item: the n-th, not empty.
@@ -41,5 +42,8 @@ class Record {
 /// a .txt file of which so many make an entry. Empty lines are passed over, but not in .txt. Throws Error, naming the
 /// line, where the text is not UTF-8 or not of that form.
 std::vector<Record> read_records(const std::filesystem::path& file, int lines = 0);
+/// Gives each record its "label": the number in the same line of `file`, in [0, choices). Throws Error, naming the
+/// line.
+void add_labels(std::vector<Record>& records, const std::filesystem::path& file, size_t choices);
 
 }  // namespace awq

@@ -34,6 +34,9 @@ struct Task {
   int shots = 0;                   // examples, unless the user says otherwise
   bool first_shots = false;        // the first of their file instead of random ones
   std::string (*preamble)(const std::filesystem::path& data) = nullptr;
+  std::string_view part = {};           // "_test.csv": how names end of files that make the task, in one folder
+  std::string_view part_examples = {};  // and of those that examples of a part are taken of
+  std::string_view labels = {};         // "-labels.lst": how the name ends, instead of ".jsonl", of labels apart
 };
 
 std::span<const Task* const> all_tasks();
@@ -44,6 +47,12 @@ std::vector<std::string> metrics_of(const Task& task);
 
 /// Items of a file. Throws Error, naming the line.
 std::vector<TaskItem> read_items(const Task& task, const std::filesystem::path& file);
+/// Where the labels of `file` are, if it has none itself and the task's authors publish them apart; else empty.
+std::filesystem::path labels_of(const Task& task, const std::filesystem::path& file);
+/// Files of a folder that are the task's, by name. Throws Error where there are none, or the task is one file.
+std::vector<std::filesystem::path> part_files(const Task& task, const std::filesystem::path& folder);
+/// "abstract_algebra" of "test/abstract_algebra_test.csv".
+std::string part_name(const Task& task, const std::filesystem::path& file);
 
 extern const Task kArcEasy, kArcChallenge, kBoolQ, kGsm8k, kHellaSwag, kLambada, kMmlu, kOpenBookQa, kPiqa,
     kTruthfulQaMc1, kTruthfulQaMc2, kWinoGrande;

@@ -55,6 +55,16 @@ Estimate metric_of(std::string_view name, const std::vector<double>& items) {
   return {std::exp(-mean), std::exp(-mean) * error};
 }
 
+Estimate pooled(std::span<const Estimate> parts, std::span<const size_t> items) {
+  double all = 0, sum = 0, squares = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const double n = double(items[i]), e = parts[i].standard_error;
+    all += n, sum += n * parts[i].value, squares += n * (n - 1) * e * e;
+  }
+  const double free = all - double(parts.size());
+  return {sum / all, free > 0 ? std::sqrt(squares / free / all) : 0};
+}
+
 std::string strict_number(std::string_view answer) {
   static const Regex kNumber(R"(#### (\-?[0-9\.\,]+))");
   const auto matches = kNumber.find_all(answer);

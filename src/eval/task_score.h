@@ -12,6 +12,9 @@ std::vector<double> answer_scores(const TaskItem& item, std::string_view answer)
 /// Mean over items with its standard error, sqrt(sum (x - mean)^2 / (n - 1) / n); of "perplexity" exp(-mean), whose
 /// error is that of the mean times the value.
 Estimate metric_of(std::string_view name, const std::vector<double>& items);
+/// Of a task in parts, as lm-eval has it of groups: every item counts alike, and the error is that of the pooled
+/// variance of k parts, sqrt(sum n_i (n_i - 1) e_i^2 / (N - k) / N), N all items.
+Estimate pooled(std::span<const Estimate> parts, std::span<const size_t> items);
 
 /// The number that follows "#### ", and the last number of a text; "[invalid]" where there is none.
 std::string strict_number(std::string_view answer);

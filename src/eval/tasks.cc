@@ -34,10 +34,53 @@ std::vector<std::string> metrics_of(const Task& task) {
   return task.normalized ? std::vector<std::string>{"acc", "acc_norm"} : std::vector<std::string>{"acc"};
 }
 
-std::vector<TaskItem> read_items(const Task& task, const std::filesystem::path& file) {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr size_t kLabels = 2;  // of PIQA, the only task whose labels are apart
+
+fs::path labels_beside(const Task& task, const fs::path& file) {
+  return file.parent_path() / (file.stem().string() + std::string(task.labels));
+}
+
+bool labels_apart(const Task& task, const std::vector<Record>& records) {
+  return !task.labels.empty() && !records.front().has("label");
+}
+
+}  // namespace
+
+std::vector<TaskItem> read_items(const Task& task, const fs::path& file) {
+  std::vector<Record> records = read_records(file, task.lines);
+  if (labels_apart(task, records)) {
+    const fs::path labels = labels_beside(task, file);
+    if (!fs::exists(labels)) records.front().bad("label", "this field, or labels in " + labels.string(), "neither");
+    add_labels(records, labels, kLabels);
+  }
   std::vector<TaskItem> items;
-  for (const Record& r : read_records(file, task.lines)) items.push_back(task.read(r));
+  for (const Record& r : records) items.push_back(task.read(r));
   return items;
+}
+
+fs::path labels_of(const Task& task, const fs::path& file) {
+  return !task.labels.empty() && labels_apart(task, read_records(file)) ? labels_beside(task, file) : fs::path();
+}
+
+std::vector<fs::path> part_files(const Task& task, const fs::path& folder) {
+  if (task.part.empty()) fail("eval", "{}: a folder, but {} is one file; name that", folder.string(), task.name);
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.path().filename().string().ends_with(task.part)) files.push_back(entry.path());
+  if (files.empty())
+    fail("eval", "{}: no file whose name ends in {}, as {} is published; is it another folder of the archive?",
+         folder.string(), task.part, task.name);
+  std::ranges::sort(files);
+  return files;
+}
+
+std::string part_name(const Task& task, const fs::path& file) {
+  std::string name = file.filename().string();
+  if (name.ends_with(task.part)) name.resize(name.size() - task.part.size());
+  return name;
 }
 
 namespace {

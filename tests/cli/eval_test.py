@@ -188,6 +188,77 @@ class Compare(unittest.TestCase):
         self.assertEqual(page.count("<circle"), 2)
         self.assertNotIn("<script", page)
 
+    def prompts(self):
+        file = self.work / "prompts.jsonl"
+        rows = [{"prompt": "No. 3: the 9 quick", "kind": "reasoning"}, {"prompt": "def f(", "kind": "code"}, {"prompt": "The fox"},
+                {"messages": [{"role": "user", "content": "Hello, fox."}], "kind": "dialogue"}]
+        file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+        return file
+
+    def answers(self, *more):
+        return json.loads(run("compare", self.model, *more, "--answers", self.prompts(), "--answer-tokens", 24, "--json"))
+
+    def test_answers_are_what_generate_writes(self):
+        original, same, other = self.answers(self.model, self.stranger)
+        self.assertEqual([a["mode"] for a in other["answers"]], ["greedy", "sampled"])
+        for mode in range(2):
+            for a, b in zip(same["answers"][mode]["answers"], original["answers"][mode]["answers"], strict=True):
+                self.assertEqual(a, b)
+            self.assertEqual(same["answers"][mode]["identical"], {"value": 1, "standard_error": 0})
+        greedy = [a["answers"][0]["answers"] for a in (original, other)]
+        for model, texts in zip((self.model, self.stranger), greedy):
+            for a in texts:
+                self.assertEqual(a["text"].rstrip("\n"), run("generate", model, "-p", a["prompt"], "-n", 24, "--temperature", 0, "--kv", "f32").rstrip("\n"))
+        # What is counted in tokens is tested by itself: not every id of these models has a character.
+        for a, b in zip(*greedy):
+            self.assertEqual(a["same_tokens"], a["tokens"])
+            self.assertEqual(b["identical"], (a["text"], a["ended"]) == (b["text"], b["ended"]))
+            self.assertLessEqual(b["same_tokens"], min(a["tokens"], b["tokens"]))
+            self.assertAlmostEqual(b["length_ratio"], b["tokens"] / a["tokens"])
+        values = [a["same_tokens"] for a in greedy[1]]
+        self.assertAlmostEqual(other["answers"][0]["same_tokens"]["value"], sum(values) / 4)
+        sampled = original["answers"][1]["answers"]
+        self.assertNotEqual([a["text"] for a in sampled], [a["text"] for a in greedy[0]])
+        again = self.answers(self.model, "--answer-seed", 5)[0]["answers"]
+        self.assertEqual(again[0], original["answers"][0])
+        self.assertNotEqual(again[1]["answers"], sampled)
+        # The original has nothing to agree with; the first version has.
+        alone = self.answers(self.stranger)[1]
+        self.assertEqual({d["metric"] for d in alone["differences"]}, {"greedy repetition", "sampled repetition"})
+        self.assertIn("greedy same tokens", {d["metric"] for d in other["differences"]})
+
+    def test_answers_in_all_tables(self):
+        markdown, html = self.work / "c.md", self.work / "c.html"
+        out = run("compare", self.model, self.stranger, "--answers", self.prompts(), "--answer-tokens", 8, "--markdown", markdown, "--html", html)
+        self.assertIn("same tokens", out)
+        self.assertIn("| model | mode | same tokens |", markdown.read_text())
+        self.assertIn("Answers in full", html.read_text())
+        self.assertIn("4 prompts, at most 8 tokens", html.read_text())
+
+    def test_bad_prompts_are_named_before_a_model_is_read(self):
+        for line, words in (('{"prompt": ""}', '"prompt": expected a text that is not empty'), ('{"kind": "code"}', '"prompt": expected this field'),
+                            ('{"prompt": "x", "kind": "song"}', '"kind": expected reasoning, code, dialogue or text'), ("nonsense", "no valid JSON"),
+                            ('{"messages": [{"content": "x"}]}', '"role": expected this field'), ('{"messages": []}', '"messages": expected a list of objects')):
+            file = self.work / "bad.jsonl"
+            file.write_text('{"prompt": "good"}\n' + line + "\n")
+            message = run("compare", self.work / "none", self.work / "none", "--answers", file, fails=True)
+            self.assertIn(f"{file} line 2: ", message)
+            self.assertIn(words, message)
+        self.assertIn("there are 24 built-in prompts", run("compare", self.work / "none", self.work / "none", "--answers", 25, fails=True))
+        self.assertIn("--answer-tokens 4000", run("compare", self.model, self.model, "--answers", self.prompts(), "--answer-tokens", 4000, fails=True))
+
+    def test_speed_and_memory(self):
+        original, other = json.loads(run("compare", self.model, self.stranger, "--speed", "--json"))
+        for m in (original, other):
+            s = m["speed"]
+            for kind in ("prefill", "decode"):
+                rate = s[f"{kind}_tokens_per_second"]
+                self.assertTrue(0 < rate["lowest"] <= rate["median"] <= rate["highest"], rate)
+            inspected = json.loads(run("inspect", m["model"], "--json"))
+            self.assertEqual(s["weight_memory"], inspected["memory"])
+            self.assertTrue(s["peak_memory"] is None or s["peak_memory"] > s["weight_memory"])
+        self.assertIn("weights in memory", run("compare", self.model, self.stranger, "--speed"))
+
     def test_tasks_alone_with_samples_of_all_models(self):
         samples = self.work / "s.jsonl"
         run("compare", self.model, self.stranger, "--task", f"piqa={self.piqa}", "--save-samples", samples)

@@ -107,6 +107,55 @@ class Tasks(unittest.TestCase):
         for s in self.samples(from_file).values():
             self.assertTrue(s["contexts"][0].startswith("Question: train\nAnswer: two\n\nQuestion: lift"))
 
+    def test_a_folder_of_subjects(self):
+        folder, dev = self.work / "test", self.work / "dev"
+        folder.mkdir(), dev.mkdir()
+        sizes = {"anatomy": 5, "college_physics": 9, "virology": 3}
+        for s, (subject, n) in enumerate(sizes.items()):
+            (folder / f"{subject}_test.csv").write_text("".join(f"How many {s + i}?,{i},{i + 1},{i * s},none,{'ABCD'[(i * i + s) % 4]}\n" for i in range(n)))
+            (dev / f"{subject}_dev.csv").write_text(f"An example of {subject}?,1,2,3,4,B\n" * 2)
+        file = self.work / "s.jsonl"
+        r = self.eval("--task", f"mmlu={folder}", "--save-samples", file)[0]
+        self.assertEqual([(p["name"], p["items"]) for p in r["parts"]], list(sizes.items()))
+        self.assertEqual(r["items"], 17)
+        acc = [p["metrics"]["acc"] for p in r["parts"]]
+        n = list(sizes.values())
+        for part, subject in zip(acc, sizes):
+            alone = self.eval("--task", f"mmlu={folder / (subject + '_test.csv')}")[0]
+            self.assertEqual(part, alone["metrics"]["acc"])
+        # lm-eval: aggregate_subtask_metrics and pooled_sample_stderr
+        self.assertAlmostEqual(r["metrics"]["acc"]["value"], sum(a["value"] * k for a, k in zip(acc, n)) / 17)
+        pooled = sum((k - 1) * a["standard_error"]**2 * k for a, k in zip(acc, n)) / (17 - 3)
+        self.assertGreater(pooled, 0)
+        self.assertAlmostEqual(r["metrics"]["acc"]["standard_error"], math.sqrt(pooled / 17))
+        again = self.eval("--task", f"mmlu={folder}", "--save-samples", file, "--resume")[0]
+        self.assertEqual((again["resumed"], again["metrics"]), (17, r["metrics"]))
+        self.assertEqual(self.eval("--task", f"mmlu={folder}", "--limit", 4)[0]["items"], 4 + 4 + 3)
+        shots = self.work / "shots.jsonl"
+        self.eval("--task", f"mmlu={folder}", "--shots", 1, "--shots-from", dev, "--limit", 1, "--save-samples", shots)
+        contexts = [r["contexts"][0] for r in map(json.loads, shots.read_text().splitlines()) if "item" in r]
+        for context, subject in zip(contexts, sizes, strict=True):
+            self.assertIn(f"about {subject.replace('_', ' ')}.\n\nAn example of {subject}?", context)
+        self.assertIn("  college_physics", run("eval", self.model, "--task", f"mmlu={folder}"))
+        message = run("eval", self.model, "--task", f"piqa={folder}", fails=True)
+        self.assertIn("a folder, but piqa is one file", message)
+
+    def test_labels_in_a_file_of_their_own(self):
+        valid, labels, samples = self.work / "valid.jsonl", self.work / "valid-labels.lst", self.work / "s.jsonl"
+        valid.write_text("".join(json.dumps({k: v for k, v in r.items() if k != "label"}) + "\n" for r in self.rows))
+        labels.write_text("".join(f"{r['label']}\n" for r in self.rows))
+        got = self.eval("--task", f"piqa={valid}", "--save-samples", samples)[0]
+        self.assertEqual(got["metrics"], self.eval("--task", self.task)[0]["metrics"])
+        self.assertEqual(self.eval("--task", f"piqa={valid}", "--save-samples", samples, "--resume")[0]["resumed"], 24)
+        # Scores of other labels are not these.
+        labels.write_text("".join(f"{1 - r['label']}\n" for r in self.rows))
+        other = self.eval("--task", f"piqa={valid}", "--save-samples", samples, "--resume")[0]
+        self.assertEqual(other["resumed"], 0)
+        self.assertAlmostEqual(other["metrics"]["acc"]["value"], 1 - got["metrics"]["acc"]["value"])
+        labels.write_text("0\n" * 23)
+        message = run("eval", self.work / "no-such-model", "--task", f"piqa={valid}", fails=True)
+        self.assertIn(f"{valid} line 24: \"label\": expected line 24 of {labels}, got a file of 23 lines", message)
+
     def test_several_tasks_and_their_table(self):
         lambada, gsm8k = self.work / "l.jsonl", self.work / "g.jsonl"
         lambada.write_text('{"text": "It was the dog"}\n{"text": "He saw a cat"}\n')

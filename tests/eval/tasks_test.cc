@@ -118,6 +118,56 @@ TEST_F(TaskFiles, TheOtherTasks) {
   EXPECT_EQ(shot(g[0]), "Question: 1+1?\nAnswer: It is 2.\n#### 2\n\n");
 }
 
+constexpr const char* kUnlabelled =
+    "{\"goal\": \"g\", \"sol1\": \"a\", \"sol2\": \"b\"}\n\n{\"goal\": \"h\", \"sol1\": \"c\", \"sol2\": \"d\"}\n";
+
+TEST_F(TaskFiles, PiqaWithItsLabelsApart) {
+  file("valid-labels.lst", "1\n0\n");
+  const auto p = items("piqa", "valid.jsonl", kUnlabelled);
+  ASSERT_EQ(p.size(), 2u);
+  EXPECT_EQ(p[0].gold, 1u);
+  EXPECT_EQ(p[1].gold, 0u);
+  EXPECT_EQ(labels_of(find_task("piqa"), folder_ / "valid.jsonl"), folder_ / "valid-labels.lst");
+  file("own.jsonl", R"({"goal": "g", "sol1": "a", "sol2": "b", "label": 1})");
+  EXPECT_EQ(labels_of(find_task("piqa"), folder_ / "own.jsonl"), "");
+}
+
+TEST_F(TaskFiles, BadLabelsAreNamedByLine) {
+  const auto error = [&](const std::string& labels) {
+    file("valid-labels.lst", labels);
+    return error_of("piqa", "valid.jsonl", kUnlabelled);
+  };
+  const std::string where = "[eval] " + (folder_ / "valid").string();
+  EXPECT_TRUE(error("1\n2\n").starts_with(where + "-labels.lst line 2: \"label\": expected a number from 0 to 1, got"));
+  EXPECT_TRUE(error("1\n\n0\n").starts_with(where + "-labels.lst line 2: "));
+  EXPECT_TRUE(error("1\n\xff\n").starts_with(where + "-labels.lst line 2: "));
+  EXPECT_TRUE(error("1\n0\n1\n").starts_with(where + "-labels.lst line 3: \"label\": expected no more than 2"));
+  EXPECT_TRUE(error("1\n").starts_with(where + ".jsonl line 3: \"label\": expected line 2 of "));
+  EXPECT_TRUE(error("").starts_with(where + ".jsonl line 1: "));
+  std::filesystem::remove(folder_ / "valid-labels.lst");
+  EXPECT_TRUE(error_of("piqa", "valid.jsonl", kUnlabelled)
+                  .starts_with(where + ".jsonl line 1: \"label\": expected this field, or labels in " +
+                               where.substr(7) + "-labels.lst, got neither"));
+  file("both-labels.lst", "1\n0\n");
+  EXPECT_NE(error_of("piqa", "both.jsonl",
+                     "{\"goal\": \"g\", \"sol1\": \"a\", \"sol2\": \"b\"}\n"
+                     "{\"goal\": \"h\", \"sol1\": \"c\", \"sol2\": \"d\", \"label\": 1}\n")
+                .find("both.jsonl line 2: \"label\": expected no such field"),
+            std::string::npos);
+}
+
+TEST_F(TaskFiles, AFolderOfParts) {
+  const Task& mmlu = find_task("mmlu");
+  for (const char* name : {"virology_test.csv", "anatomy_test.csv", "anatomy_dev.csv", "README.txt"})
+    file(name, "q,1,2,3,4,A\n");
+  const auto files = part_files(mmlu, folder_);
+  EXPECT_EQ(files, (std::vector<std::filesystem::path>{folder_ / "anatomy_test.csv", folder_ / "virology_test.csv"}));
+  EXPECT_EQ(part_name(mmlu, files[0]), "anatomy");
+  EXPECT_THROW(part_files(find_task("piqa"), folder_), Error);
+  std::filesystem::create_directories(folder_ / "empty");
+  EXPECT_THROW(part_files(mmlu, folder_ / "empty"), Error);
+}
+
 TEST_F(TaskFiles, BadDataIsNamedByLine) {
   const std::string good = R"({"goal": "g", "sol1": "a", "sol2": "b", "label": 0})";
   const auto piqa = [&](const std::string& line) { return error_of("piqa", "p.jsonl", good + "\n\n" + line); };

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Compares awq eval --task with lm-eval and transformers, item by item, on the same model in float32.
 
-usage: lm_eval_reference.py --awq AWQ --model FOLDER [--data FOLDER] [--tasks a,b] [--limit N] [--shots N] [--out FILE.json]
+usage: lm_eval_reference.py --awq AWQ --model FOLDER [--data FOLDER] [--tasks a,b] [--limit N] [--shots N] [--out FILE.json] [--markdown FILE.md]
 
 Runs in the environment of requirements-lmeval.txt. FOLDER of --model is a float model in safetensors. Every task is lm-eval's own
 definition; only where its documents come from is changed, to JSON lines made of the files that awq reads. --data has
 hellaswag_val_full.txt, piqa_validation.jsonl, winogrande_xl_validation.jsonl, arc_easy_test.jsonl, arc_challenge_test.jsonl and
 lambada_openai.jsonl; without it, and of the other tasks, a few items made here are used, in the authors' format for awq and in the
-Hugging Face hub's for lm-eval.
+Hugging Face hub's for lm-eval. "mmlu_group" is a folder of two subjects, held against what lm-eval's own aggregation makes of its subjects; "piqa_labels" is
+PIQA with its labels in a file of their own.
 
 Fails where an item's log-likelihood differs by more than 1e-3 of itself, an answer by a character, or a metric or its error by
 more than one item explains.
@@ -21,6 +22,7 @@ import sys
 import tempfile
 
 from lm_eval import evaluator, tasks
+from lm_eval.api.metrics import aggregate_subtask_metrics, pooled_sample_stderr
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks._yaml_loader import load_yaml
@@ -81,6 +83,11 @@ OPENBOOK = [("A plant on a dark shelf grows towards", ["the wall", "the window",
 MMLU = [("How many sides has a hexagon?", ["Four", "Five", "Six", "Eight"], 2), ("Which is a prime number?", ["9", "15", "21", "23"], 3),
         ("What is 7, \"seven\", times 8?", ["56", "54", "48", "63"], 0), ("Which line, of these, is the longest in a circle?\n", ["A chord", "A radius", "The diameter", "None, all are equal"], 2),
         ("What is 10% of 250?", ["2.5", "25", "250", "20"], 1), ("Which fraction is the largest?", ["1/2", "1/3", "2/3", "1/4"], 2)]
+BIOLOGY = [("Which part of a cell holds its genes?", ["The wall", "The nucleus", "The membrane", "The cytoplasm"], 1),
+           ("What do plants take from the air to grow?", ["Nitrogen", "Helium", "Oxygen", "Carbon dioxide"], 3),
+           ("Which animal is a mammal?", ["A bat", "A robin", "A trout", "A frog"], 0)]
+PIQA = [("keep bread fresh", "wrap it in a cloth", "wrap it in wet leaves", 0), ("sharpen a knife", "draw it over butter", "draw it over a whetstone", 1),
+        ("dry wet shoes", "stuff them with newspaper", "stuff them with snow", 0)]
 TRUTHFUL = [("What happens if you read in dim light?", {"Your eyes get tired": 1, "You go blind": 0, "Your eyes are damaged for good": 0},
              {"Your eyes get tired": 1, "Nothing lasting happens": 1, "You go blind": 0, "Your eyes are damaged for good": 0}),
             ("Do goldfish forget everything within seconds?", {"No, they remember for months": 1, "Yes, within three seconds": 0},
@@ -94,10 +101,19 @@ GSM8K = [("Ann has 3 boxes of 12 pencils and gives away 10. How many are left?",
          ("A cake is cut into 16 pieces and 5 are eaten. How many remain?", "16 - 5 = 11 pieces remain.\n#### 11")]
 
 
-def write_csv(path):
+def write_csv(path, items=tuple(MMLU)):
     with path.open("w", newline="", encoding="utf-8") as out:
-        csv.writer(out).writerows([q, *choices, "ABCD"[gold]] for q, choices, gold in MMLU)
+        csv.writer(out).writerows([q, *choices, "ABCD"[gold]] for q, choices, gold in items)
     return path
+
+
+def write_piqa(path):
+    path.with_name(path.stem + "-labels.lst").write_text("".join(f"{gold}\n" for *_, gold in PIQA))
+    return write_lines(path, [{"goal": g, "sol1": a, "sol2": b} for g, a, b, _ in PIQA])
+
+
+def subject_docs(items, subject):
+    return [{"question": q, "choices": c, "answer": g, "subject": subject} for q, c, g in items]
 
 
 def lettered(stem, texts):
@@ -119,8 +135,8 @@ OWN = {
               [{"passage": t, "question": q, "label": int(a)} for t, q, a in BOOLQ], "super_glue/boolq/default.yaml"),
     "openbookqa": ("test.jsonl", lambda p: write_lines(p, [{"id": str(i), "question": lettered(q, c), "answerKey": "ABCD"[g]} for i, (q, c, g) in enumerate(OPENBOOK)]),
                    [{"question_stem": q, "choices": {"text": c, "label": list("ABCD")}, "answerKey": "ABCD"[g]} for q, c, g in OPENBOOK], "openbookqa/openbookqa.yaml"),
-    "mmlu": ("elementary_mathematics_test.csv", write_csv, [{"question": q, "choices": c, "answer": g, "subject": "elementary_mathematics"} for q, c, g in MMLU],
-             "mmlu/default/mmlu_elementary_mathematics.yaml"),
+    "mmlu": ("elementary_mathematics_test.csv", write_csv, subject_docs(MMLU, "elementary_mathematics"), "mmlu/default/mmlu_elementary_mathematics.yaml"),
+    "piqa_labels": ("valid.jsonl", write_piqa, [{"goal": g, "sol1": a, "sol2": b, "label": gold} for g, a, b, gold in PIQA], "piqa/piqa.yaml"),
     "truthfulqa_mc1": truthful("mc1"),
     "truthfulqa_mc2": truthful("mc2"),
     "gsm8k": ("test.jsonl", lambda p: write_lines(p, [{"question": q, "answer": a} for q, a in GSM8K]),
@@ -154,7 +170,7 @@ def theirs(lm, name, docs, definition, changes, args, work):
 
 def ours(name, path, args, work):
     samples = work / f"{name}.samples.jsonl"
-    command = [args.awq, "eval", args.model, "--task", f"{name}={path}", "--save-samples", samples, "--json", "--limit", args.limit]
+    command = [args.awq, "eval", args.model, "--task", f"{name.removesuffix('_labels').removesuffix('_group')}={path}", "--save-samples", samples, "--json", "--limit", args.limit]
     if args.shots is not None:
         command += ["--shots", args.shots]
     report = json.loads(subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True).stdout)[0]
@@ -208,6 +224,34 @@ def compare(lm, name, args, work):
     return row, bad
 
 
+def compare_group(lm, args, work):
+    folder = work / "subjects"
+    folder.mkdir()
+    subjects = {"elementary_mathematics": MMLU, "college_biology": BIOLOGY}
+    accuracies, errors, sizes = [], [], []
+    for subject, items in sorted(subjects.items()):
+        write_csv(folder / f"{subject}_test.csv", items)
+        result = theirs(lm, f"mmlu_{subject}", subject_docs(items, subject), f"mmlu/default/mmlu_{subject}.yaml", {}, args, work)["results"][f"mmlu_{subject}"]
+        accuracies.append(result["acc,none"]), errors.append(result["acc_stderr,none"])
+        sizes.append(min(len(items), args.limit or len(items)))
+    mine = ours("mmlu_group", folder, args, work)[0]["metrics"]["acc"]
+    acc, error = aggregate_subtask_metrics(accuracies, sizes), float(pooled_sample_stderr(errors, sizes))
+    row = {"task": "mmlu_group", "items": sum(sizes), "shots": args.shots or 0, "acc": {"awq": mine["value"], "lm_eval": acc, "awq_error": mine["standard_error"], "lm_eval_error": error}}
+    bad = [f"{what}: {a} here, {b} there" for what, a, b in (("acc", mine["value"], acc), ("error", mine["standard_error"], error)) if abs(a - b) > 1e-6]
+    return row, bad
+
+
+def markdown(rows):
+    lines = ["| task | items | acc, awq | acc, lm-eval | acc_norm, awq | acc_norm, lm-eval | largest difference of a log-likelihood |", "|" + "---|" * 7]
+    for r in rows:
+        cells = [f"`{r['task']}`", str(r["items"])]
+        for metric in ("acc", "acc_norm"):
+            m = r.get(metric)
+            cells += [f"{100 * m[w]:.2f} ± {100 * m[w + '_error']:.2f} %" for w in ("awq", "lm_eval")] if m else ["", ""]
+        lines.append("| " + " | ".join([*cells, f"{r['log_likelihood_difference']:.1e}" if "log_likelihood_difference" in r else ""]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--awq", required=True)
@@ -218,18 +262,22 @@ def main():
     parser.add_argument("--shots", type=int)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--markdown", type=pathlib.Path)
     args = parser.parse_args()
-    names = args.tasks.split(",") if args.tasks else [*(REAL if args.data else []), *OWN]
+    names = args.tasks.split(",") if args.tasks else [*(REAL if args.data else []), *OWN, "mmlu_group"]
     lm = HFLM(pretrained=args.model, dtype="float32", device="cpu", batch_size=args.batch)
     rows, failed = [], False
     with tempfile.TemporaryDirectory(prefix="awq-lm-eval-") as folder:
         for name in names:
-            row, bad = compare(lm, name, args, pathlib.Path(folder))
+            work = pathlib.Path(folder)
+            row, bad = compare_group(lm, args, work) if name == "mmlu_group" else compare(lm, name, args, work)
             rows.append(row)
             print(json.dumps(row), *[f"\n  {name}: {b}" for b in bad], flush=True)
             failed = failed or bool(bad)
             if args.out:
                 args.out.write_text(json.dumps(rows, indent=1) + "\n")
+            if args.markdown:
+                args.markdown.write_text(markdown(rows))
     sys.exit(1 if failed else 0)
 
 

@@ -4,7 +4,9 @@
 # programs that we did not write, and what they write in awq: AutoAWQ folders (check.py), the formats that awq convert writes
 # (formats.py), GGUF (gguf_files.py), and files of other programs (theirs.py). A real model is quantized for that. AutoAWQ itself
 # quantizes tiny models beside awq --variant autoawq (autoawq_codes.py). Clients of OpenAI's API run against awq serve (clients.py;
-# AWQ_HELLASWAG or ../shared/data/zeroshot beside the checkout is where HellaSwag's text is).
+# AWQ_HELLASWAG or ../shared/data/zeroshot beside the checkout is where HellaSwag's text is). awq eval beside lm-eval with transformers
+# (lm_eval_reference.py, 500 items of each task of AWQ_DATA or ../shared/data beside the checkout; an hour on 2 cores; without the folder a few
+# items made there), and its perplexity beside transformers' and llama.cpp's (perplexity_reference.py, llama_perplexity.py; with the folder).
 #
 # Each program has a virtual environment in the user's cache folder, made once: transformers with GPTQModel and compressed-tensors 1.2 GB,
 # vLLM 3.4 GB, AutoAWQ 2 GB, lm-eval 1.8 GB, openai and guidellm 1.5 GB, MLX, and llama.cpp, which is compiled. With --cheap there are tiny models alone, and no vLLM, AutoAWQ
@@ -62,4 +64,19 @@ set -- --awq "$awq" --rows "$rows" --model "$real" --lmeval-python "$lmeval" --v
 hellaswag=${AWQ_HELLASWAG:-../../../shared/data/zeroshot/hellaswag_val_full.txt}
 if [ -f "$hellaswag" ]; then set -- "$@" --data "$(realpath "$hellaswag")"; fi
 OMP_NUM_THREADS=1 "$clients" clients.py "$@"
+
+floats=$work/smollm2-floats
+"$awq" convert "$model" -o "$floats" --format hf
+data=${AWQ_DATA:-../../../shared/data}
+set -- --awq "$awq" --model "$floats" --limit 500
+if [ -d "$data/zeroshot" ]; then set -- "$@" --data "$(realpath "$data/zeroshot")"; fi
+"$lmeval" lm_eval_reference.py "$@"
+wiki=$data/text/wiki.test.raw
+if [ -f "$wiki" ]; then
+  "$lmeval" perplexity_reference.py --awq "$awq" --model "$floats" --text "$wiki" --windows 4
+  "$llama" llama_perplexity.py --awq "$awq" --model "$model" --text "$wiki" --windows 4 --float32
+  "$llama" llama_perplexity.py --awq "$awq" --model "$model" --text "$wiki" --windows 4
+else
+  echo "ecosystem: $wiki is not there, so no perplexity was compared" >&2
+fi
 python3 page.py "$rows" ../../docs/compatibility.md

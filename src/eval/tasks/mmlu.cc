@@ -31,6 +31,8 @@ constinit const Task kMmlu = {.name = "mmlu",
                               .summary = "knowledge of 57 subjects, a table each",
                               .read = mmlu_item,
                               .first_shots = true,
-                              .preamble = mmlu_preamble};
+                              .preamble = mmlu_preamble,
+                              .part = "_test.csv",
+                              .part_examples = "_dev.csv"};
 
 }  // namespace awq

@@ -1,5 +1,6 @@
 // PIQA (Bisk et al., "PIQA: Reasoning about Physical Commonsense in Natural Language", arXiv 1911.11641).
-// {"goal": ..., "sol1": ..., "sol2": ..., "label": 0}
+// {"goal": ..., "sol1": ..., "sol2": ..., "label": 0}; as published valid.jsonl has no labels, valid-labels.lst has
+// them.
 #include "eval/task.h"
 
 namespace awq {
@@ -14,6 +15,7 @@ constinit const Task kPiqa = {
                           .gold = r.index("label", 2)};
         },
     .normalized = true,
+    .labels = "-labels.lst",
 };
 
 }  // namespace awq
