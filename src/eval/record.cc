@@ -8,9 +8,10 @@
 #include "text/utf8.h"
 
 namespace awq {
-namespace {
 
 using Json = nlohmann::ordered_json;
+
+namespace {
 
 std::string brief(const Json& value) {
   return fmt::format("{:.60}", value.dump(-1, ' ', true, Json::error_handler_t::replace));
