@@ -40,6 +40,16 @@ nlohmann::ordered_json metrics_json(const std::vector<TaskMetric>& metrics) {
   return j;
 }
 
+nlohmann::ordered_json task_json(const TaskReport& r) {
+  nlohmann::ordered_json j = {
+      {"model", r.model}, {"task", r.task},       {"file", r.file},     {"items", r.items},
+      {"shots", r.shots}, {"resumed", r.resumed}, {"cut", r.truncated}, {"metrics", metrics_json(r.metrics)}};
+  for (const TaskPart& p : r.parts)
+    j["parts"].push_back({{"name", p.name}, {"items", p.items}, {"metrics", metrics_json(p.metrics)}});
+  j["seconds"] = r.seconds;
+  return j;
+}
+
 }  // namespace
 
 CLI::Option* add_task_options(CLI::App& c, TaskOptions& o) {
@@ -89,14 +99,10 @@ void print_tasks(std::span<const TaskReport> reports, bool parts) {
   fmt::print("± is the standard error over items\n");
 }
 
-nlohmann::ordered_json task_json(const TaskReport& r) {
-  nlohmann::ordered_json j = {
-      {"model", r.model}, {"task", r.task},       {"file", r.file},     {"items", r.items},
-      {"shots", r.shots}, {"resumed", r.resumed}, {"cut", r.truncated}, {"metrics", metrics_json(r.metrics)}};
-  for (const TaskPart& p : r.parts)
-    j["parts"].push_back({{"name", p.name}, {"items", p.items}, {"metrics", metrics_json(p.metrics)}});
-  j["seconds"] = r.seconds;
-  return j;
+nlohmann::ordered_json tasks_json(std::span<const TaskReport> reports) {
+  nlohmann::ordered_json all = nlohmann::ordered_json::array();
+  for (const TaskReport& r : reports) all.push_back(task_json(r));
+  return all;
 }
 
 }  // namespace awq::cli

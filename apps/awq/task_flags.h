@@ -10,6 +10,6 @@ namespace awq::cli {
 CLI::Option* add_task_options(CLI::App& app, TaskOptions& o);
 /// A row a model and task, and with `parts` one a part of it.
 void print_tasks(std::span<const TaskReport> reports, bool parts);
-nlohmann::ordered_json task_json(const TaskReport& r);
+nlohmann::ordered_json tasks_json(std::span<const TaskReport> reports);
 
 }  // namespace awq::cli
