@@ -2,6 +2,7 @@
 #include "api_answers.h"
 
 #include "api_evaluate.h"
+#include "eval/repetition.h"
 #include "eval/task_score.h"
 #include "formats/context.h"
 
@@ -93,9 +94,7 @@ LongAnswers AnswerJob::judged(const Texts& texts, const Texts& original, const C
 }
 
 // Without the token that ends it, which is no text where the tokenizer does not call it special.
-std::string AnswerJob::text_of(const Continuation& c) const {
-  return text_->tokenizer().decode(std::span(c.tokens).first(c.tokens.size() - c.ended), true);
-}
+std::string AnswerJob::text_of(const Continuation& c) const { return text_->tokenizer().decode(c.text_tokens(), true); }
 
 LongAnswer AnswerJob::judged(size_t prompt, const Continuation& c, const Continuation& original) const {
   const AnswerPrompt& p = prompts_[prompt];

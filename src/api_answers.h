@@ -1,7 +1,7 @@
 #pragma once
 #include "awq/awq.h"
+#include "engine/continuation.h"
 #include "eval/answer_prompts.h"
-#include "eval/continuation.h"
 
 namespace awq {
 

@@ -2,7 +2,7 @@
 
 #include "api_calibration.h"
 #include "api_evaluate.h"
-#include "engine/greedy.h"
+#include "engine/continuation.h"
 #include "io/file.h"
 #include "quantizer/prompts.h"
 
@@ -58,10 +58,10 @@ std::vector<std::string> answers_of(Device& device, const Checkpoint& checkpoint
   std::vector<std::vector<int32_t>> prompts;
   for (const Opening& o : openings) prompts.push_back(o.tokens);
   std::vector<std::string> answers;
-  for (const auto& tokens : greedy_answers(device, model, text, prompts, most, [&](int done) {
+  for (const Continuation& c : continuations(device, model, text, prompts, {.tokens = most}, kCacheType, [&](int done) {
          if (progress && !progress({"answer", done, most})) throw Cancelled();
        }))
-    answers.push_back(text.tokenizer().decode(tokens));
+    answers.push_back(text.tokenizer().decode(c.text_tokens()));
   return answers;
 }
 

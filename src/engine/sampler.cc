@@ -29,6 +29,8 @@ double sum_of(std::span<const float> p) {
 
 }  // namespace
 
+int32_t likeliest(std::span<const float> logits) { return int32_t(std::ranges::max_element(logits) - logits.begin()); }
+
 Sampler::Sampler(const SamplerOptions& options) : kernels_(kernels::select()), options_(options), rng_(options.seed) {}
 
 void Sampler::penalize(std::span<float> logits, std::span<const int32_t> history, size_t prompt) const {
@@ -121,7 +123,7 @@ int32_t Sampler::pick(std::span<const float> p, double at) const {
 
 int32_t Sampler::sample(std::span<float> logits, std::span<const int32_t> history, size_t prompt) {
   penalize(logits, history, prompt);
-  if (options_.temperature <= 0) return int32_t(std::ranges::max_element(logits) - logits.begin());
+  if (options_.temperature <= 0) return likeliest(logits);
   std::vector<float> p = probabilities(logits);
   std::vector<Choice> choices;
   if (filters()) {

@@ -20,6 +20,9 @@ struct SamplerOptions {
   uint64_t seed = 0;
 };
 
+/// The token with the largest logit, the first of equals.
+int32_t likeliest(std::span<const float> logits);
+
 /// Picks tokens from logits. Filters in this order: bias, penalties, temperature, top-k, min-p, typical-p, top-p. The
 /// same logits and seed give the same tokens, with typical-p where the C library is the same too. Not thread-safe.
 class Sampler {

@@ -1,6 +1,6 @@
 #include "eval/completion.h"
 
-#include "engine/greedy.h"
+#include "engine/sampler.h"
 
 namespace awq {
 namespace {

@@ -1,4 +1,4 @@
-#include "eval/continuation.h"
+#include "eval/repetition.h"
 
 #include <gtest/gtest.h>
 

@@ -1,15 +1,11 @@
-#include "eval/continuation.h"
+#include "engine/continuation.h"
 
 #include <algorithm>
-#include <array>
-#include <set>
 
 #include "engine/sampler.h"
 
 namespace awq {
 namespace {
-
-constexpr size_t kRun = 4;  // tokens whose repetition counts
 
 /// A text at work. `history` is its prompt and what came after, past its end too.
 struct Writing {
@@ -85,22 +81,6 @@ std::vector<Continuation> continuations(Device& device, const Model& model, cons
     job.step();
   }
   return job.results();
-}
-
-size_t same_tokens(std::span<const int32_t> a, std::span<const int32_t> b) {
-  return size_t(std::ranges::mismatch(a, b).in1 - a.begin());
-}
-
-double repetition(std::span<const int32_t> tokens) {
-  if (tokens.size() < kRun) return 0;
-  std::set<std::array<int32_t, kRun>> distinct;
-  const size_t all = tokens.size() - kRun + 1;
-  for (size_t i = 0; i < all; ++i) {
-    std::array<int32_t, kRun> run{};
-    std::ranges::copy(tokens.subspan(i, kRun), run.begin());
-    distinct.insert(run);
-  }
-  return 1 - double(distinct.size()) / double(all);
 }
 
 }  // namespace awq

@@ -9,6 +9,7 @@ namespace awq {
 struct Continuation {
   std::vector<int32_t> tokens{};  // with the one that ends the text
   bool ended = false;             // by such a token, and not by the limit
+  std::span<const int32_t> text_tokens() const { return std::span(tokens).first(tokens.size() - ended); }
 };
 struct ContinuationOptions {
   int tokens = 128;        // that each has at most
@@ -21,11 +22,5 @@ struct ContinuationOptions {
 std::vector<Continuation> continuations(Device& device, const Model& model, const TextSide& text,
                                         std::span<const std::vector<int32_t>> prompts, const ContinuationOptions& o,
                                         DType kv, const std::function<void(int)>& progress = {});
-
-/// Tokens before the first in which they differ.
-size_t same_tokens(std::span<const int32_t> a, std::span<const int32_t> b);
-/// Share of runs of four tokens that were there before: 1 - distinct / all, "seq-rep-4" of Welleck et al., arXiv
-/// 1908.04319. 0 where there are fewer than four.
-double repetition(std::span<const int32_t> tokens);
 
 }  // namespace awq
