@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The table of docs/kernels.md: registers and spills of every CUDA kernel, as ptxas reports them. Needs nvcc, no GPU.
 
-cuda_registers.py [ARCHITECTURE...]; without arguments 80, 86, 89, 90a and 100. Ends with 1 where the compiler warns or a kernel spills,
-and says that it skipped where there is no nvcc.
+cuda_registers.py [--update] [ARCHITECTURE...]; without architectures 80, 86, 89, 90a and 100. Ends with 1 where the compiler warns, or
+the table is not that of the page and the compiler is the page's; --update writes it there. Says that it skipped where there is no nvcc.
 """
 import concurrent.futures
 import os
@@ -13,6 +13,8 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PAGE = f"{ROOT}/docs/kernels.md"
+ARCHITECTURES = ["80", "86", "89", "90a", "100"]
 NVCC = os.environ.get("NVCC") or shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
 
 
@@ -40,24 +42,44 @@ def name_of(symbol):
     return re.sub(r"\(int\)", "", text.replace("awq::cuda::", ""))
 
 
+def table(architectures):
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        reports = dict(zip(architectures, pool.map(report, architectures)))
+    rows = ["| kernel | " + " | ".join("sm_" + a for a in architectures) + " |", "|---" * (len(architectures) + 1) + "|"]
+    for kernel in sorted(reports[architectures[0]]):
+        rows.append(f"| `{kernel}` | " + " | ".join(cell(*reports[a][kernel]) for a in architectures) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def cell(registers, stack, spill):
+    return f"{registers}" + (f", {spill} bytes spilled" if spill else f", {stack} bytes of stack" if stack else "")
+
+
+def release():
+    return re.search(r"release ([0-9.]+)", subprocess.run([NVCC, "--version"], capture_output=True, text=True).stdout)[1]
+
+
 def main():
     if not os.access(NVCC, os.X_OK):
         print(f"skipped: the CUDA kernels are not compiled: {NVCC} is not there")
         return 0
-    architectures = sys.argv[1:] or ["80", "86", "89", "90a", "100"]
-    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        reports = dict(zip(architectures, pool.map(report, architectures)))
-    print("| kernel | " + " | ".join("sm_" + a for a in architectures) + " |")
-    print("|---" * (len(architectures) + 1) + "|")
-    spilled = 0
-    for kernel in sorted(reports[architectures[0]]):
-        cells = []
-        for a in architectures:
-            registers, stack, spill = reports[a][kernel]
-            spilled += spill > 0
-            cells.append(f"{registers}" + (f", {spill} bytes spilled" if spill else f", {stack} bytes of stack" if stack else ""))
-        print(f"| `{kernel}` | " + " | ".join(cells) + " |")
-    return spilled > 0
+    update = "--update" in sys.argv
+    architectures = [a for a in sys.argv[1:] if a != "--update"]
+    text = table(architectures or ARCHITECTURES)
+    print(text, end="")
+    if architectures:
+        return 0
+    with open(PAGE) as f:
+        page = f.read()
+    begin = page.index("| kernel | sm_")
+    shown = re.match(r"(\|.*\n)+", page[begin:])[0]
+    if update:
+        with open(PAGE, "w") as f:
+            f.write(page.replace(shown, text))
+    elif f"(nvcc {release()})" in page and shown != text:
+        print(f"{PAGE} shows another table; --update writes this one", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
