@@ -116,16 +116,23 @@ class Case {
 
 class FloatCase : public Case {
  public:
-  FloatCase(const KernelSet& set, Shape s, int m, bool bf16)
-      : Case(s, m), gemm_(bf16 ? set.gemm_bf16 : set.gemm_f32), w_(normals(size_t(s.rows) * size_t(s.cols), 2)) {
+  FloatCase(const KernelSet& set, Shape s, int m, DType type)
+      : Case(s, m),
+        gemm_(type == DType::f32    ? set.gemm_f32
+              : type == DType::bf16 ? set.gemm_bf16
+                                    : set.gemm_f16),
+        w_(normals(size_t(s.rows) * size_t(s.cols), 2)) {
     std::vector<uint8_t> one;
-    for (float& v : w_) v = bf16 ? bf16_to_f32(f32_to_bf16(v)) : v;
+    for (float& v : w_)
+      v = type == DType::f32 ? v : type == DType::bf16 ? bf16_to_f32(f32_to_bf16(v)) : f16_to_f32(f32_to_f16(v));
     for (int p = 0; p < s.rows; p += kPanel)
       for (int c = 0; c < s.cols; ++c)
         for (int r = p; r < p + kPanel; ++r) {
           const float v = w_[size_t(r) * size_t(s.cols) + size_t(c)];
-          const uint32_t bits = bf16 ? f32_to_bf16(v) : std::bit_cast<uint32_t>(v);
-          for (int i = 0; i < (bf16 ? 2 : 4); ++i) one.push_back(uint8_t(bits >> 8 * i));
+          const uint32_t bits = type == DType::f32    ? std::bit_cast<uint32_t>(v)
+                                : type == DType::bf16 ? f32_to_bf16(v)
+                                                      : f32_to_f16(v);
+          for (size_t i = 0; i < size_of(type); ++i) one.push_back(uint8_t(bits >> 8 * i));
         }
     copy_weights(one);
   }
@@ -235,17 +242,22 @@ class IntCase : public Case {
   std::vector<int32_t> sums_;
 };
 
-/// bf16 weights times pairs of bf16.
+/// 16-bit weights times pairs of bf16.
 class TilesFloat final : public FloatCase {
  public:
-  TilesFloat(const KernelSet& set, Shape s, int m) : FloatCase(set, s, m, true), set_(set), act_(set, x, s, m, true) {}
+  TilesFloat(const KernelSet& set, Shape s, int m, DType type)
+      : FloatCase(set, s, m, type),
+        product_(type == DType::f16 ? set.tiles_f16 : set.tiles_bf16),
+        act_(set, x, s, m, true) {}
   void run(size_t copy) override {
-    set_.tiles_bf16(reinterpret_cast<const uint16_t*>(weights(copy)), shape.rows, act_.view(), y.data(), shape.rows, 0,
-                    shape.rows / kPanel, 0, shape.cols);
+    product_(reinterpret_cast<const uint16_t*>(weights(copy)), shape.rows, act_.view(), y.data(), shape.rows, 0,
+             shape.rows / kPanel, 0, shape.cols);
   }
+  // float16's low parts do not meet those of activations: 2^-18 of products of rms 1, evenly spread; ten times that.
+  double tolerance() const override { return FloatCase::tolerance() + 0x1p-15; }
 
  private:
-  const KernelSet& set_;
+  decltype(KernelSet::tiles_bf16) product_;
   TileActivations act_;
 };
 
@@ -268,9 +280,13 @@ class TilesInt final : public IntCase<int16_t> {
 std::unique_ptr<Case> make_case(const KernelSet& set, const std::string& kind, Shape s, int tokens) {
   if (kind == "matmul_i16") return std::make_unique<IntCase<int16_t>>(set, s, tokens);
   if (kind == "matmul_i8") return std::make_unique<IntCase<int8_t>>(set, s, tokens);
-  if (kind == "tiles_bf16") return std::make_unique<TilesFloat>(set, s, tokens);
+  if (kind == "tiles_bf16") return std::make_unique<TilesFloat>(set, s, tokens, DType::bf16);
+  if (kind == "tiles_f16") return std::make_unique<TilesFloat>(set, s, tokens, DType::f16);
   if (kind == "tiles_int") return std::make_unique<TilesInt>(set, s, tokens);
-  return std::make_unique<FloatCase>(set, s, tokens, kind == "gemm_bf16");
+  return std::make_unique<FloatCase>(set, s, tokens,
+                                     kind == "gemm_bf16"  ? DType::bf16
+                                     : kind == "gemm_f16" ? DType::f16
+                                                          : DType::f32);
 }
 
 void measure(benchmark::State& state, const KernelSet& set, const Ceilings& top, const std::string& kind, Shape s,
@@ -301,8 +317,8 @@ void measure(benchmark::State& state, const KernelSet& set, const Ceilings& top,
 }
 
 void add_cases(const KernelSet& set, const Ceilings& top) {
-  std::vector<const char*> kinds{"gemm_f32", "gemm_bf16", "matmul_i16", "matmul_i8"};
-  if (set.tiles_int) kinds.insert(kinds.end(), {"tiles_bf16", "tiles_int"});
+  std::vector<const char*> kinds{"gemm_f32", "gemm_bf16", "gemm_f16", "matmul_i16", "matmul_i8"};
+  if (set.tiles_int) kinds.insert(kinds.end(), {"tiles_bf16", "tiles_f16", "tiles_int"});
   for (const char* kind : kinds)
     for (const Shape s : {Shape{512, 2048}, {2048, 2048}, {8192, 2048}, {2048, 8192}})
       for (const int tokens : {1, 2, 4, 8, 16, 32, 64, 128, 512}) {

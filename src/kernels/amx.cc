@@ -300,6 +300,7 @@ constinit const KernelSet amx = [] {
   set.matmul_i8 = amx_product<int8_t>;
   set.split_bf16 = split_bf16;
   set.tiles_bf16 = tiles_bf16;
+  set.tiles_f16 = tiles_f16;
   set.tiles_int = tiles_int;
   return set;
 }();

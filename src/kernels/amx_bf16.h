@@ -23,24 +23,62 @@ inline __m512i pairs_of(__m512i columns) {
 }
 inline __m512i to_bf16(__m512 first, __m512 second) { return __m512i(_mm512_cvtne2ps_pbh(second, first)); }
 
-/// Tiles of weights: columns [k, k + n) of a panel as [n / 2][16 rows][2].
+/// Tiles of weights: columns [k, k + n) of a panel as kParts (1, if activations are no pairs) of [n / 2][16 rows][2].
 struct Bf16Weights {
+  static constexpr int32_t kParts = 1;
   const uint16_t* panels;
   int32_t rows, cols;
 
   const void* at(int32_t panel, int32_t k) const { return panels + (ptrdiff_t(panel) * cols + k) * kPanel; }
-  void fill(int32_t panel, int32_t k, int32_t n, uint16_t* to) const {
+  void fill(int32_t panel, int32_t k, int32_t n, uint16_t* to, bool) const {
     const auto* from = static_cast<const uint16_t*>(at(panel, k));
     for (int32_t i = 0; i < n * kPanel; i += 32) _mm512_store_si512(to + i, pairs_of(_mm512_loadu_si512(from + i)));
   }
 };
 
+/// The eleven bits of a float16 are a high and a low bfloat16, exactly.
+struct F16Weights {
+  static constexpr int32_t kParts = 2;
+  const uint16_t* panels;
+  int32_t rows, cols;
+
+  const void* at(int32_t panel, int32_t k) const { return panels + (ptrdiff_t(panel) * cols + k) * kPanel; }
+  void fill(int32_t panel, int32_t k, int32_t n, uint16_t* to, bool pairs) const {
+    const auto* from = static_cast<const F16*>(at(panel, k));
+    for (int32_t i = 0; i < n * kPanel; i += 32) {
+      const __m512 first = Avx512::load(from + i), second = Avx512::load(from + i + 16);
+      if (pairs)
+        split(first, second, to + i, to + n * kPanel + i);
+      else
+        _mm512_store_si512(to + i, pairs_of(to_bf16(first, second)));
+    }
+  }
+
+ private:
+  static __m512 upper(__m512i v) { return _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(int(kUpper)))); }
+  /// The upper halves of both, the first one's below.
+  static __m512i join(__m512i first, __m512i second) {
+    constexpr int kSelect = 0xca;  // a ? b : c
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi32(int(kUpper)), second, _mm512_srli_epi32(first, 16), kSelect);
+  }
+  /// High is rounded by an addition to the bits. That may turn a NaN into a number, and low is NaN then.
+  static void split(__m512 first, __m512 second, uint16_t* high, uint16_t* low) {
+    const __m512i half = _mm512_set1_epi32(0x8000), r1 = _mm512_add_epi32(_mm512_castps_si512(first), half),
+                  r2 = _mm512_add_epi32(_mm512_castps_si512(second), half);
+    _mm512_store_si512(high, join(r1, r2));
+    const auto rest = [](__m512 v, __m512i rounded) { return _mm512_castps_si512(_mm512_sub_ps(v, upper(rounded))); };
+    _mm512_store_si512(low, join(rest(first, r1), rest(second, r2)));
+  }
+  static constexpr uint32_t kUpper = 0xffff0000;
+};
+
 struct IntWeights {
+  static constexpr int32_t kParts = 1;
   const PackedInt& w;
   int32_t rows = w.rows, cols = w.cols;
 
   const void* at(int32_t panel, int32_t k) const { return int_group(w, panel, k / w.group).at; }
-  void fill(int32_t panel, int32_t k, int32_t n, uint16_t* to) const {
+  void fill(int32_t panel, int32_t k, int32_t n, uint16_t* to, bool) const {
     for (int32_t i = 0; i < n; i += w.group) {
       const IntGroup group = int_group(w, panel, (k + i) / w.group);
       w.bits == 8 ? decode<8>(group, to + i * kPanel) : decode<4>(group, to + i * kPanel);
@@ -117,10 +155,10 @@ class Bf16Chunk {
   void run(int32_t unit, int32_t panel, int32_t panels) {
     unit0_ = unit, panel0_ = panel;
     const int32_t units = min_of<int32_t>(kBfUnits, (x_.tokens + unit_ - 1) / unit_ - unit);
-    for (k_ = first_; k_ < last_; k_ += kBfBlockK) {
-      n_ = min_of<int32_t>(kBfBlockK, last_ - k_);
+    for (k_ = first_; k_ < last_; k_ += kBlockK) {
+      n_ = min_of<int32_t>(kBlockK, last_ - k_);
       for (int32_t p = 0; p < panels; p += 2) {
-        for (int32_t j = 0; j < min_of(2, panels - p); ++j) w_.fill(panel + p + j, k_, n_, b_[j]);
+        for (int32_t j = 0; j < min_of(2, panels - p); ++j) w_.fill(panel + p + j, k_, n_, b_[j], x_.pairs);
         tile_fence();
         for (int32_t u = 0; u < units; ++u) {
           if (p + 2 < panels) prefetch(panel + p + 2, u, units);
@@ -136,6 +174,8 @@ class Bf16Chunk {
   int32_t block() const { return kBfUnits * unit_; }
 
  private:
+  static constexpr int32_t kBlockK = kBfBlockK / Weights::kParts;
+
   /// The part of a unit in asking for the next pair of panels: all at once would wait for each other.
   void prefetch(int32_t panel, int32_t u, int32_t units) const {
     for (int32_t p = panel; p < panel + 2; ++p) {
@@ -162,10 +202,20 @@ class Bf16Chunk {
       if (k == 0) start_second(sums);
       _tile_dpbf16ps(1, 4, 7);
       _tile_dpbf16ps(3, 5, 7);
+      if constexpr (Weights::kParts == 2)
+        if (x_.pairs) multiply_low(b + n_ * kPanel);
     }
     _tile_stored(0, sums, kRowBytes);
     _tile_stored(2, sums + 512, kRowBytes);
     pending_ = sums;
+  }
+
+  /// The low parts of weights meet the high ones of activations: low times low is 2^-18 of the product.
+  void multiply_low(const uint16_t* b) const {
+    _tile_loadd(6, b, kRowBytes);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, b + kBfBlockK * kPanel, kRowBytes);
+    _tile_dpbf16ps(1, 4, 7);
   }
 
   void start_first(const float* sums) const {
@@ -232,6 +282,10 @@ void tile_product(const Weights& w, const ActBf16& x, float* y, ptrdiff_t y_row,
 void tiles_bf16(const uint16_t* panels, int32_t rows, const ActBf16& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
                 int32_t panel_end, int32_t first, int32_t last) {
   tile_product(Bf16Weights{panels, rows, x.cols}, x, y, y_row, panel_begin, panel_end, first, last);
+}
+void tiles_f16(const uint16_t* panels, int32_t rows, const ActBf16& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
+               int32_t panel_end, int32_t first, int32_t last) {
+  tile_product(F16Weights{panels, rows, x.cols}, x, y, y_row, panel_begin, panel_end, first, last);
 }
 void tiles_int(const PackedInt& w, const ActBf16& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
                int32_t panel_end) {

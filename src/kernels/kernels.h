@@ -125,15 +125,18 @@ struct KernelSet {
   void (*matmul_i8)(const PackedInt& w, const ActI8& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
                     int32_t panel_end);
   /// y[t * y_row + r] = sum over columns of w * x on tiles of bfloat16, sums in float; null in sets without tiles.
-  /// Columns, and groups of them, are multiples of 32. Weights are bfloat16 in panels, or (code - zero) * scale rounded
-  /// to bfloat16. A token's result does not depend on its company, but every set's rounding is its own. Subnormal
-  /// bfloat16 counts as zero; a token with NaN, infinity or what rounds to infinity has no finite output.
-  /// Of tokens [begin, end), columns [first, last).
+  /// Columns, and groups of them, are multiples of 32. Weights are bfloat16 or float16 in panels (float16 as pairs of
+  /// bfloat16 like activations, or where these are no pairs rounded), or (code - zero) * scale rounded to bfloat16. A
+  /// token's result does not depend on its company, but every set's rounding is its own. Subnormal bfloat16 counts as
+  /// zero; a token with NaN, infinity or what rounds to infinity has no finite output. Of tokens [begin, end), columns
+  /// [first, last).
   void (*split_bf16)(const float* x, const ActBf16& to, int32_t begin, int32_t end, int32_t first,
                      int32_t last) = nullptr;
   /// Columns [first, last) alone: multiples of kTileColumns, or all that there are.
   void (*tiles_bf16)(const uint16_t* panels, int32_t rows, const ActBf16& x, float* y, ptrdiff_t y_row,
                      int32_t panel_begin, int32_t panel_end, int32_t first, int32_t last) = nullptr;
+  void (*tiles_f16)(const uint16_t* panels, int32_t rows, const ActBf16& x, float* y, ptrdiff_t y_row,
+                    int32_t panel_begin, int32_t panel_end, int32_t first, int32_t last) = nullptr;
   void (*tiles_int)(const PackedInt& w, const ActBf16& x, float* y, ptrdiff_t y_row, int32_t panel_begin,
                     int32_t panel_end) = nullptr;
   /// y[t] = x[t] / sqrt(mean(x[t]^2) + eps) * (gain + gain_offset); x and y may be the same.

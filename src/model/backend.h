@@ -147,9 +147,9 @@ struct KernelSet;
 enum class Activations { int16, bf16, int8 };
 Activations activations_of(std::string_view name);  // throws Error, listing the names; empty: int16
 
-/// Products of many tokens on matrix tiles, where a kernel set has them. Accurate: activations for bfloat16 matrices
-/// keep 2^-18. Rough: they are rounded to bfloat16, 2^-9, for half of the work. Never: what a token becomes does not
-/// depend on how many others are computed with it.
+/// Products of many tokens on matrix tiles, where a kernel set has them. Accurate: activations for 16-bit matrices keep
+/// 2^-18. Rough: they are rounded to bfloat16, 2^-9, and so are float16 matrices, for half of the work or less. Never:
+/// what a token becomes does not depend on how many others are computed with it.
 enum class Tiles { accurate, rough, never };
 
 /// The CPU. Borrows the pool and the kernels, which the quantizer's own arithmetic uses too.

@@ -21,8 +21,9 @@ void add_bias(const kernels::KernelSet& k, const Tensor& bias, Tensor& y, int64_
     k.add(bias.as<float>().data() + begin, 1, y.as<float>().data() + t * rows + begin, end - begin);
 }
 
-/// The first token counts from which tiles are faster: bf16 weights, whose activations stay accurate, and 4-bit ones.
-constexpr int64_t kTileTokens = 9, kIntTileTokens = 128;
+/// The first token counts from which tiles are faster: weights of bfloat16 and float16, whose activations stay
+/// accurate, and 4-bit ones.
+constexpr int64_t kTileTokens = 9, kHalfTileTokens = 17, kIntTileTokens = 128;
 
 /// Activations of all kinds have `prepare(begin, end)` for tokens at multiples of the set's token_block.
 template <class Act>
@@ -50,13 +51,15 @@ class FloatLinear final : public Linear {
         tiles_(cpu.tiles),
         gemm_(panels_.dtype() == DType::f32    ? k_.gemm_f32
               : panels_.dtype() == DType::bf16 ? k_.gemm_bf16
-                                               : k_.gemm_f16) {}
+                                               : k_.gemm_f16),
+        tiled_(panels_.dtype() == DType::bf16  ? k_.tiles_bf16
+               : panels_.dtype() == DType::f16 ? k_.tiles_f16
+                                               : nullptr) {}
 
   void multiply(const Tensor& x, Tensor& y, int64_t batch) const override {
     const int64_t tokens = x.shape()[0], panels = panels_of(rows_);
-    if (panels_.dtype() == DType::bf16 && tiles_ != Tiles::never && batch >= kTileTokens && k_.tiles_bf16 &&
-        cols_ % 32 == 0)
-      return on_tiles(x, y);
+    const int64_t least = panels_.dtype() == DType::f16 ? kHalfTileTokens : kTileTokens;
+    if (tiled_ && tiles_ != Tiles::never && cols_ % 32 == 0 && batch >= least) return on_tiles(x, y);
     // Few panels and many tokens (a narrow matrix in prefill) are split by tokens instead.
     if (panels < 4 * pool_.size() && tokens >= 16 * pool_.size())
       pool_.run(tokens, 6, [&](int64_t begin, int64_t end) { part(x, y, begin, end, 0, panels); });
@@ -70,11 +73,11 @@ class FloatLinear final : public Linear {
 
  private:
   void on_tiles(const Tensor& x, Tensor& y) const {
-    const TileRows act = tile_rows(x, k_, tiles_ == Tiles::accurate);
+    const TileRows act = tile_rows(x, k_, tiles_ != Tiles::rough);
     prepare(act, pool_, k_);
     pool_.run(panels_of(rows_), 1, [&](int64_t begin, int64_t end) {
-      k_.tiles_bf16(reinterpret_cast<const uint16_t*>(panels_.data()), int32_t(rows_), act.view, y.as<float>().data(),
-                    rows_, int32_t(begin), int32_t(end), 0, int32_t(cols_));
+      tiled_(reinterpret_cast<const uint16_t*>(panels_.data()), int32_t(rows_), act.view, y.as<float>().data(), rows_,
+             int32_t(begin), int32_t(end), 0, int32_t(cols_));
     });
     add_bias(k_, bias_, y, 0, rows_);
   }
@@ -97,6 +100,7 @@ class FloatLinear final : public Linear {
   const kernels::KernelSet& k_;
   Tiles tiles_;
   void (*gemm_)(const kernels::Gemm&);
+  decltype(kernels::KernelSet::tiles_bf16) tiled_;  // null: never
 };
 
 /// Activations as integers, in groups.

@@ -32,15 +32,22 @@ class TileInput {
   const ActBf16 view;
 };
 
-/// Weights of bf16 in panels.
+/// Weights of bf16 or f16 in panels.
 struct FloatPanels {
+  bool half;
   int rows, cols;
   Guarded<uint16_t> values;  // [rows / 16][cols][16]
-  FloatPanels(int r, int c, unsigned seed) : rows(r), cols(c), values(size_t((r + kPanel - 1) / kPanel * kPanel * c)) {
+  FloatPanels(bool f16, int r, int c, unsigned seed)
+      : half(f16), rows(r), cols(c), values(size_t((r + kPanel - 1) / kPanel * kPanel * c)) {
     const auto v = normals(values.size(), seed);
-    for (size_t i = 0; i < v.size(); ++i) values[i] = f32_to_bf16(v[i]);
+    for (size_t i = 0; i < v.size(); ++i) values[i] = bits(v[i]);
   }
-  double at(int r, int c) const { return bf16_to_f32(values[size_t((r / kPanel * cols + c) * kPanel + r % kPanel)]); }
+  uint16_t bits(float v) const { return half ? f32_to_f16(v) : f32_to_bf16(v); }
+  double at(int r, int c) const {
+    const uint16_t v = values[size_t((r / kPanel * cols + c) * kPanel + r % kPanel)];
+    return half ? f16_to_f32(v) : bf16_to_f32(v);
+  }
+  auto product(const KernelSet& set) const { return half ? set.tiles_f16 : set.tiles_bf16; }
 };
 
 /// y [tokens][rows + 3], whose gaps must stay.
@@ -59,8 +66,8 @@ struct Output {
 void multiply(const KernelSet& set, const FloatPanels& w, const std::vector<float>& x, const Output& out) {
   const TileInput act(set, x, out.tokens, w.cols, true);
   const int panels = (w.rows + kPanel - 1) / kPanel, half = panels / 2;
-  set.tiles_bf16(w.values.data(), w.rows, act.view, out.y.data(), out.row(), 0, half, 0, w.cols);
-  set.tiles_bf16(w.values.data(), w.rows, act.view, out.y.data(), out.row(), half, panels, 0, w.cols);
+  w.product(set)(w.values.data(), w.rows, act.view, out.y.data(), out.row(), 0, half, 0, w.cols);
+  w.product(set)(w.values.data(), w.rows, act.view, out.y.data(), out.row(), half, panels, 0, w.cols);
 }
 void multiply(const KernelSet& set, const Matrix& w, const std::vector<float>& x, const Output& out) {
   const Guarded<uint8_t> stream(w.stream());
@@ -81,10 +88,11 @@ double at(const Matrix& w, int r, int c) {
 }
 
 // A sum of `cols` products rounds each term once, by 2^-24 of what is summed so far. Beside that
-//   pairs   high is x to 2^-9, low is the rest to 2^-9: 2^-18 of x; weights are exact
+//   pairs   high is x to 2^-9, low is the rest to 2^-9: 2^-18 of x; weights are exact, but of f16 ones what is beyond
+//           2^-9 does not meet x's low part, 2^-9 as well
 //   4 and 8 bits   x and w each to 2^-9; w is off before that by the roundings of its offset, at most 2^bits + zero
 //           steps, and of the multiplication: 2^-24 * 2^(bits + 1) steps, of scales that have 24 bits
-double bound(const FloatPanels&, int, int, double) { return 0x1p-18; }
+double bound(const FloatPanels& w, int, int, double) { return w.half ? 0x1p-17 : 0x1p-18; }
 double bound(const Matrix& w, int r, int c, double weight) {
   const double step = w.scales[size_t(r * w.groups() + c / w.group)] * std::ldexp(kU, w.bits + 1);
   return 0x1p-8 + 0x1p-18 + (weight == 0 ? 0 : step / std::abs(weight));
@@ -112,10 +120,12 @@ TEST_P(TilesTest, PairsKeepFloatActivations) {
   for (const int tokens : {1, 4, 15, 16, 17, 40, 300})
     for (const auto& [rows, cols] : {std::pair(16, 32), {41, 96}, {300, 544}}) {
       if (tokens == 300 && rows == 41) continue;
-      SCOPED_TRACE(testing::Message() << tokens << " tokens, " << rows << " x " << cols);
-      const FloatPanels w(rows, cols, 3);
-      const auto x = normals(size_t(tokens * cols), 4);
-      expect_close(w, x, *product(*set().set, w, x, tokens));
+      for (const bool half : {false, true}) {
+        SCOPED_TRACE(testing::Message() << tokens << " tokens, " << rows << " x " << cols << (half ? ", f16" : ""));
+        const FloatPanels w(half, rows, cols, 3);
+        const auto x = normals(size_t(tokens * cols), 4);
+        expect_close(w, x, *product(*set().set, w, x, tokens));
+      }
     }
 }
 
@@ -153,15 +163,16 @@ TEST_P(TilesTest, WholeNumbersAreExact) {
 TEST_P(TilesTest, SomeOfTheColumns) {
   constexpr int kTokens = 70, kRows = 80, kCols = 1056;
   std::mt19937 rng(9);
-  FloatPanels w(kRows, kCols, 3);
-  for (uint16_t& v : w.values) v = f32_to_bf16(float(int(rng() % 9) - 4));
   std::vector<float> x(size_t(kTokens * kCols));
   for (float& v : x) v = float(int(rng() % 17) - 8);
-  for (const bool pairs : {false, true}) {
+  for (const auto& [pairs, half] : {std::pair(false, false), {false, true}, {true, false}, {true, true}}) {
+    FloatPanels w(half, kRows, kCols, 3);
+    // 1,025 and its neighbours have a low part, which activations that are no pairs do not meet.
+    for (uint16_t& v : w.values) v = w.bits(float(int(rng() % 9) - 4 + (pairs && half ? 1025 : 0)));
     const TileInput act(*set().set, x, kTokens, kCols, pairs);
     for (const auto& [first, last] : {std::pair(0, 512), {512, 1024}, {512, 1056}, {1024, 1056}}) {
       const Output y(kTokens, kRows);
-      set().set->tiles_bf16(w.values.data(), kRows, act.view, y.y.data(), y.row(), 0, kRows / kPanel, first, last);
+      w.product (*set().set)(w.values.data(), kRows, act.view, y.y.data(), y.row(), 0, kRows / kPanel, first, last);
       for (int t = 0; t < kTokens; ++t)
         for (int r = 0; r < kRows; ++r) {
           double sum = 0;
@@ -176,7 +187,6 @@ TEST_P(TilesTest, SomeOfTheColumns) {
 TEST_P(TilesTest, TokenDoesNotDependOnItsCompany) {
   constexpr int kTokens = 80, kCols = 320;
   const Matrix w(70, kCols, 64, 3);
-  const FloatPanels panels(70, kCols, 8);
   const auto x = normals(size_t(kTokens * kCols), 6);
   const auto same = [&](const auto& weights) {
     const auto all = product(*set().set, weights, x, kTokens);
@@ -186,7 +196,8 @@ TEST_P(TilesTest, TokenDoesNotDependOnItsCompany) {
     }
   };
   same(w);
-  same(panels);
+  same(FloatPanels(false, 70, kCols, 8));
+  same(FloatPanels(true, 70, kCols, 8));
 }
 
 // A damaged activation is not hidden, and stays in its token.
@@ -194,7 +205,6 @@ TEST_P(TilesTest, NanAndInfinityReachTheirTokenOnly) {
   constexpr float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
   constexpr int kTokens = 40, kCols = 64;
   const Matrix w(20, kCols, 32, 2);
-  const FloatPanels panels(20, kCols, 8);
   auto x = normals(size_t(kTokens * kCols), 6);
   x[size_t(3 * kCols + 7)] = nan, x[size_t(17 * kCols + 40)] = inf;
   const auto check = [&](const auto& weights) {
@@ -203,7 +213,8 @@ TEST_P(TilesTest, NanAndInfinityReachTheirTokenOnly) {
       for (int r = 0; r < 20; ++r) EXPECT_EQ(std::isfinite(y->at(t, r)), t != 3 && t != 17) << t << "," << r;
   };
   check(w);
-  check(panels);
+  check(FloatPanels(false, 20, kCols, 8));
+  check(FloatPanels(true, 20, kCols, 8));
 }
 
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(TilesTest);  // where no set of this machine has tiles
