@@ -1,6 +1,7 @@
 // AMX for many tokens, AVX-512 for the rest. A tile product multiplies 16 tokens by a panel over 64 columns of int8.
 // Activations of 16 bits are two bytes, x = 256 * high + low, each with a tile of its own: both products are exact, so
 // that the results are those of every other set, bit for bit.
+#include "kernels/amx_attention.h"
 #include "kernels/amx_bf16.h"
 #include "kernels/amx_tiles.h"
 
@@ -302,6 +303,7 @@ constinit const KernelSet amx = [] {
   set.tiles_bf16 = tiles_bf16;
   set.tiles_f16 = tiles_f16;
   set.tiles_int = tiles_int;
+  set.attend_bf16 = attend_on_tiles;
   return set;
 }();
 

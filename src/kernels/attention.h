@@ -101,12 +101,10 @@ class PageAttention {
 
   void run() {
     parts_ == 1 ? products<false>() : products<true>();
-    for (int32_t r = 0; r < s_.rows; ++r)
-      if (seen(r, 1).empty())
-        for (int32_t c = 0; c < s_.value_dim; ++c) s_.to.out[r * s_.value_dim + c] = -0.f;
+    leave_unseen();
   }
 
- private:
+ protected:
   static constexpr bool kScaled = __is_same(T, int8_t);
   static constexpr int kV = V::kVecs, kLane = kPanel / kV, kPages = int32_t(kKvPage) / kPanel;
   using F = typename V::F;
@@ -114,6 +112,12 @@ class PageAttention {
     int32_t begin, end;
     bool empty() const { return begin >= end; }
   };
+
+  void leave_unseen() const {
+    for (int32_t r = 0; r < s_.rows; ++r)
+      if (seen(r, 1).empty())
+        for (int32_t c = 0; c < s_.value_dim; ++c) s_.to.out[r * s_.value_dim + c] = -0.f;
+  }
 
   /// Panels a tile of R rows spans. Tiles that follow each other over the same panels all take the same.
   template <bool kMany, int R>

@@ -1,6 +1,7 @@
 // One page of attention on every set; tests/model compares whole attentions with double precision.
 #include "kernels/attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -66,13 +67,34 @@ class Page {
     }
   }
   const void* data() const { return bytes_.data(); }
+  /// Of bfloat16: the values of a position, [channel / 16][position / 2][16][2].
+  void set_nan(int position, int dim) {
+    for (int c = 0; c < dim; ++c) {
+      const size_t at = size_t(kKvPage * dim + c / 16 * 16 * kKvPage + position / 2 * 32 + c % 16 * 2 + position % 2);
+      const uint16_t nan = 0x7fc0;
+      std::memcpy(bytes_.data() + 2 * at, &nan, 2);
+    }
+  }
 
  private:
   Guarded<uint8_t> bytes_;
 };
 
+/// Tiles multiply pairs of bfloat16.
+bool on_tiles(const KernelSet& set, Kind kind) { return kind.attend == &KernelSet::attend_bf16 && set.tiles_bf16; }
+
 class AttentionTest : public KernelTest {
  protected:
+  /// What rows see: any part, all, or nothing.
+  static std::pair<std::vector<int32_t>, std::vector<int32_t>> ranges(int rows, unsigned seed) {
+    std::mt19937 rng(seed);
+    std::vector<int32_t> begin(static_cast<size_t>(rows)), end(begin);
+    for (size_t r = 0; r < begin.size(); ++r) {
+      begin[r] = int32_t(rng() % 3 * rng() % kKvPage);
+      end[r] = rng() % 5 ? begin[r] + int32_t(rng() % uint32_t(kKvPage - begin[r] + 1)) : int32_t(kKvPage);
+    }
+    return {begin, end};
+  }
   static std::vector<float> run(const KernelSet& set, Kind kind, const Page& page, int rows, int dim, int value_dim,
                                 const std::vector<int32_t>& first, const std::vector<int32_t>& last) {
     const Guarded<float> q(normals(size_t(rows * dim), 3)), max(size_t(rows), 7), sum(size_t(rows), 7),
@@ -93,26 +115,96 @@ class AttentionTest : public KernelTest {
   }
 };
 
+class TileAttentionTest : public AttentionTest {};
+
 // Sets that fuse agree to the bit, for every number of rows and kind of range; emulated AVX-512 is one of them.
 TEST_P(AttentionTest, SameBitsAsOtherFusedSets) {
-  const NamedSet first = sets().front();
+  std::vector<NamedSet> others = sets();
+  std::erase_if(others, [](const NamedSet& s) { return s->tiles_bf16 != nullptr; });
+  const NamedSet first = others.front();
   if (!set().fused()) GTEST_SKIP() << "rounds products: differs by design";
   if (!first.fused()) GTEST_SKIP() << "this machine runs no fused set";
   for (const Kind kind : kKinds)
     for (const auto& [dim, value_dim] : {std::pair(16, 16), {48, 48}, {64, 64}, {80, 80}, {48, 32}, {32, 64}})
       for (const int rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 31, 64}) {
+        if (on_tiles(*set().set, kind) && dim % 32 == 0) continue;  // below
         const Page page(kind, dim, value_dim, unsigned(dim));
-        std::mt19937 rng(unsigned(rows * dim));
-        std::vector<int32_t> begin(static_cast<size_t>(rows)), end(begin);
-        for (size_t r = 0; r < begin.size(); ++r) {
-          begin[r] = int32_t(rng() % 3 * rng() % kKvPage);
-          end[r] = rng() % 5 ? begin[r] + int32_t(rng() % uint32_t(kKvPage - begin[r] + 1)) : int32_t(kKvPage);
-        }
+        const auto [begin, end] = ranges(rows, unsigned(rows * dim));
         const auto a = run(*set().set, kind, page, rows, dim, value_dim, begin, end),
                    b = run(*first.set, kind, page, rows, dim, value_dim, begin, end);
         ASSERT_EQ(0, std::memcmp(a.data(), b.data(), a.size() * sizeof(float)))
             << kind.bytes << " bytes, " << rows << " rows of " << dim << " and " << value_dim;
       }
+}
+
+// On tiles of bfloat16, against the chains of fma of another set. q and weights are split to 2^-18 of themselves and
+// sums of up to n products rounded n times on either side. So a score is off by d = (2^-18 + 2 n u) sum |q k|, its
+// weight and the sum of weights by d ln 2 of themselves (and 3 u of the power), an output by that twice and (2^-18 + 2
+// n u), of a mean of |v| <= 1/2.
+TEST_P(TileAttentionTest, AsOtherSets) {
+  const Kind kind = kKinds[1];
+  const std::vector<NamedSet> all = sets();
+  const NamedSet portable = *std::ranges::find(all, "portable", &NamedSet::name);
+  if (!on_tiles(*set().set, kind)) GTEST_SKIP() << "has no tiles";
+  for (const auto& [dim, value_dim] : {std::pair(32, 16), {64, 64}, {128, 80}, {64, 32}, {256, 256}})
+    for (const int rows : {1, 3, 15, 16, 17, 33, 50, 64}) {
+      SCOPED_TRACE(testing::Message() << rows << " rows of " << dim << " and " << value_dim);
+      const Page page(kind, dim, value_dim, unsigned(dim));
+      const auto [begin, end] = ranges(rows, unsigned(rows * dim));
+      const auto a = run(*set().set, kind, page, rows, dim, value_dim, begin, end),
+                 b = run(*portable.set, kind, page, rows, dim, value_dim, begin, end);
+      const auto q = normals(size_t(rows * dim), 3);
+      for (int r = 0; r < rows; ++r) {
+        double magnitude = 0;
+        for (int c = 0; c < dim; ++c) magnitude += std::abs(double(q[size_t(r * dim + c)])) / 2;
+        const double score = (0x1p-18 + 2 * dim * kU) * magnitude, weight = score * std::log(2.) + 3 * kU;
+        if (begin[size_t(r)] < end[size_t(r)]) {
+          ASSERT_NEAR(a[size_t(r)], b[size_t(r)], score);
+        }
+        const double sum = b[size_t(rows + r)], off = 2 * weight + 0x1p-18 + 2 * kKvPage * kU;
+        ASSERT_NEAR(a[size_t(rows + r)], sum, sum * off);
+        for (int c = 0; c < value_dim; ++c) {
+          const size_t at = size_t(2 * rows + r * value_dim + c);
+          ASSERT_NEAR(a[at], b[at], sum * off) << r << "," << c;
+        }
+      }
+    }
+}
+
+// What nobody sees may be NaN; what others see may be one, and stays with them. A row's bits depend on it alone
+// otherwise.
+TEST_P(TileAttentionTest, NobodyMeetsWhatItDoesNotSee) {
+  const Kind kind = kKinds[1];
+  constexpr int kDim = 64, kRows = 40;
+  std::vector<int32_t> begin(kRows, 3), end(kRows);
+  for (int r = 0; r < kRows; ++r) end[size_t(r)] = 100 + r;
+  const Page clean(kind, kDim, kDim, 1);
+  const auto expected = run(*set().set, kind, clean, kRows, kDim, kDim, begin, end);
+  Page dirty(kind, kDim, kDim, 1);
+  for (const int at : {0, 2, 139, 200}) dirty.set_nan(at, kDim);
+  const auto same = run(*set().set, kind, dirty, kRows, kDim, kDim, begin, end);
+  EXPECT_EQ(0, std::memcmp(same.data(), expected.data(), same.size() * sizeof(float)));
+  dirty.set_nan(120, kDim);
+  const auto some = run(*set().set, kind, dirty, kRows, kDim, kDim, begin, end);
+  for (int r = 0; r < kRows; ++r)
+    for (int c = 0; c < kDim; ++c)
+      ASSERT_EQ(std::isnan(some[size_t(2 * kRows + r * kDim + c)]), end[size_t(r)] > 120) << r << "," << c;
+  for (const int r : {0, 17, 39}) {
+    const Guarded<float> q(normals(kRows * kDim, 3));
+    float max = 0, sum = 0;
+    std::vector<float> out(kDim);
+    set()->attend_bf16({.page = clean.data(),
+                        .q = q.data() + r * kDim,
+                        .first = &begin[size_t(r)],
+                        .last = &end[size_t(r)],
+                        .rows = 1,
+                        .dim = kDim,
+                        .value_dim = kDim,
+                        .to = {&max, &sum, out.data()}});
+    EXPECT_EQ(max, expected[size_t(r)]);
+    EXPECT_EQ(sum, expected[size_t(kRows + r)]);
+    EXPECT_EQ(0, std::memcmp(out.data(), expected.data() + 2 * kRows + r * kDim, kDim * sizeof(float)));
+  }
 }
 
 // Nothing seen: the part that merging does not notice, to the sign of a zero.
@@ -143,6 +235,7 @@ TEST_P(AttentionTest, MergeWeighsByMaximum) {
 }
 
 AWQ_EVERY_SET(AttentionTest);
+AWQ_SETS_WITH_TILES(TileAttentionTest);
 
 }  // namespace
 }  // namespace awq::kernels

@@ -36,12 +36,24 @@ inline std::vector<NamedSet> sets() {
   return all;
 }
 
+inline std::vector<NamedSet> sets_with_tiles() {
+  std::vector<NamedSet> all = sets();
+  std::erase_if(all, [](const NamedSet& s) { return !s->tiles_int; });
+  return all;
+}
+
 class KernelTest : public testing::TestWithParam<NamedSet> {
  protected:
   const NamedSet& set() const { return GetParam(); }
 };
 #define AWQ_EVERY_SET(suite) \
   INSTANTIATE_TEST_SUITE_P(Sets, suite, testing::ValuesIn(sets()), [](const auto& one) { return one.param.name; })
+
+/// There may be none on this machine.
+#define AWQ_SETS_WITH_TILES(suite)                                            \
+  GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(suite);                       \
+  INSTANTIATE_TEST_SUITE_P(Sets, suite, testing::ValuesIn(sets_with_tiles()), \
+                           [](const auto& one) { return one.param.name; })
 
 /// n elements that end where unreadable memory begins: one element too far, read or written, ends the test. They are
 /// aligned to their own size only.

@@ -9,12 +9,6 @@
 namespace awq::kernels {
 namespace {
 
-std::vector<NamedSet> sets_with_tiles() {
-  std::vector<NamedSet> all = sets();
-  std::erase_if(all, [](const NamedSet& s) { return !s->tiles_int; });
-  return all;
-}
-
 /// Activations, and the memory the contract gives them.
 class TileInput {
  public:
@@ -217,9 +211,7 @@ TEST_P(TilesTest, NanAndInfinityReachTheirTokenOnly) {
   check(FloatPanels(true, 20, kCols, 8));
 }
 
-GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(TilesTest);  // where no set of this machine has tiles
-INSTANTIATE_TEST_SUITE_P(Sets, TilesTest, testing::ValuesIn(sets_with_tiles()),
-                         [](const auto& one) { return one.param.name; });
+AWQ_SETS_WITH_TILES(TilesTest);
 
 }  // namespace
 }  // namespace awq::kernels
