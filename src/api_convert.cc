@@ -1,5 +1,7 @@
 // awq::convert and awq::verify.
 #include <chrono>
+#include <functional>
+#include <future>
 
 #include "api_format.h"
 #include "awq/awq.h"
@@ -68,47 +70,63 @@ class Converter {
 
   ConvertReport run(const fs::path& out, QuantSpec quant) {
     if (format_.holds && format_.holds->offsets) quant.offsets = true;
-    const auto sink = format_.create(out, source_.config(), source_.spec(), quant);
-    for (const SideFile& f : source_.side_files()) sink->put_side_file(f);
-    sink->begin();
+    sink_ = format_.create(out, source_.config(), source_.spec(), quant);
+    for (const SideFile& f : source_.side_files()) sink_->put_side_file(f);
+    sink_->begin();
     const auto params = params_of(source_.spec());
     for (int done = 0; const auto& [block, p] : params) {
-      put(*sink, block, p);
+      put(block, p);
       if (progress_ && !progress_({"convert", ++done, int(params.size())})) throw Cancelled();
     }
-    put_carried(source_, *sink);
-    sink->finish();
+    written();
+    put_carried(source_, *sink_);
+    sink_->finish();
+    sink_.reset();
     report_.left_out = source_.left_out();
     return std::move(report_);
   }
   ThreadPool& pool() { return pool_; }
 
  private:
-  void put(CheckpointSink& sink, int block, Param p) {
+  /// While a parameter is packed and written, the next one is read: two of them are in memory.
+  void write(std::function<void()> put) {
+    written();
+    writing_ = std::async(std::launch::async, std::move(put));
+  }
+  void written() {
+    if (writing_.valid()) writing_.get();
+  }
+
+  void put(int block, Param p) {
     const bool head = p.role == Role::embed || p.role == Role::head;
     const std::string name = parameter_name(source_.spec(), block, p);
     if (is_norm(p.role))
-      sink.put(block, p, source_.weight(block, p));
+      write([this, block, p, w = source_.weight(block, p)] { sink_->put(block, p, w); });
     else
-      put_matrix(sink, block, p, name, head);
-    if (has_bias(source_.spec(), block, p)) sink.put_bias(block, p, source_.bias(block, p)), ++report_.floats;
+      put_matrix(block, p, name, head);
+    if (!has_bias(source_.spec(), block, p)) return;
+    write([this, block, p, b = source_.bias(block, p)] { sink_->put_bias(block, p, b); });
+    ++report_.floats;
   }
 
-  void put_matrix(CheckpointSink& sink, int block, Param p, const std::string& name, bool outer) {
+  void put_matrix(int block, Param p, const std::string& name, bool outer) {
     const Pieces w = source_.pieces(block, p);
     if (!std::holds_alternative<QuantSpec>(w.type)) {
       const Tensor t = std::get<Tensor>(source_.weight(block, p));
-      sink.put(block, p, rounded(is_table(p.role) ? narrowed(t) : t, outer, name));
+      write([this, block, p, t, w = rounded(is_table(p.role) ? narrowed(t) : t, outer, name)] {
+        sink_->put(block, p, w);
+        leave({t.data(), t.bytes()});
+      });
       ++report_.floats;
       return;
     }
     const QMatrix q = whole_codes(w, pool_);
     if (const auto fits = in_codes(q, outer, name)) {
-      sink.put(block, p, *fits);
+      write([this, block, p, w = *fits] { sink_->put(block, p, w); });
       ++report_.matrices;
       return;
     }
-    sink.put(block, p, rounded(narrowed(dequantize(q)), outer, name));
+    write([this, block, p, w = rounded(narrowed(dequantize(q)), outer, name)] { sink_->put(block, p, w); });
     report_.dequantized.push_back(name);
   }
 
@@ -134,6 +152,8 @@ class Converter {
   ThreadPool pool_;
   bool rounds_;  // matrices in floats too
   ConvertReport report_;
+  std::unique_ptr<CheckpointSink> sink_;
+  std::future<void> writing_;  // into it
 };
 
 void fill(ConvertReport& r, const Difference& d) {

@@ -1,7 +1,8 @@
 #include "formats/compare.h"
 
+#include <atomic>
 #include <cmath>
-#include <mutex>
+#include <cstring>
 #include <numeric>
 
 #include "base/check.h"
@@ -26,17 +27,35 @@ double offset_of(const QMatrix& q, size_t group) {
                         : -double(q.zeros.as<uint8_t>()[group]) * double(q.scales.as<float>()[group]);
 }
 
-bool equal(const Tensor& a, const Tensor& b) {
-  if (!a || !b) return !a && !b;
-  return a.shape() == b.shape() && std::equal(a.data(), a.data() + a.bytes(), b.data());
+constexpr int64_t kPart = 1 << 16;  // elements: sums do not depend on the number of threads
+
+/// Whether same(begin, end) of all parts of n elements.
+template <class Same>
+bool all_parts(int64_t n, ThreadPool& pool, const Same& same) {
+  std::atomic<bool> all = true;
+  pool.each((n + kPart - 1) / kPart, [&](int64_t i) {
+    if (all && !same(i * kPart, std::min(n, (i + 1) * kPart))) all = false;
+  });
+  return all;
 }
 
-bool equal(const QMatrix& a, const QMatrix& b) {
-  if (!equal(a.codes, b.codes) || !equal(a.scales, b.scales) || !equal(a.order, b.order) || !equal(a.inputs, b.inputs))
+bool equal(const Tensor& a, const Tensor& b, ThreadPool& pool) {
+  if (!a || !b) return !a && !b;
+  if (a.shape() != b.shape() || a.dtype() != b.dtype()) return false;
+  return all_parts(int64_t(a.bytes()), pool, [&](int64_t begin, int64_t end) {
+    return std::memcmp(a.data() + begin, b.data() + begin, size_t(end - begin)) == 0;
+  });
+}
+
+bool equal(const QMatrix& a, const QMatrix& b, ThreadPool& pool) {
+  if (!equal(a.codes, b.codes, pool) || !equal(a.scales, b.scales, pool) || !equal(a.order, b.order, pool) ||
+      !equal(a.inputs, b.inputs, pool))
     return false;
-  for (size_t g = 0; g < a.scales.as<float>().size(); ++g)
-    if (offset_of(a, g) != offset_of(b, g)) return false;
-  return true;
+  return all_parts(a.scales.shape().elements(), pool, [&](int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g)
+      if (offset_of(a, size_t(g)) != offset_of(b, size_t(g))) return false;
+    return true;
+  });
 }
 
 bool is_codes(const Weight& w) { return std::holds_alternative<QMatrix>(w); }
@@ -61,17 +80,15 @@ Part part_of(const float* a, const float* b, int64_t begin, int64_t end) {
   return p;
 }
 
-constexpr int64_t kPart = 1 << 16;  // elements: sums do not depend on the number of threads
-
 void add_difference(const Tensor& a, const Tensor& b, const std::string& name, ThreadPool& pool, Difference& d) {
   if (a.shape() != b.shape())
     fail("compare", "{}: {} and {} are no matrices of one model", name, a.shape().text(), b.shape().text());
   const int64_t n = a.shape().elements();
+  d.weights += n;
   std::vector<Part> parts(size_t((n + kPart - 1) / kPart));
   pool.each(int64_t(parts.size()), [&](int64_t i) {
     parts[size_t(i)] = part_of(a.as<float>().data(), b.as<float>().data(), i * kPart, std::min(n, (i + 1) * kPart));
   });
-  d.weights += n;
   const int64_t cols = a.shape()[-1];
   for (const Part& p : parts) {
     d.sum += p.sum;
@@ -81,15 +98,35 @@ void add_difference(const Tensor& a, const Tensor& b, const std::string& name, T
   }
 }
 
+template <class Bits>
+bool is_finite(const Tensor& t, Bits exponent, ThreadPool& pool) {
+  const auto* bits = reinterpret_cast<const Bits*>(t.data());
+  return all_parts(t.shape().elements(), pool, [&](int64_t begin, int64_t end) {
+    return std::none_of(bits + begin, bits + end, [=](Bits v) { return (v & exponent) == exponent; });
+  });
+}
+
+/// The same bytes of one type, without what would make a difference that is no number.
+bool same_floats(const Tensor& a, const Tensor& b, ThreadPool& pool) {
+  if (!equal(a, b, pool)) return false;
+  if (a.dtype() == DType::f32) return is_finite<uint32_t>(a, 0x7f800000, pool);
+  if (a.dtype() == DType::f16) return is_finite<uint16_t>(a, 0x7c00, pool);
+  return a.dtype() == DType::bf16 && is_finite<uint16_t>(a, 0x7f80, pool);
+}
+
 void add_difference(const Weight& a, const Weight& b, const std::string& name, ThreadPool& pool, Difference& d) {
   if (is_codes(a) && is_codes(b)) {
     const auto &qa = std::get<QMatrix>(a), &qb = std::get<QMatrix>(b);
     const int group = std::gcd(qa.spec.group_size, qb.spec.group_size);  // formats cut groups into parts
-    if (qa.spec.bits == qb.spec.bits && equal(in_groups_of(qa, group), in_groups_of(qb, group))) {
+    if (qa.spec.bits == qb.spec.bits && equal(in_groups_of(qa, group), in_groups_of(qb, group), pool)) {
       d.weights += qa.codes.shape().elements();
       return;
     }
     d.same_codes = false;
+  }
+  if (!is_codes(a) && !is_codes(b) && same_floats(std::get<Tensor>(a), std::get<Tensor>(b), pool)) {
+    d.weights += std::get<Tensor>(a).shape().elements();
+    return;
   }
   add_difference(floats(a), floats(b), name, pool, d);
 }
@@ -104,7 +141,10 @@ Difference compare(const Checkpoint& a, const Checkpoint& b, ThreadPool& pool) {
   Difference d;
   for (const auto& [block, p] : params) {
     const std::string name = parameter_name(a.spec(), block, p);
-    add_difference(stored(a, block, p, pool), stored(b, block, p, pool), name, pool, d);
+    const Weight left = stored(a, block, p, pool), right = stored(b, block, p, pool);
+    add_difference(left, right, name, pool, d);
+    for (const Weight* w : {&left, &right})
+      if (const auto* t = std::get_if<Tensor>(w)) leave({t->data(), t->bytes()});
     if (has_bias(a.spec(), block, p)) {
       const auto bias = [&, place = block, param = p](const Checkpoint& c) {
         return c.bias(place, param).reshaped({1, shape_of(c.spec(), place, param)[0]});
