@@ -57,7 +57,7 @@ golden=../../tests/golden
 "$transformers" gguf_files.py "$@" --golden $golden ${llama:+--llama-python "$llama"}
 [ -z "$cheap" ] || exit 0
 more=$(../fetch_model.py gemma3-270m)
-"$transformers" theirs.py --awq "$awq" --rows "$rows" --model "$model" --more "$more" --mlx-python "$mlx" --autoawq-python "$autoawq"
+"$transformers" theirs.py --awq "$awq" --rows "$rows" --model "$model" --more "$more" --mlx-python "$mlx" --autoawq-python "$autoawq" --llama-python "$llama"
 clients=$(environment requirements-clients.txt)
 lmeval=$(environment requirements-lmeval.txt)
 set -- --awq "$awq" --rows "$rows" --model "$real" --lmeval-python "$lmeval" --vllm-python "$vllm"
