@@ -124,6 +124,14 @@ def with_natural_nibbles(folder, out):
     write(out, config, swapped)
 
 
+def with_doubled_scales(folder, out):
+    """A whole copy, with the scales of one layer twice as large: loads, and must be seen to be wrong."""
+    shutil.copytree(folder, out)
+    config, tensors = read(folder)
+    tensors["model.layers.0.mlp.down_proj.scales"] *= 2
+    write(out, config, tensors)
+
+
 def without_one_tensor(folder, out):
     """A copy that lacks the scales of one layer: a loader must not take it."""
     config, tensors = read(folder)

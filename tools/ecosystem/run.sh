@@ -2,7 +2,7 @@
 # make test-ecosystem: run.sh AWQ_BINARY [--cheap], or run.sh --cheap-packages. Compares tokens with those of the tokenizers and sentencepiece libraries
 # (text.py; AWQ_TOKENIZERS or ../shared/data/tokenizers beside the checkout is where tokenizer.json files are). Then loads what awq writes in
 # programs that we did not write, and what they write in awq: AutoAWQ folders (check.py), the formats that awq convert writes
-# (formats.py), GGUF (gguf_files.py), and files of other programs (theirs.py). A real model is quantized for that. AutoAWQ itself
+# (formats.py), GGUF (gguf_files.py), and files of other programs (theirs.py). vLLM's OpenAI server has folders of awq's (vllm_server.py). A real model is quantized for that. AutoAWQ itself
 # quantizes tiny models beside awq --variant autoawq (autoawq_codes.py). Clients of OpenAI's API run against awq serve (clients.py;
 # AWQ_HELLASWAG or ../shared/data/zeroshot beside the checkout is where HellaSwag's text is). awq eval beside lm-eval with transformers
 # (lm_eval_reference.py, 500 items of each task of AWQ_DATA or ../shared/data beside the checkout; an hour on 2 cores; without the folder a few
@@ -57,7 +57,8 @@ golden=../../tests/golden
 "$transformers" gguf_files.py "$@" --golden $golden ${llama:+--llama-python "$llama"}
 [ -z "$cheap" ] || exit 0
 more=$(../fetch_model.py gemma3-270m)
-"$transformers" theirs.py --awq "$awq" --rows "$rows" --model "$model" --more "$more" --mlx-python "$mlx" --autoawq-python "$autoawq"
+"$transformers" theirs.py --awq "$awq" --rows "$rows" --model "$model" --more "$more" --mlx-python "$mlx" --autoawq-python "$autoawq" --llama-python "$llama"
+"$transformers" vllm_server.py --awq "$awq" --rows "$rows" --model "$real" --vllm-python "$vllm"
 clients=$(environment requirements-clients.txt)
 lmeval=$(environment requirements-lmeval.txt)
 set -- --awq "$awq" --rows "$rows" --model "$real" --lmeval-python "$lmeval" --vllm-python "$vllm"

@@ -38,8 +38,9 @@ class Writer:
 WRITERS = [*(Writer("mlx", kind, "mlx") for kind in ("4-64-float32", "4-32-bfloat16", "3-64-float16")),
            *(Writer("gguf", kind, "gguf") for kind in ("copy", "Q4_0", "Q5_0", "Q5_1", "Q8_0")),
            *(Writer("compressed-tensors", kind, "transformers") for kind in ("4-64-asym", "4-channel-asym", "8-32-sym")),
+           *(Writer("llama", kind, "gguf") for kind in ("Q3_K_M", "Q5_K_M")),
            Writer("autoawq", "64", "gptqmodel", "float16"), Writer("gptqmodel", "4-64-asym-v2", "gptq", "float16")]
-PACKAGES = {"mlx": ["mlx-lm", "mlx"], "gguf": ["gguf"], "compressed-tensors": ["compressed-tensors"], "autoawq": ["autoawq"], "gptqmodel": ["GPTQModel"]}
+PACKAGES = {"mlx": ["mlx-lm", "mlx"], "gguf": ["gguf"], "llama": ["llama-cpp-python"], "compressed-tensors": ["compressed-tensors"], "autoawq": ["autoawq"], "gptqmodel": ["GPTQModel"]}
 
 
 def run(*args):
@@ -63,9 +64,9 @@ def unequal(expected, floats):
 
 
 def check(tally, w, model, python, args, work):
-    kind = model.stem if w.kind == "copy" else w.kind
-    name, written, floats, expected = f"{w.program} {kind}", work / "written", work / "floats", work / "expected.npz"
-    run(python[w.program], HERE / "writers.py", w.program, w.kind, model if w.program == "gguf" else args.floats, written, expected)
+    kind = model.stem if w.kind == "copy" else f"{w.kind} of {model.stem}" if w.program == "llama" else w.kind
+    name, written, floats, expected = f"{'gguf' if w.program == 'llama' else w.program} {kind}", work / "written", work / "floats", work / "expected.npz"
+    run(python[w.program], HERE / "writers.py", w.program, w.kind, model if w.program in ("gguf", "llama") else args.floats, written, expected)
     run(args.awq, "convert", written, "-o", floats, "--format", "hf")
     wrong, total = unequal(expected, floats)
     tally.check(wrong == 0, f"{name:34} {total - wrong} of {total} values are the same")
@@ -89,20 +90,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--awq", required=True)
     parser.add_argument("--model", type=pathlib.Path, required=True, help="a real model: a GGUF file that llama.cpp's quantizer wrote")
-    parser.add_argument("--more", type=pathlib.Path, action="append", default=[], help="further such files, which are read alone")
-    for program in ("mlx", "autoawq"):
+    parser.add_argument("--more", type=pathlib.Path, action="append", default=[], help="further such files, which are read, and quantized again by llama.cpp")
+    for program in ("mlx", "autoawq", "llama"):
         parser.add_argument(f"--{program}-python", help="of its environment; without it the program is not run")
     parser.add_argument("--only", help="writers whose name and kind contain this")
     parser.add_argument("--rows", help="gets the rows of docs/compatibility.md (page.py)")
     args = parser.parse_args()
     args.noise = {}  # of a model; that of the first file made of it stands for all
-    tally, python = Tally(), {"mlx": args.mlx_python, "autoawq": args.autoawq_python}
+    tally, python = Tally(), {"mlx": args.mlx_python, "autoawq": args.autoawq_python, "llama": args.llama_python}
     python |= dict.fromkeys(("gguf", "compressed-tensors", "transformers", "gptqmodel", "gptq"), sys.executable)
     with tempfile.TemporaryDirectory(prefix="awq-theirs-") as folder:
         args.floats, work = pathlib.Path(folder) / "float", pathlib.Path(folder) / "work"
         run(args.awq, "convert", args.model, "-o", args.floats, "--format", "hf")
-        copies = [(w, model) for w in WRITERS if w.kind == "copy" for model in args.more]
-        for w, model in [(w, args.model) for w in WRITERS] + copies:
+        more = [(w, model) for w in WRITERS if w.kind == "copy" or w.program == "llama" for model in args.more]
+        for w, model in [(w, args.model) for w in WRITERS if w.program != "llama"] + more:
             if args.only and args.only not in f"{w.program} {w.kind}":
                 continue
             if not python[w.program]:

@@ -6,6 +6,7 @@ usage: writers.py PROGRAM KIND SOURCE OUT EXPECTED.npz
 PROGRAM KIND  mlx BITS-GROUP-DTYPE            mlx_lm.convert
               gguf TYPE                       gguf.quantize and GGUFWriter; SOURCE is a GGUF file, whose metadata is kept
               gguf copy                       SOURCE as it is, a file that llama.cpp's own quantizer wrote
+              llama TYPE                      llama.cpp's quantizer; SOURCE is a GGUF file
               compressed-tensors BITS-STRATEGY-sym|asym   the compressors that llm-compressor saves a model with
               autoawq GROUP                   AutoAWQ's rounding and packing, without its search
               gptqmodel BITS-GROUP-sym|asym-v1|v2     GPTQModel's search on a few kB of text
@@ -95,6 +96,22 @@ def gguf(kind, source, out):
         shutil.copy(source, file)
     else:
         write_gguf(source, file, gguf.GGMLQuantizationType[kind])
+    return matrices(file)
+
+
+def llama(kind, source, out):
+    import llama_cpp
+    out.mkdir(parents=True)
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype, params.nthread, params.allow_requantize = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}"), 1, True  # SOURCE has no floats
+    file = out / "model.gguf"
+    if llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(file), params):
+        sys.exit(f"{source}: llama.cpp does not quantize it as {kind}")
+    return matrices(file)
+
+
+def matrices(file):
+    import gguf
     reader = gguf.GGUFReader(file)
     return {hf_name(t.name): np.ascontiguousarray(unpermuted(reader, t.name, gguf.dequantize(t.data, t.tensor_type).astype(np.float32)))
             for t in reader.tensors if hf_name(t.name)}
@@ -172,7 +189,7 @@ def gptqmodel(kind, source, out):
 
 def main():
     program, kind, source, out, expected = sys.argv[1:]
-    write = {"mlx": mlx, "gguf": gguf, "compressed-tensors": compressed_tensors, "autoawq": autoawq, "gptqmodel": gptqmodel}[program]
+    write = {"mlx": mlx, "gguf": gguf, "llama": llama, "compressed-tensors": compressed_tensors, "autoawq": autoawq, "gptqmodel": gptqmodel}[program]
     np.savez(expected, **write(kind, pathlib.Path(source), pathlib.Path(out)))
 
 
