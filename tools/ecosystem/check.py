@@ -125,9 +125,12 @@ def load(python, program, jobs, work):
 
 
 def noise_of(floats, ids, work):
-    """What float16 makes of a float model in transformers."""
+    """What float16 makes of a float model in transformers; where it overflows (Gemma 3), an eighth of what bfloat16 does, which has 3 bits less."""
     exact, half = load(sys.executable, "transformers", [(floats, ids, t) for t in ("float32", "float16")], work)
-    return distance(half, exact)
+    if np.isfinite(half).all():
+        return distance(half, exact)
+    [brain] = load(sys.executable, "transformers", [(floats, ids, "bfloat16")], work)
+    return distance(brain, exact) / 8
 
 
 def awq_logits(awq, jobs, work):
