@@ -6,8 +6,8 @@ usage: lm_eval_reference.py --awq AWQ --model FOLDER [--data FOLDER] [--tasks a,
 Runs in the environment of requirements-lmeval.txt. FOLDER of --model is a float model in safetensors. Every task is lm-eval's own
 definition; only where its documents come from is changed, to JSON lines made of the files that awq reads. --data has
 hellaswag_val_full.txt, piqa_validation.jsonl, winogrande_xl_validation.jsonl, arc_easy_test.jsonl, arc_challenge_test.jsonl and
-lambada_openai.jsonl; without it, and of the other tasks, a few items made here are used, in the authors' format for awq and in the
-Hugging Face hub's for lm-eval. "mmlu_group" is a folder of two subjects, held against what lm-eval's own aggregation makes of its subjects; "piqa_labels" is
+lambada_openai.jsonl; boolq, openbookqa, mmlu and truthfulqa then have ARC's items behind a few made here, in the authors' format for awq and in the
+Hugging Face hub's for lm-eval. Without it, and of gsm8k, those few are used. "mmlu_group" is a folder of two subjects, held against what lm-eval's own aggregation makes of its subjects; "piqa_labels" is
 PIQA with its labels in a file of their own.
 
 Fails where an item's log-likelihood differs by more than 1e-3 of itself, an answer by a character, or a metric or its error by
@@ -101,7 +101,7 @@ GSM8K = [("Ann has 3 boxes of 12 pencils and gives away 10. How many are left?",
          ("A cake is cut into 16 pieces and 5 are eaten. How many remain?", "16 - 5 = 11 pieces remain.\n#### 11")]
 
 
-def write_csv(path, items=tuple(MMLU)):
+def write_csv(path, items=MMLU):
     with path.open("w", newline="", encoding="utf-8") as out:
         csv.writer(out).writerows([q, *choices, "ABCD"[gold]] for q, choices, gold in items)
     return path
@@ -130,18 +130,32 @@ def truthful(kind):
     return ("mc_task.json", lambda p: p.write_text(json.dumps(authors, indent=1)), docs, f"truthfulqa/truthfulqa_{kind}.yaml")
 
 
-OWN = {
-    "boolq": ("val.jsonl", lambda p: write_lines(p, [{"question": q, "title": "", "answer": a, "passage": t} for t, q, a in BOOLQ]),
-              [{"passage": t, "question": q, "label": int(a)} for t, q, a in BOOLQ], "super_glue/boolq/default.yaml"),
-    "openbookqa": ("test.jsonl", lambda p: write_lines(p, [{"id": str(i), "question": lettered(q, c), "answerKey": "ABCD"[g]} for i, (q, c, g) in enumerate(OPENBOOK)]),
-                   [{"question_stem": q, "choices": {"text": c, "label": list("ABCD")}, "answerKey": "ABCD"[g]} for q, c, g in OPENBOOK], "openbookqa/openbookqa.yaml"),
-    "mmlu": ("elementary_mathematics_test.csv", write_csv, subject_docs(MMLU, "elementary_mathematics"), "mmlu/default/mmlu_elementary_mathematics.yaml"),
-    "piqa_labels": ("valid.jsonl", write_piqa, [{"goal": g, "sol1": a, "sol2": b, "label": gold} for g, a, b, gold in PIQA], "piqa/piqa.yaml"),
-    "truthfulqa_mc1": truthful("mc1"),
-    "truthfulqa_mc2": truthful("mc2"),
-    "gsm8k": ("test.jsonl", lambda p: write_lines(p, [{"question": q, "answer": a} for q, a in GSM8K]),
-              [{"question": q, "answer": a} for q, a in GSM8K], "gsm8k/gsm8k.yaml"),
-}
+def add_arc(data):
+    """Four choices of ARC's real items in the formats of tasks whose own files are not in `data`."""
+    for item in arc(data / "arc_easy_test.jsonl") + arc(data / "arc_challenge_test.jsonl"):
+        question, texts, gold = item["question"], item["choices"]["text"], ord(item["answerKey"]) - ord("A")
+        if len(set(texts)) != 4:
+            continue
+        MMLU.append((question, texts, gold)), OPENBOOK.append((question, texts, gold))
+        guess = len(question) % 4
+        BOOLQ.append((f"{question} {texts[gold]}.", f"is the answer {texts[guess]}", guess == gold))
+        rated = {text: int(i == gold) for i, text in sorted(enumerate(texts), key=lambda one: one[0] != gold)}  # mc1 has the true one first
+        TRUTHFUL.append((question, rated, rated))
+
+
+def own_tasks():
+    return {
+        "boolq": ("val.jsonl", lambda p: write_lines(p, [{"question": q, "title": "", "answer": a, "passage": t} for t, q, a in BOOLQ]),
+                  [{"passage": t, "question": q, "label": int(a)} for t, q, a in BOOLQ], "super_glue/boolq/default.yaml"),
+        "openbookqa": ("test.jsonl", lambda p: write_lines(p, [{"id": str(i), "question": lettered(q, c), "answerKey": "ABCD"[g]} for i, (q, c, g) in enumerate(OPENBOOK)]),
+                       [{"question_stem": q, "choices": {"text": c, "label": list("ABCD")}, "answerKey": "ABCD"[g]} for q, c, g in OPENBOOK], "openbookqa/openbookqa.yaml"),
+        "mmlu": ("elementary_mathematics_test.csv", write_csv, subject_docs(MMLU, "elementary_mathematics"), "mmlu/default/mmlu_elementary_mathematics.yaml"),
+        "piqa_labels": ("valid.jsonl", write_piqa, [{"goal": g, "sol1": a, "sol2": b, "label": gold} for g, a, b, gold in PIQA], "piqa/piqa.yaml"),
+        "truthfulqa_mc1": truthful("mc1"),
+        "truthfulqa_mc2": truthful("mc2"),
+        "gsm8k": ("test.jsonl", lambda p: write_lines(p, [{"question": q, "answer": a} for q, a in GSM8K]),
+                  [{"question": q, "answer": a} for q, a in GSM8K], "gsm8k/gsm8k.yaml"),
+    }
 
 
 def documents(name, data, work):
@@ -149,7 +163,7 @@ def documents(name, data, work):
     if name in REAL:
         file, docs, definition, changes = REAL[name]
         return data / file, docs(data / file), definition, changes
-    file, write, docs, definition = OWN[name]
+    file, write, docs, definition = own_tasks()[name]
     path = work / f"{name}-{file}" if name != "mmlu" else work / file
     write(path)
     return path, docs, definition, {}
@@ -227,7 +241,7 @@ def compare(lm, name, args, work):
 def compare_group(lm, args, work):
     folder = work / "subjects"
     folder.mkdir()
-    subjects = {"elementary_mathematics": MMLU, "college_biology": BIOLOGY}
+    subjects = {"elementary_mathematics": MMLU[:6], "college_biology": BIOLOGY}
     accuracies, errors, sizes = [], [], []
     for subject, items in sorted(subjects.items()):
         write_csv(folder / f"{subject}_test.csv", items)
@@ -264,7 +278,9 @@ def main():
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--markdown", type=pathlib.Path)
     args = parser.parse_args()
-    names = args.tasks.split(",") if args.tasks else [*(REAL if args.data else []), *OWN, "mmlu_group"]
+    if args.data:
+        add_arc(args.data)
+    names = args.tasks.split(",") if args.tasks else [*(REAL if args.data else []), *own_tasks(), "mmlu_group"]
     lm = HFLM(pretrained=args.model, dtype="float32", device="cpu", batch_size=args.batch)
     rows, failed = [], False
     with tempfile.TemporaryDirectory(prefix="awq-lm-eval-") as folder:
