@@ -115,7 +115,7 @@ class Converter {
       const Tensor t = std::get<Tensor>(source_.weight(block, p));
       write([this, block, p, t, w = rounded(is_table(p.role) ? narrowed(t) : t, outer, name)] {
         sink_->put(block, p, w);
-        leave({t.data(), t.bytes()});
+        drop_pages({t.data(), t.bytes()}, t.owner());
       });
       ++report_.floats;
       return;

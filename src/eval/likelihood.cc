@@ -141,7 +141,7 @@ class BatchJob {
 
   Likelihood of_row(std::span<const float> row, int32_t token) const {
     const double all = device_.kernels.log_sum_exp(row.data(), int32_t(row.size()));
-    const float own = row[size_t(token)];
+    const float own = row[size_t(token)];  // greedy: the first of the largest; most rows end the search early
     const bool greedy = std::ranges::none_of(row.first(size_t(token)), [=](float v) { return v >= own; }) &&
                         std::ranges::none_of(row.subspan(size_t(token)), [=](float v) { return v > own; });
     return {double(own) - all, greedy};

@@ -144,7 +144,7 @@ Difference compare(const Checkpoint& a, const Checkpoint& b, ThreadPool& pool) {
     const Weight left = stored(a, block, p, pool), right = stored(b, block, p, pool);
     add_difference(left, right, name, pool, d);
     for (const Weight* w : {&left, &right})
-      if (const auto* t = std::get_if<Tensor>(w)) leave({t->data(), t->bytes()});
+      if (const auto* t = std::get_if<Tensor>(w)) drop_pages({t->data(), t->bytes()}, t->owner());
     if (has_bias(a.spec(), block, p)) {
       const auto bias = [&, place = block, param = p](const Checkpoint& c) {
         return c.bias(place, param).reshaped({1, shape_of(c.spec(), place, param)[0]});

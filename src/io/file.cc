@@ -92,10 +92,11 @@ void read_part(std::span<const std::byte> part, const std::shared_ptr<const void
   }
 }
 
-void leave(std::span<const std::byte> part) {
+void drop_pages(std::span<const std::byte> part, const std::shared_ptr<const void>& owner) {
+  if (!std::get_deleter<Unmap>(owner)) return;
   const auto page = size_t(::sysconf(_SC_PAGESIZE)), from = reinterpret_cast<size_t>(part.data()),
              begin = (from + page - 1) / page * page, end = (from + part.size()) / page * page;
-  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_PAGEOUT);  // it is only advice
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);  // it is only advice
 }
 
 std::string read_text(const fs::path& path, uint64_t limit) {

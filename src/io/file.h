@@ -27,8 +27,9 @@ class MappedFile {
 /// Copies `part` of what `owner` keeps, read from the file where a MappedFile has mapped it: a mapped page would stay
 /// in the process' memory, with up to 2 MB around it. Throws Error where the file cannot be read any more.
 void read_part(std::span<const std::byte> part, const std::shared_ptr<const void>& owner, std::byte* to);
-/// Part of a mapping will not be read again soon: its pages no longer count as the program's memory.
-void leave(std::span<const std::byte> part);
+/// Where `owner` is a MappedFile's, the pages of `part` no longer count as the program's memory; they are read from the
+/// file again when they are used. Other memory stays as it is.
+void drop_pages(std::span<const std::byte> part, const std::shared_ptr<const void>& owner);
 
 /// A text file of at most `limit` bytes.
 std::string read_text(const std::filesystem::path& path, uint64_t limit = uint64_t(256) << 20);

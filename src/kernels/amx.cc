@@ -1,6 +1,6 @@
-// AMX for many tokens, AVX-512 for the rest. A tile product multiplies 16 tokens by a panel over 64 columns of int8.
-// Activations of 16 bits are two bytes, x = 256 * high + low, each with a tile of its own: both products are exact, so
-// that the results are those of every other set, bit for bit.
+// AMX for many tokens and for attention to bfloat16, AVX-512 for the rest. A tile product multiplies 16 tokens by a
+// panel over 64 columns of int8. Activations of 16 bits are two bytes, x = 256 * high + low, each with a tile of its
+// own: both products are exact, so that the results are those of every other set, bit for bit.
 #include "kernels/amx_attention.h"
 #include "kernels/amx_bf16.h"
 #include "kernels/amx_tiles.h"

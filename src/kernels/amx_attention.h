@@ -18,6 +18,7 @@ class TileAttention : private PageAttention<Avx512, Bf16> {
     return s.dim % kPairK == 0 && s.dim <= kTilesDim && s.value_dim <= kTilesDim;
   }
 
+  /// Rows are independent: each has the bits that it has alone. 170 kB of stack.
   void run() {
     for (int32_t r = 0; r < s_.rows; r += 2 * kTileRows)
       if (!values_are_finite(rows_at(r))) return one_by_one();
@@ -83,7 +84,8 @@ class TileAttention : private PageAttention<Avx512, Bf16> {
     return _mm512_and_si512(_mm512_loadu_si512(unit), _mm512_set1_epi32(int(mask)));
   }
 
-  /// x [count][width of kScoreRow or dim] as pairs: [tile of rows][32 columns][high, low][16][32]; rows beyond are 0.
+  /// Columns [begin, end) of x, queries or weights, [count][x_row] as pairs: [tile of rows][32 columns][high,
+  /// low][16][32]; rows beyond are 0.
   void split(const Rows& rows, const float* x, ptrdiff_t x_row, int32_t begin, int32_t end) {
     for (int32_t k = begin; k < end; k += kPairK)
       for (int32_t r = 0; r < rows.tiles() * kTileRows; ++r) {
@@ -93,14 +95,10 @@ class TileAttention : private PageAttention<Avx512, Bf16> {
     tile_fence();
   }
   static void split(const float* x, uint16_t* to) {
-    const __m512 first = _mm512_loadu_ps(x), second = _mm512_loadu_ps(x + 16);
-    const __m512i high = __m512i(_mm512_cvtne2ps_pbh(second, first));
-    const auto rest = [](__m512 v, __m256i h) {
-      return _mm512_sub_ps(v, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)));
-    };
+    __m512i high, low;
+    split_pairs(x, high, low);
     _mm512_store_si512(to, high);
-    _mm512_store_si512(to + kElements, __m512i(_mm512_cvtne2ps_pbh(rest(second, _mm512_extracti64x4_epi64(high, 1)),
-                                                                   rest(first, _mm512_castsi512_si256(high)))));
+    _mm512_store_si512(to + kElements, low);
   }
 
   void score(const Rows& rows) {

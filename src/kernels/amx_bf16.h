@@ -21,7 +21,6 @@ inline __m512i pairs_of(__m512i columns) {
   } kOrder;
   return _mm512_permutexvar_epi16(_mm512_load_si512(kOrder.at), columns);
 }
-inline __m512i to_bf16(__m512 first, __m512 second) { return __m512i(_mm512_cvtne2ps_pbh(second, first)); }
 
 /// Tiles of weights: columns [k, k + n) of a panel as kParts (1, if activations are no pairs) of [n / 2][16 rows][2].
 struct Bf16Weights {
@@ -130,18 +129,11 @@ inline uint16_t* tile_row(const ActBf16& x, int32_t token, int32_t k) {
 void split_bf16(const float* x, const ActBf16& to, int32_t begin, int32_t end, int32_t first_col, int32_t last_col) {
   for (int32_t t = begin; t < end; ++t)
     for (int32_t k = first_col; k < last_col; k += kBfTileK) {
-      const float* from = x + ptrdiff_t(t) * to.cols + k;
-      const __m512 first = _mm512_loadu_ps(from), second = _mm512_loadu_ps(from + 16);
-      const __m512i high = to_bf16(first, second);
       uint16_t* row = tile_row(to, t, k);
+      __m512i high, low;
+      split_pairs(x + ptrdiff_t(t) * to.cols + k, high, low);
       _mm512_storeu_si512(row, high);
-      if (!to.pairs) continue;
-      const auto rest = [&](__m512 v, __m256i h) {
-        return _mm512_sub_ps(v, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)));
-      };
-      const __m512i low =
-          to_bf16(rest(first, _mm512_castsi512_si256(high)), rest(second, _mm512_extracti64x4_epi64(high, 1)));
-      _mm512_storeu_si512(row + kTileBytes / 2, low);
+      if (to.pairs) _mm512_storeu_si512(row + kTileBytes / 2, low);
     }
 }
 

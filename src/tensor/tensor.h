@@ -88,6 +88,7 @@ class Tensor {
   DType dtype() const { return dtype_; }
   size_t bytes() const { return size_t(shape_.elements()) * size_of(dtype_); }
   explicit operator bool() const { return data_ != nullptr; }
+  const std::shared_ptr<const void>& owner() const { return owner_; }  // of the memory
   std::byte* data() { return data_; }
   const std::byte* data() const { return data_; }
   template <class T>

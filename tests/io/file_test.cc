@@ -57,6 +57,26 @@ TEST_F(FileTest, MappingOutlivesTheObjectWithItsOwner) {
   EXPECT_EQ(text_of(bytes), "hello");
 }
 
+/// Of this process, bytes of files' pages.
+size_t file_pages() {
+  size_t size = 0, resident = 0, shared = 0;
+  std::ifstream("/proc/self/statm") >> size >> resident >> shared;
+  return shared * size_t(sysconf(_SC_PAGESIZE));
+}
+
+TEST_F(FileTest, DroppedPagesAreTheFilesAlone) {
+  const std::string text(8 << 20, 'x');
+  const MappedFile file(make("a", text));
+  EXPECT_EQ(text_of(file.bytes()), text);
+  const size_t before = file_pages();
+  drop_pages(file.bytes(), file.owner());
+  EXPECT_LE(file_pages() + text.size() / 2, before);
+  EXPECT_EQ(text_of(file.bytes()), text);
+  const auto owner = std::make_shared<const std::string>(text);
+  drop_pages(std::as_bytes(std::span(*owner)), owner);
+  EXPECT_EQ(*owner, text);
+}
+
 TEST_F(FileTest, PartsAreReadFromTheFileOrFromMemory) {
   const MappedFile file(make("a", "hello"));
   std::array<std::byte, 3> got{};
