@@ -327,6 +327,19 @@ class ConvertTest(unittest.TestCase):
         self.assertIn("not exact", said)
         self.assertIn("model.layers.1.mlp.down_proj.weight, row 0, column 0", said)
 
+    def test_verify_sees_what_is_no_number(self):
+        there, _ = self.convert(self.source, "nan", "--format", "compressed-tensors")
+        file = there / "model.safetensors"
+        data = bytearray(file.read_bytes())
+        n = struct.unpack("<Q", data[:8])[0]
+        entry = json.loads(data[8:8 + n])["model.embed_tokens.weight"]
+        at = 8 + n + entry["data_offsets"][0] + 6
+        data[at:at + 2] = b"\xff\x7f"  # of float16 and of bfloat16
+        file.write_bytes(data)
+        said = awq("verify", there, "--against", there).stdout
+        self.assertIn("not exact", said)
+        self.assertIn("model.embed_tokens.weight, row 0, column 3", said)
+
     def test_targets(self):
         for target, format in [("vllm", "compressed-tensors"), ("transformers", "autoawq"), ("sglang", "autoawq")]:
             _, report = self.convert(self.source, "target", "--target", target)
