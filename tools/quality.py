@@ -90,7 +90,7 @@ def table(models):
 
 
 def words(models):
-    return (f"\nThe first {models[0]['windows']} windows of {models[0]['window']:,} tokens of WikiText-2's test text, and the first items of each task, no examples. ± is the standard error. "
+    return (f"\nThe first {models[0]['windows']} windows of {models[0]['window']:,} tokens of WikiText-2's test text, and the first items of each task, no examples. Bits per weight count the embedding: 8 bits of the original, 16 of the others. ± is the standard error. "
             "Bold: better than rounding on the same windows or items\n(paired bootstrap, p below 0.05; of KL and perplexity less is better). Made by `tools/quality.py`, table and all.\n")
 
 
