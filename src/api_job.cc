@@ -79,6 +79,7 @@ void add_calibration(const JobSetup& job, Fingerprint& f) {
   f.emplace_back("--samples", std::to_string(o.samples));
   f.emplace_back("--tokens", std::to_string(o.sample_tokens));
   f.emplace_back("--mask-prompts", std::to_string(o.mask_prompts));
+  f.emplace_back("--no-token-weights", std::to_string(!o.token_weights));
   std::string texts = job.own_text() ? "the model's own" : "";
   for (const CalibrationSource& s : o.calibration)
     texts += fmt::format("{}={} ", sha256_of(read_text(s.file)), s.weight);
@@ -175,6 +176,8 @@ void JobSetup::check_judging() const {
   if (o.answers || writes_gate_text()) TextSide{*source};  // throws where there is no tokenizer
 }
 
+bool JobSetup::weighs() const { return method->weighs_tokens() && options.token_weights && can_weigh(spec()); }
+
 JobShape JobSetup::shape() const {
   const int writing = own_text() ? options.samples : 0, held_out = writes_gate_text() ? kGateWindows : 0;
   return {.source = *source,
@@ -193,6 +196,7 @@ JobShape JobSetup::shape() const {
           .text_length = std::max(writing ? options.sample_tokens : 0, held_out ? gate_window(spec()) : 0),
           .gated = gated(),
           .answers = options.answers,
+          .weighs = weighs(),
           .keeps = keeps(),
           .calibration = {}};
 }
@@ -279,6 +283,7 @@ std::vector<std::pair<std::string, int64_t>> stages_of(const JobMemory& need) {
   std::vector<std::pair<std::string, int64_t>> stages;
   for (const auto& [name, stage] : {std::pair("read", &JobMemory::read),
                                     {"text", &JobMemory::text},
+                                    {"weigh", &JobMemory::weigh},
                                     {"keep", &JobMemory::kept},
                                     {"outer", &JobMemory::outer},
                                     {"load", &JobMemory::load},

@@ -19,6 +19,7 @@ struct JobSetup {
   bool calibrated() const { return method->needs_calibration(); }
   bool keeps() const { return options.keep || options.budget != 0; }
   bool needs_text() const { return calibrated() || keeps(); }
+  bool weighs() const;  // tokens, where gradients go back through the model
   bool own_text() const { return needs_text() && options.calibration.empty(); }
   bool gated() const { return options.max_kl || options.min_top1; }
   bool writes_gate_text() const { return gated() && options.gate_text.empty(); }

@@ -82,7 +82,11 @@ class Planner {
       tell("time a token");
       r.text_seconds = text_seconds();
     }
-    r.seconds = r.text_seconds + r.block_seconds * r.blocks;
+    if (setup_.weighs()) {
+      tell("time a block back");
+      r.weigh_seconds = weigh_seconds();
+    }
+    r.seconds = r.text_seconds + r.weigh_seconds + r.block_seconds * r.blocks;
     return r;
   }
 
@@ -118,16 +122,44 @@ class Planner {
     }
   }
 
-  // The forward pass and the statistics grow with the tokens; the rest does not, once the samples are full.
-  double block_seconds() {
-    const int length = setup_.options.sample_tokens, enough = std::max(4, (1024 + length - 1) / length),
-              sequences = std::min(setup_.options.samples, enough);
+  int timed_sequences() const {
+    const int length = setup_.options.sample_tokens;
+    return std::min(setup_.options.samples, std::max(4, (1024 + length - 1) / length));
+  }
+
+  void make_hidden(const fs::path& folder, std::optional<HiddenFiles>& hidden) {
+    const int length = setup_.options.sample_tokens, sequences = timed_sequences();
+    hidden.emplace(folder, int64_t(sequences) * length, length, setup_.spec().dim);
+    embed_tokens(*setup_.statistics, *setup_.source, random_tokens(sequences, length, setup_.spec().vocab), *hidden);
+  }
+
+  // Blocks are loaded for each way and each part of the tokens that is weighed together.
+  double weigh_seconds() {
     const TemporaryFolder scratch;
     std::optional<HiddenFiles> hidden;
-    if (setup_.calibrated()) {
-      hidden.emplace(scratch.path(), int64_t(sequences) * length, length, setup_.spec().dim);
-      embed_tokens(*setup_.statistics, *setup_.source, random_tokens(sequences, length, setup_.spec().vocab), *hidden);
-    }
+    make_hidden(scratch.path(), hidden);
+    const WeighCosts c = try_weigh({.source = *setup_.source,
+                                    .dev = *setup_.statistics,
+                                    .host = setup_.host(),
+                                    .hidden = *hidden,
+                                    .folder = scratch.path(),
+                                    .at_once = hidden->tokens(),
+                                    .progress = {},
+                                    .finished = {}});
+    const int64_t tokens = int64_t(setup_.options.samples) * setup_.options.sample_tokens,
+                  at_once = weighed_at_once(setup_.spec(), tokens, setup_.options.sample_tokens);
+    const double blocks = double(setup_.spec().blocks.size()), parts = double((tokens + at_once - 1) / at_once),
+                 more = double(setup_.options.samples) / timed_sequences();
+    return parts * (blocks * seconds(c.load) + seconds(c.head_load)) +
+           more * (blocks * (seconds(c.forward) + seconds(c.back)) + seconds(c.head));
+  }
+
+  // The forward pass and the statistics grow with the tokens; the rest does not, once the samples are full.
+  double block_seconds() {
+    const int sequences = timed_sequences();
+    const TemporaryFolder scratch;
+    std::optional<HiddenFiles> hidden;
+    if (setup_.calibrated()) make_hidden(scratch.path(), hidden);
     NoSink sink;
     const BlockCosts c = try_block({.source = *setup_.source,
                                     .sink = sink,

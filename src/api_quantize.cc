@@ -105,6 +105,10 @@ class Job {
     report_.group_size_reason = setup_.group_size_reason;
     report_.symmetric = setup_.quant.symmetric;
     if (setup_.head) report_.warnings.push_back(head_warning(*setup_.head));
+    if (setup_.method->weighs_tokens() && setup_.options.token_weights && !setup_.weighs())
+      report_.warnings.emplace_back(
+          "all tokens count alike: gradients, which would say what each does to the output, do not go back through "
+          "mixtures of experts, delta nets and gpt-oss' bounded activation in this version");
     report_.bits_per_weight = setup_.bits_per_weight();
     report_.blocks = int(setup_.spec().blocks.size());
     describe_search();
@@ -151,6 +155,7 @@ class Job {
     read_kept();
     const std::unique_ptr<HiddenFiles> hidden = setup_.calibrated() ? hidden_files() : nullptr;
     calibration_.sequences = {};
+    if (setup_.weighs()) weigh_tokens(*hidden);
     open_search();
     quantize(*sink, hidden.get());
     if (search_) search_->finish(setup_.options.save_search);
@@ -188,6 +193,29 @@ class Job {
     replace_file(setup_.options.report, report_page(report, &run));
   }
 
+  void weigh_tokens(HiddenFiles& hidden) {
+    const int64_t at_once = weighed_at_once(setup_.spec(), hidden.tokens(), hidden.length());
+    weights_.emplace(folder_.scratch(), setup_.spec(), hidden.tokens(), at_once);
+    if (state_) return;  // blocks come after it
+    const auto before = folder_.read("weigh.json");
+    if (!before) hidden.input(0).sync();
+    weigh({.source = *setup_.source,
+           .dev = *setup_.statistics,
+           .host = setup_.host(),
+           .hidden = hidden,
+           .folder = folder_.scratch(),
+           .at_once = at_once,
+           .progress =
+               [&](int done, int steps) {
+                 flow_progress()({"weigh", done, steps});
+               },
+           .finished =
+               [&](int done) {
+                 folder_.save("weigh.json", {{"done", done}});
+               }},
+          *weights_, before ? before->at("done").get<int>() : 0);
+  }
+
   void open_search() {
     if (setup_.options.save_search.empty()) return;
     const std::string& sha = report_.calibration.sha256;
@@ -211,7 +239,8 @@ class Job {
                      .host = setup_.host(),
                      .progress = flow_progress(),
                      .finished = [&](const BlockResult& b) { finished(b, sink, hidden); },
-                     .kept = kept_},
+                     .kept = kept_,
+                     .weights = weights_ ? &*weights_ : nullptr},
                     done_);
   }
 
@@ -375,6 +404,7 @@ class Job {
   CalibrationSet calibration_;
   std::set<std::pair<int, Param>> kept_;
   std::optional<SearchWriter> search_;
+  std::optional<TokenWeights> weights_;
   QuantizeReport report_;
 };
 

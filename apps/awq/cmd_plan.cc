@@ -25,7 +25,11 @@ void print_json(const PlanReport& r) {
                            {"free_output", r.free_output},
                            {"free_scratch", r.free_scratch},
                            {"blocks", r.blocks}};
-  if (r.timed) j.update({{"block_seconds", r.block_seconds}, {"text_seconds", r.text_seconds}, {"seconds", r.seconds}});
+  if (r.timed)
+    j.update({{"block_seconds", r.block_seconds},
+              {"text_seconds", r.text_seconds},
+              {"weigh_seconds", r.weigh_seconds},
+              {"seconds", r.seconds}});
   fmt::print("{}\n", j.dump(1));
 }
 
@@ -38,10 +42,11 @@ void print_text(const PlanReport& r) {
   fmt::print("output   {}, of {} free\n", human_bytes(r.output_bytes), human_bytes(r.free_output));
   fmt::print("scratch  {}, of {} free\n", human_bytes(r.scratch_bytes), human_bytes(r.free_scratch));
   if (!r.timed) return fmt::print("time     not known: there is a config.json, but there are no weights\n");
-  fmt::print("time     {}: {} blocks of {:.1f} s{}\n", minutes(r.seconds), r.blocks, r.block_seconds,
-             r.text_seconds > 0
-                 ? fmt::format(", {} for the model to write its calibration text", minutes(r.text_seconds))
-                 : "");
+  std::string more;
+  if (r.text_seconds > 0)
+    more += fmt::format(", {} for the model to write its calibration text", minutes(r.text_seconds));
+  if (r.weigh_seconds > 0) more += fmt::format(", {} to weigh its tokens", minutes(r.weigh_seconds));
+  fmt::print("time     {}: {} blocks of {:.1f} s{}\n", minutes(r.seconds), r.blocks, r.block_seconds, more);
 }
 
 void run(PlanFlags& o) {

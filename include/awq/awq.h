@@ -26,7 +26,7 @@ struct Cancelled : Error {
 };
 
 struct Progress {
-  std::string_view stage;   // "load", "generate calibration text", "calibrate", "search", "write", "evaluate",
+  std::string_view stage;   // "load", "generate calibration text", "weigh", "calibrate", "search", "write", "evaluate",
                             // "measure the machine", "check", "prefill", "decode", "speed", "answer", "sensitivity",
                             // "study", "fetch", "convert", "inspect", or a task's name
   int done = 0, total = 0;  // blocks, tokens, windows or steps
@@ -110,9 +110,12 @@ struct QuantizeOptions {
   int quantize_head = 0;
   std::vector<CalibrationSource> calibration{};  // none: the model writes its own
   bool mask_prompts = false;  // of chats, only the assistants' answers count in the statistics; plain text counts
-  int samples = 0;            // sequences; 0: the recipe's default
-  int sample_tokens = 0;      // tokens a sequence; 0: the recipe's default
-  double temperature = 1.0;   // of the model's own calibration text
+  /// awq+ counts each token by what it does to what the model says, which takes a pass forward and back before the
+  /// blocks; false: all tokens alike.
+  bool token_weights = true;
+  int samples = 0;           // sequences; 0: the recipe's default
+  int sample_tokens = 0;     // tokens a sequence; 0: the recipe's default
+  double temperature = 1.0;  // of the model's own calibration text
   uint64_t seed = 0;
   /// Bytes that the process may have in memory. Whatever runs within them gives the same result; less than the least is
   /// refused before any work. 0: what the machine has available. It holds where the allocator gives freed memory of 1
@@ -320,12 +323,13 @@ struct PlanReport {
   int64_t parameters = 0;      // of the model, biases included
   int64_t peak_memory = 0;     // bytes that the process will have at most
   int64_t allowed_memory = 0;  // max_ram, or what the machine has available
-  /// Bytes in each stage of a job, the process itself included: "read", "text", "keep", "outer", "load", "forward",
-  /// "search", "clip", "check", "judge"; 0 where there is none.
+  /// Bytes in each stage of a job, the process itself included: "read", "text", "weigh", "keep", "outer", "load",
+  /// "forward", "search", "clip", "check", "judge"; 0 where there is none.
   std::vector<std::pair<std::string, int64_t>> memory;
   uint64_t output_bytes = 0, scratch_bytes = 0, free_output = 0, free_scratch = 0;  // free: on the disks they go to
   bool timed = true;         // false where there is a config.json and no weights: the times are 0
   double text_seconds = 0;   // the model writes its calibration text
+  double weigh_seconds = 0;  // tokens are weighed
   double block_seconds = 0;  // each
   double seconds = 0;        // all
   int blocks = 0;

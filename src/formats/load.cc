@@ -58,10 +58,6 @@ NormWeights load_norm(const Checkpoint& model, int block, Param p) {
           has_bias(model.spec(), block, p) ? model.bias(block, p) : Tensor()};
 }
 
-NormWeights load_final_norm(const Checkpoint& model) {
-  return model.spec().final_norm.gain ? load_norm(model, -1, {Role::final_norm}) : NormWeights{};
-}
-
 std::unique_ptr<Linear> load_head(Backend& dev, const Checkpoint& model) {
   const ModelSpec& spec = model.spec();
   const Tensor bias = spec.head_bias ? model.bias(-1, {Role::head}) : Tensor();
@@ -102,6 +98,10 @@ Embedding load_embedding(const Checkpoint& model) {
   if (spec.learned_positions) e.positions = std::get<Tensor>(model.weight(-1, {Role::positions}));
   if (spec.embed_norm) e.norm = load_norm(model, -1, {Role::embed_norm});
   return e;
+}
+
+NormWeights load_final_norm(const Checkpoint& model) {
+  return model.spec().final_norm.gain ? load_norm(model, -1, {Role::final_norm}) : NormWeights{};
 }
 
 Pieces load_head_pieces(const Checkpoint& model) {

@@ -17,6 +17,8 @@ Pieces load_float_pieces(const Checkpoint& model, int block, Param p);
 
 /// Tables as they are stored, norms in f32.
 Embedding load_embedding(const Checkpoint& model);
+/// In front of the head, f32; empty without gains.
+NormWeights load_final_norm(const Checkpoint& model);
 /// The head's matrix, or the embedding that stands for it.
 Pieces load_head_pieces(const Checkpoint& model);
 

@@ -273,6 +273,7 @@ class Awq final : public Method {
   explicit Awq(const std::optional<Refinement>& refinement) : refinement_(refinement) {}
   bool needs_calibration() const override { return true; }
   bool folds() const override { return true; }
+  bool weighs_tokens() const override { return refinement_.has_value(); }
   int64_t extra_bytes(int64_t cols) const override {
     return refinement_ ? Compensation::bytes_for(cols) + refine_bytes(cols) : 0;
   }

@@ -84,6 +84,17 @@ Tensor of_rows(const Tensor& x, const std::vector<int64_t>& rows) {
   return out;
 }
 
+/// Rows so that each one's products with itself are `weights` times as large.
+Tensor weighted(const Tensor& x, std::span<const float> weights) {
+  Tensor y = x.clone();
+  const auto cols = size_t(x.shape()[1]);
+  for (size_t r = 0; r < weights.size(); ++r) {
+    const float by = std::sqrt(weights[r]);
+    for (float& v : y.as<float>().subspan(r * cols, cols)) v *= by;
+  }
+  return y;
+}
+
 /// Puts what x, which begins at row `begin` of all, has of `rows` of all into its place in the sample of them.
 void keep(const std::vector<int64_t>& rows, const Tensor& x, int64_t begin, Tensor& sample) {
   const int64_t cols = x.shape()[1];
@@ -115,6 +126,7 @@ class Observer {
         length_(hidden.length),
         costs_(costs),
         counted_(o.counted),
+        weights_(hidden.weights),
         rows_(sampled(hidden.tokens, 1, hidden.tokens, o.counted)),
         sequences_(sampled(hidden.tokens, hidden.length, o.sample_sequences, o.counted)),
         sample_rows_(sampled(hidden.tokens, 1, o.sample_rows, o.counted)) {}
@@ -126,7 +138,7 @@ class Observer {
     SiteStatistics& s = sites_[site];
     if (site == attention_) keep(sequences_, all, begin, s.sample);
     if (site.role == Role::gate) keep(sample_rows_, all, begin, s.sample);
-    add(site, int64_t(here.size()) == n ? all : of_rows(all, here));
+    add(site, int64_t(here.size()) == n ? all : of_rows(all, here), weights_at(site, here, begin));
   }
   /// Of experts that too few tokens went to.
   void force(Backend& dev, const Block& block, int64_t enough) {
@@ -154,7 +166,14 @@ class Observer {
       if (counted_.empty() || counted_[size_t(begin + rows[i])]) some.push_back(int64_t(i));
     return some;
   }
-  void add(Site site, const Tensor& x) {
+  /// Of rows `here` of those from `begin` on.
+  std::vector<float> weights_at(Site site, const std::vector<int64_t>& here, int64_t begin) const {
+    std::vector<float> some;
+    if (const auto w = weights_.find(site); w != weights_.end())
+      for (int64_t r : here) some.push_back(w->second[size_t(begin + r)]);
+    return some;
+  }
+  void add(Site site, const Tensor& x, std::span<const float> weights = {}) {
     const Timed timed(costs_.gram, Gram::operations(x.shape()[0], x.shape()[1]));
     SiteStatistics& s = sites_[site];
     if (!s.gram) {
@@ -165,7 +184,7 @@ class Observer {
     s.tokens += x.shape()[0];
     add_abs(host_, x, s.sum_abs, s.max_abs);
     require_finite(s.sum_abs, index_, site);
-    if (x.shape()[0]) s.gram.add(host_, x);
+    if (x.shape()[0]) s.gram.add(host_, weights.empty() ? x : weighted(x, weights));
   }
 
   const Host& host_;
@@ -173,6 +192,7 @@ class Observer {
   int index_, length_;
   BlockCosts& costs_;
   std::span<const uint8_t> counted_;
+  const std::map<Site, std::vector<float>>& weights_;
   std::vector<int64_t> rows_, sequences_, sample_rows_;  // that count; of the samples at the attention and at gate
   std::map<Site, SiteStatistics> sites_;
 };

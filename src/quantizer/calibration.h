@@ -43,6 +43,7 @@ struct HiddenStates {
   int length = 0;
   std::function<Tensor(int64_t begin, int64_t end)> read;     // in memory of its own
   std::function<void(int64_t begin, const Tensor& x)> write;  // what goes into the next block; may be empty
+  std::map<Site, std::vector<float>> weights{};  // how much each token counts in a site's Gram matrix; none: all alike
 };
 
 /// x [tokens, dim], whose rows are written over.

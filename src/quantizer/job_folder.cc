@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kState = "state.json", kCalibration = "calibration.json", kChoice = "kept.json",
-                           kJob = "job.json";
+                           kWeighed = "weigh.json", kJob = "job.json";
 
 fs::path without_slash(const fs::path& path) {
   const fs::path normal = path.lexically_normal();
@@ -91,7 +91,8 @@ void JobFolder::clear() {
 }
 
 bool JobFolder::worth_resuming() const {
-  return is_present(path(kState)) || is_present(path(kCalibration)) || is_present(path(kChoice));
+  return is_present(path(kState)) || is_present(path(kCalibration)) || is_present(path(kChoice)) ||
+         is_present(path(kWeighed));
 }
 
 bool JobFolder::is_whole() const { return is_present(whole()) && is_present(path(kState)); }

@@ -18,11 +18,13 @@ using Fingerprint = std::vector<std::pair<std::string, std::string>>;
 ///   lock              of the process at work
 ///   job.json          the fingerprint
 ///   calibration.json  token ids, where they were expensive to get
+///   weigh.json        how far the tokens are weighed
 ///   kept.json         layers that stay in 16 bits, where they were measured
 ///   search            the search so far, where it is to be saved
 ///   blocks.jsonl      what is known of each finished block
 ///   state.json        what is done; replaced at once after each block, when all that it counts on is on the disk
 ///   hidden-0, -1      activations, unless --scratch puts them elsewhere
+///   weigh-states, weigh-gradients, weights: of weighing, in the same place
 ///   output/           the output so far
 ///   whole/            the output with all weights, until what is found out of it is known and it gets its name
 ///   judged.json       that

@@ -5,6 +5,7 @@
 #include "formats/load.h"
 #include "formats/params.h"
 #include "quantizer/form.h"
+#include "quantizer/weigh.h"
 
 namespace awq {
 namespace {
@@ -73,6 +74,13 @@ class BlockMemory {
     if (b_.experts) tokens = std::max(tokens, std::min<int64_t>(job_.calibration.sample_rows, this->tokens()));
     return resident() +
            std::max(activations(tokens), tokens * widest_ * kFloat + activations(tokens) - tokens * b_.dim * kFloat);
+  }
+  /// Each matrix both ways, one of them while it is turned; what a block made of a piece of the text and the gradients
+  /// of about as much; squares of all tokens weighed together.
+  int64_t weigh() const {
+    const int64_t n = tokens_at_once(job_.length);
+    return stored_ + 2 * device_ + 3 * activations(n) + n * (2 * b_.widest_mlp() + mixed_channels(b_)) * kFloat +
+           6 * weighed_at_once(job_.source.spec(), tokens(), job_.length) * kFloat;
   }
   int64_t search() const {
     if (!job_.calibrated || !job_.folds) return 0;
@@ -145,6 +153,14 @@ int64_t outer_bytes(const JobShape& job) {
   return job.head ? std::max(weights * 2, rounded_bytes(m.vocab, m.dim, *job.head) + weights) : weights * 2;
 }
 
+/// The head both ways, and once more while it is turned, or else a piece of the text and logits of 64 tokens, thrice.
+int64_t head_gradient_bytes(const JobShape& job) {
+  const ModelSpec& m = job.source.spec();
+  const int64_t weights = int64_t(m.vocab) * m.dim * int64_t(size_of(job.running.value_or(DType::f32)));
+  return 2 * weights +
+         std::max(weights, 6 * tokens_at_once(job.length) * m.dim * kFloat + 3 * 64 * int64_t(m.vocab) * kFloat);
+}
+
 int64_t whole_model(const JobShape& job) {
   const Pieces table = job.source.float_pieces(-1, {Role::embed});  // rows that tokens have, in the end most of them
   const int64_t embedding = table.shape.elements() * int64_t(size_of(std::get<DType>(table.type)));
@@ -205,7 +221,7 @@ constexpr int64_t kKept = 8 << 20;
 constexpr int64_t kTokenizer = 8, kText = 40;
 
 int64_t JobMemory::peak() const {
-  const int64_t most = std::max({read, text, kept, outer, load, forward, search, clip, check, judge});
+  const int64_t most = std::max({read, text, weigh, kept, outer, load, forward, search, clip, check, judge});
   return base + kKept + std::min(Tensor::kSpare, most / 2) + most;
 }
 
@@ -224,13 +240,16 @@ JobMemory memory_of(const JobShape& job) {
   need.search = most(&BlockMemory::search);
   need.clip = most(&BlockMemory::clip);
   need.check = most(&BlockMemory::check);
+  if (job.weighs) need.weigh = std::max(most(&BlockMemory::weigh), head_gradient_bytes(job));
   if (job.keeps) need.kept = kept_bytes(job) + std::max({need.forward, need.search, need.clip, need.check});
   return need;
 }
 
 int64_t scratch_bytes(const JobShape& job) {
   if (!job.calibrated) return 0;
-  return HiddenFiles::bytes_for(int64_t(job.sequences) * job.length, job.source.spec().dim);
+  const int64_t tokens = int64_t(job.sequences) * job.length;
+  return HiddenFiles::bytes_for(tokens, job.source.spec().dim) +
+         (job.weighs ? weigh_scratch_bytes(job.source.spec(), tokens, job.length) : 0);
 }
 
 }  // namespace awq

@@ -8,6 +8,7 @@ struct JobMemory {
   int64_t base = 0;   // the process before the job begins
   int64_t read = 0;   // texts are read and tokenized
   int64_t text = 0;   // the model writes text, for calibration or to be measured on; 0 where it is given one
+  int64_t weigh = 0;  // tokens are weighed; 0 where all count alike
   int64_t kept = 0;   // all layers are measured, to keep some in 16 bits; 0 where none are
   int64_t outer = 0;  // embedding or head, as they are written
   int64_t load = 0;   // a block, while the one before it is written
@@ -30,6 +31,7 @@ struct JobShape {
   int text_sequences = 0, text_length = 0;        // of text that the model writes, so many sequences together
   bool gated = false;                             // the result is measured against the original
   int answers = 0;                                // prompts that both answer
+  bool weighs = false;                            // tokens
   bool keeps = false;                             // some layers in 16 bits, chosen by measuring all
   int text_batch = 32;
   CalibrationOptions calibration;

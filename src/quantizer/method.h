@@ -69,6 +69,8 @@ class Method {
   virtual ~Method() = default;
   virtual bool needs_calibration() const = 0;
   virtual bool folds() const = 0;  // calls fold(), so that the float block is to be checked
+  /// Tokens count in the Gram matrices by what they do to the model's output (TokenWeights).
+  virtual bool weighs_tokens() const { return false; }
   /// Bytes that it needs for layers of that width beyond what every method does.
   virtual int64_t extra_bytes(int64_t /*cols*/) const { return 0; }
   /// `block` is `w` on the device, before any change; empty where no calibration is needed.

@@ -168,7 +168,9 @@ class BlockJob {
 
   BlockCalibration observed() {
     const bool last = index_ + 1 == blocks();
-    return calibrate(f_.dev, f_.host, block_, index_, f_.hidden->around(index_, last), f_.calibration, result_.costs,
+    HiddenStates states = f_.hidden->around(index_, last);
+    if (f_.weights) states.weights = f_.weights->of(index_);
+    return calibrate(f_.dev, f_.host, block_, index_, states, f_.calibration, result_.costs,
                      [&](int64_t) { report("calibrate"); });
   }
 

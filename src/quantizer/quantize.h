@@ -6,6 +6,7 @@
 #include "formats/format.h"
 #include "quantizer/hidden_files.h"
 #include "quantizer/method.h"
+#include "quantizer/weigh.h"
 
 namespace awq {
 
@@ -42,6 +43,7 @@ struct QuantizeFlow {
   /// result never comes before this one's call has returned.
   std::function<void(const BlockResult&)> finished;
   std::set<std::pair<int, Param>> kept{};  // matrices that are stored in 16 bits
+  const TokenWeights* weights = nullptr;   // null: all tokens count alike
 };
 
 /// The straight line from a float checkpoint to a 4-bit one: the embedding, if `first` is 0; per block load, calibrate,
