@@ -9,6 +9,7 @@
 #include "formats/config_only.h"
 #include "formats/load.h"
 #include "formats/params.h"
+#include "io/temporary_folder.h"
 
 namespace awq {
 namespace {
@@ -16,24 +17,6 @@ namespace {
 namespace fs = std::filesystem;
 
 double seconds(const StageCost& c) { return c.seconds; }
-
-/// A folder of its own that goes with it.
-class TemporaryFolder {
- public:
-  TemporaryFolder() : path_((fs::temp_directory_path() / "awq-plan-XXXXXX").string()) {
-    if (!::mkdtemp(path_.data())) fail_system("plan", path_, errno);
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  fs::path path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 /// Takes nothing: a block is timed without its file.
 class NoSink final : public CheckpointSink {

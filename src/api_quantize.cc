@@ -59,6 +59,10 @@ JobStart start_of(const QuantizeOptions& o) {
   return o.resume ? JobStart::resume : o.restart ? JobStart::restart : JobStart::fresh;
 }
 
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
 class Job {
  public:
   Job(const std::filesystem::path& model, const std::filesystem::path& out, const QuantizeOptions& options,
@@ -199,6 +203,8 @@ class Job {
     if (state_) return;  // blocks come after it
     const auto before = folder_.read("weigh.json");
     if (!before) hidden.input(0).sync();
+    const double earlier = before ? before->at("seconds").get<double>() : 0;
+    const auto begin = std::chrono::steady_clock::now();
     weigh({.source = *setup_.source,
            .dev = *setup_.statistics,
            .host = setup_.host(),
@@ -211,7 +217,7 @@ class Job {
                },
            .finished =
                [&](int done) {
-                 folder_.save("weigh.json", {{"done", done}});
+                 folder_.save("weigh.json", {{"done", done}, {"seconds", earlier + seconds_since(begin)}});
                }},
           *weights_, before ? before->at("done").get<int>() : 0);
   }
@@ -383,7 +389,9 @@ class Job {
     for (const TensorInfo& t : setup_.source->tensors()) report_.bytes_in += t.bytes;
     for (const TensorInfo& t : Checkpoint::open(report_.output)->tensors()) report_.bytes_out += t.bytes;
     report_.peak_memory = peak_resident_memory();
-    report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+    if (const auto weighed = folder_.read("weigh.json"))
+      report_.stages.insert(report_.stages.begin(), {"weigh", weighed->at("seconds").get<double>()});
+    report_.seconds = seconds_since(begin_);
     write_run_page();
     log_->write("done", {{"seconds", report_.seconds},
                          {"peak_rss", report_.peak_memory},

@@ -150,7 +150,7 @@ struct QuantizeOptions {
 
 /// What a stage took, all blocks together.
 struct StageReport {
-  std::string name;  // "load", "forward", "gram", "search", "clip", "check", "write"
+  std::string name;  // "weigh", "load", "forward", "gram", "search", "clip", "check", "write"
   double seconds = 0;
   double operations = 0;  // a product is one, its addition another; 0 where bytes count
   uint64_t bytes = 0;

@@ -29,6 +29,7 @@ class ByMethod final : public Change {
     }
     return upload(b.dev, w, DType::f32);
   }
+  bool weighs_tokens() const override { return method_->weighs_tokens(); }
 
  private:
   std::unique_ptr<Method> method_;

@@ -21,6 +21,7 @@ class Change {
  public:
   virtual ~Change() = default;
   virtual Block changed(const FloatBlock& b) const = 0;
+  virtual bool weighs_tokens() const { return false; }  // Method::weighs_tokens
 };
 
 /// What a quantization method makes of the block.

@@ -1,9 +1,43 @@
 #include "eval/study.h"
 
+#include <algorithm>
+
 #include "eval/embedded.h"
+#include "io/temporary_folder.h"
+#include "quantizer/quantize.h"
 
 namespace awq {
 namespace {
+
+/// A part's tokens, weighed.
+class Weighed {
+ public:
+  Weighed(const StudyFlow& f, const StudyPart& part, Backend& dev, const Host& host)
+      : hidden_(folder_.path(), tokens_of(part), int(part.sequences.front().size()), f.source.spec().dim),
+        weights_(folder_.path(), f.source.spec(), hidden_.tokens(), at_once(f.source.spec())) {
+    embed_tokens(dev, f.source, part.sequences, hidden_);
+    weigh({.source = f.source,
+           .dev = dev,
+           .host = host,
+           .hidden = hidden_,
+           .folder = folder_.path(),
+           .at_once = at_once(f.source.spec()),
+           .progress = f.progress,
+           .finished = {}},
+          weights_, 0);
+  }
+  const TokenWeights& weights() const { return weights_; }
+
+ private:
+  static int64_t tokens_of(const StudyPart& p) {
+    return int64_t(p.sequences.size()) * int64_t(p.sequences.front().size());
+  }
+  int64_t at_once(const ModelSpec& spec) const { return weighed_at_once(spec, hidden_.tokens(), hidden_.length()); }
+
+  TemporaryFolder folder_;
+  HiddenFiles hidden_;
+  TokenWeights weights_;
+};
 
 class StudyJob {
  public:
@@ -14,6 +48,7 @@ class StudyJob {
     for (const StudyPart& p : f_.parts) {
       changes_ += p.changes.size();
       calibrations_.push_back(embedded(dev_, outer_, joined(p.sequences), length(p)));
+      weighed_.push_back(weighs(p) ? std::make_unique<Weighed>(f_, p, dev_, host_) : nullptr);
     }
     states_.assign(changes_ + 1, embedded(dev_, outer_, f_.windows, f_.window));
     for (Tensor& x : states_) x = x.clone();
@@ -26,6 +61,27 @@ class StudyJob {
 
  private:
   static int length(const StudyPart& p) { return int(p.sequences.front().size()); }
+  bool weighs(const StudyPart& p) const {
+    return can_weigh(f_.source.spec()) &&
+           std::ranges::any_of(p.changes, [](const auto& c) { return c->weighs_tokens(); });
+  }
+
+  /// Of part `i` at a block, with tokens that count alike, and with others where a change wants them.
+  struct Seen {
+    BlockCalibration alike, weighed;
+  };
+  Seen seen(size_t i, int b, const Block& original) {
+    const StudyPart& p = f_.parts[i];
+    HiddenStates states = in_memory(calibrations_[i], length(p));
+    BlockCosts costs;
+    Seen all;
+    if (weighed_[i]) {
+      HiddenStates read{states.tokens, states.length, states.read, {}, weighed_[i]->weights().of(b)};
+      all.weighed = calibrate(dev_, host_, original, b, read, p.calibration, costs);
+    }
+    all.alike = calibrate(dev_, host_, original, b, states, p.calibration, costs);
+    return all;
+  }
 
   void block(int b) {
     const BlockWeights w = load_float_block(f_.source, b, host_.pool);
@@ -33,12 +89,11 @@ class StudyJob {
     run_sequences(dev_, original, f_.window, states_[0]);
     size_t done = 0;
     for (size_t i = 0; i < f_.parts.size(); ++i) {
-      BlockCosts costs;
-      const BlockCalibration seen = calibrate(
-          dev_, host_, original, b, in_memory(calibrations_[i], length(f_.parts[i])), f_.parts[i].calibration, costs);
+      const Seen all = seen(i, b, original);
       for (const auto& change : f_.parts[i].changes) {
         if (f_.progress) f_.progress(b * int(changes_) + int(done), int(outer_.spec.blocks.size() * changes_));
-        const Block changed = change->changed({w, original, seen, dev_, host_});
+        const bool by_weight = weighed_[i] && change->weighs_tokens();
+        const Block changed = change->changed({w, original, by_weight ? all.weighed : all.alike, dev_, host_});
         run_sequences(dev_, changed, f_.window, states_[++done]);
       }
     }
@@ -58,8 +113,9 @@ class StudyJob {
   const StudyFlow& f_;
   Backend& dev_;
   Host host_;
-  Model outer_;                       // without blocks
-  std::vector<Tensor> calibrations_;  // hidden states of each part's sequences
+  Model outer_;                                    // without blocks
+  std::vector<Tensor> calibrations_;               // hidden states of each part's sequences
+  std::vector<std::unique_ptr<Weighed>> weighed_;  // null where all tokens count alike
   size_t changes_ = 0;
   std::vector<Tensor> states_;  // of the float model, and of each change
 };

@@ -111,6 +111,13 @@ std::vector<float> SiteStatistics::mean_abs() const {
   return m;
 }
 
+void require_finite_input(const Host& host, const Tensor& x, int block, Site site) {
+  std::vector<double> sums(size_t(x.shape()[1]));
+  std::vector<float> largest(sums.size());
+  add_abs(host, x, sums, largest);
+  require_finite(sums, block, site);
+}
+
 int64_t tokens_at_once(int length) { return std::max<int64_t>(1, 512 / length) * length; }
 
 namespace {

@@ -46,6 +46,9 @@ struct HiddenStates {
   std::map<Site, std::vector<float>> weights{};  // how much each token counts in a site's Gram matrix; none: all alike
 };
 
+/// Throws Error naming the site and its channel if what a block's layer reads is not finite.
+void require_finite_input(const Host& host, const Tensor& x, int block, Site site);
+
 /// x [tokens, dim], whose rows are written over.
 HiddenStates in_memory(Tensor& x, int length);
 

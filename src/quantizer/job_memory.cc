@@ -65,6 +65,9 @@ class BlockMemory {
     for (Param p : b.params())
       if (!is_norm(p.role))
         most_rounded_ = std::max(most_rounded_, rounded_bytes(b.shape(p).first, b.shape(p).second, job.spec));
+    for (Param p : b.params())
+      if (!is_norm(p.role))
+        most_running_ = std::max(most_running_, job.dev.linear_bytes(running_pieces(job, block, p)));
     widest_ = std::max({int64_t(b.dim), int64_t(b.widest_mlp()), int64_t(b.mixed_rows())});
   }
   int64_t load() const { return stored_ + device() + rounded_ * 3 / 2; }  // packed: half a byte
@@ -75,12 +78,13 @@ class BlockMemory {
     return resident() +
            std::max(activations(tokens), tokens * widest_ * kFloat + activations(tokens) - tokens * b_.dim * kFloat);
   }
-  /// Each matrix both ways, one of them while it is turned; what a block made of a piece of the text and the gradients
-  /// of about as much; squares of all tokens weighed together.
+  /// Each matrix both ways, beside the file's, which the last is turned from; then what a block made of a piece of the
+  /// text and the gradients of about as much, and squares of all tokens weighed together.
   int64_t weigh() const {
-    const int64_t n = tokens_at_once(job_.length);
-    return stored_ + 2 * device_ + 3 * activations(n) + n * (2 * b_.widest_mlp() + mixed_channels(b_)) * kFloat +
-           6 * weighed_at_once(job_.source.spec(), tokens(), job_.length) * kFloat;
+    const int64_t n = tokens_at_once(job_.length),
+                  pieces = 3 * activations(n) + n * (2 * b_.widest_mlp() + mixed_channels(b_)) * kFloat,
+                  squares = 6 * weighed_at_once(job_.source.spec(), tokens(), job_.length) * kFloat;
+    return 2 * device_ + squares + std::max(stored_ + most_running_, pieces);
   }
   int64_t search() const {
     if (!job_.calibrated || !job_.folds) return 0;
@@ -144,7 +148,7 @@ class BlockMemory {
 
   const JobShape& job_;
   const BlockSpec& b_;
-  int64_t stored_ = 0, device_ = 0, weights_ = 0, rounded_ = 0, most_rounded_ = 0, widest_ = 0;
+  int64_t stored_ = 0, device_ = 0, weights_ = 0, rounded_ = 0, most_rounded_ = 0, most_running_ = 0, widest_ = 0;
 };
 
 int64_t outer_bytes(const JobShape& job) {

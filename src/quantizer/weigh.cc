@@ -90,7 +90,8 @@ class Weigher {
     const Timed timed(costs.forward, block_operations(block.spec, tokens_));
     chunks([&](int64_t begin, int64_t end) {
       Tensor x = state(i, begin, end);
-      run_sequences(f_.dev, block, length_, x);
+      run_sequences(f_.dev, block, length_, x,
+                    [&](Site site, const Tensor& seen, auto) { require_finite_input(f_.host, seen, i, site); });
       states_.write((i + 1) * batch_ + begin, x);
     });
   }
@@ -152,9 +153,9 @@ class Weigher {
     return f_.hidden.input(0).read(number_ * batch_ + begin, number_ * batch_ + end);
   }
 
+  /// Checked for NaN; a head whose rows are divided by their lengths is one that is not.
   Pieces head_pieces() const {
-    const Pieces w = load_head_pieces(f_.source);
-    return std::holds_alternative<DType>(w.type) ? w : load_float_pieces(f_.source, -1, head_param(spec_));
+    return spec_.head_unit_rows ? load_head_pieces(f_.source) : load_float_pieces(f_.source, -1, head_param(spec_));
   }
 
   /// By the head's input x, of tokens [first, ...) of the batch.
@@ -189,8 +190,9 @@ class Weigher {
     for (const auto& s : squares)
       if (!std::isfinite(std::accumulate(s.begin(), s.end(), 0.0)))
         fail("weigh",
-             "block {}: a gradient is not finite. Are the weights, or is the text far from what the model knows? "
-             "--no-token-weights goes without",
+             "block {}: a gradient is not finite, though all weights and activations are: products of its scale "
+             "overflow. "
+             "--no-token-weights goes without gradients",
              block);
   }
 

@@ -212,8 +212,10 @@ class Job(unittest.TestCase):
         model = make_model(self.work / "m", 8)
         want = self.reference(model)
         size = (self.work / "reference" / "model.safetensors").stat().st_size
-        full = subprocess.run(self.command(model), capture_output=True, text=True,
-                              preexec_fn=lambda: limit_files(size * 3 // 4))
+        full = subprocess.run(self.command(model), capture_output=True, text=True, preexec_fn=lambda: limit_files(size // 8))
+        self.assertEqual(full.returncode, 1)
+        self.assertRegex(full.stderr, r"(hidden-0|weigh-states): File too large; .* 0 of 8 blocks are done and kept in .*: once that is put right, the same command with --resume")
+        full = subprocess.run(self.command(model, "--resume"), capture_output=True, text=True, preexec_fn=lambda: limit_files(size * 3 // 4))
         self.assertEqual(full.returncode, 1)
         self.assertRegex(full.stderr, r"shard-1: File too large; .* blocks are done and kept in .*: once that is put right, the same command with --resume")
         self.assertGreaterEqual(self.run_json(*self.command(model, "--resume"))["resumed_blocks"], 1)
@@ -274,7 +276,7 @@ class Job(unittest.TestCase):
         want = self.reference(model)
         scratch = self.work / "scratch"
         self.interrupt_after_a_block(self.command(model, "--scratch", scratch), signal.SIGKILL)
-        self.assertEqual(sorted(f.name for f in next(scratch.iterdir()).iterdir()), ["hidden-0", "hidden-1"])
+        self.assertEqual(sorted(f.name for f in next(scratch.iterdir()).iterdir()), ["hidden-0", "hidden-1", "weights"])
         self.assertIn("--scratch was", self.refused(*self.command(model, "--resume")))
         self.assertEqual(self.run_json(*self.command(model, "--restart", "--scratch", scratch))["resumed_blocks"], 0)
         self.assertEqual(digest(self.out), want)

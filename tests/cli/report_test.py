@@ -297,7 +297,7 @@ class Progress(unittest.TestCase):
         text = "".join(t for _, t in pieces)
         self.assertNotRegex(text, "[\r\033]")
         for line in text.splitlines():
-            self.assertRegex(line, r"^(calibrate|search) \d+/16, \d+:\d\d elapsed(, \d+:\d\d left)?, [\d.]+ MB in memory(, error of the last block 0\.\d{5})?$")
+            self.assertRegex(line, r"^(weigh|calibrate|search) \d+/(16|33), \d+:\d\d elapsed(, \d+:\d\d left)?, [\d.]+ MB in memory(, error of the last block 0\.\d{5})?$")
         self.assertGreater(len(text.splitlines()), 0)
 
 
