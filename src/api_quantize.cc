@@ -14,6 +14,7 @@
 #include "formats/params.h"
 #include "io/file.h"
 #include "io/json.h"
+#include "model/stream.h"
 #include "quantizer/job_log.h"
 #include "report/page.h"
 
@@ -333,7 +334,7 @@ class Job {
   std::unique_ptr<HiddenFiles> hidden_files() {
     const CalibrationReport& c = report_.calibration;
     auto files = std::make_unique<HiddenFiles>(folder_.scratch(), int64_t(c.sequences) * c.sequence_tokens,
-                                               c.sequence_tokens, setup_.spec().dim);
+                                               c.sequence_tokens, stream_width(setup_.spec()));
     if (!state_)
       embed_tokens(*setup_.statistics, *setup_.source, calibration_.sequences, *files);
     else if (done_ < report_.blocks && !files->complete(done_))

@@ -1,6 +1,7 @@
 #include "eval/study.h"
 
 #include "eval/embedded.h"
+#include "model/stream.h"
 
 namespace awq {
 namespace {
@@ -18,7 +19,7 @@ class StudyJob {
     states_.assign(changes_ + 1, embedded(dev_, outer_, f_.windows, f_.window));
     for (Tensor& x : states_) x = x.clone();
     for (int b = 0; b < int(outer_.spec.blocks.size()); ++b) block(b);
-    for (Tensor& x : states_) final_norm_forward(dev_, outer_, x);
+    for (Tensor& x : states_) final_norm_forward(dev_, outer_, x = hidden_of(x, outer_.spec.dim));
     std::vector<std::vector<WindowScore>> all;
     for (const Tensor& x : states_) all.push_back(scores(x));
     return all;

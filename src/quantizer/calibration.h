@@ -37,7 +37,8 @@ struct CalibrationOptions {
   std::span<const uint8_t> counted{};
 };
 
-/// The calibration tokens between two blocks, wherever they are kept: f32 [tokens, dim], sequences of `length` tokens.
+/// The calibration tokens between two blocks, wherever they are kept: f32 [tokens, stream_width], sequences of `length`
+/// tokens.
 struct HiddenStates {
   int64_t tokens = 0;
   int length = 0;
@@ -45,10 +46,10 @@ struct HiddenStates {
   std::function<void(int64_t begin, const Tensor& x)> write;  // what goes into the next block; may be empty
 };
 
-/// x [tokens, dim], whose rows are written over.
+/// x [tokens, stream_width], whose rows are written over.
 HiddenStates in_memory(Tensor& x, int length);
 
-/// x [sequences * length, dim] becomes the block's output.
+/// x [sequences * length, stream_width] becomes what goes into the next block.
 void run_sequences(Backend& dev, const Block& block, int length, Tensor& x, const Tap& tap = {});
 
 /// Tokens that run through a block at once: whole sequences, at least 512 tokens. It does not depend on how much memory

@@ -10,6 +10,7 @@
 #include "engine/golden_fixture.h"
 #include "formats/folder.h"
 #include "formats/load.h"
+#include "model/stream.h"
 #include "quantizer/quantize.h"
 
 namespace awq {
@@ -48,7 +49,7 @@ std::vector<BlockResult> quantize_to(const fs::path& out, Device& d, const Check
   const Scratch states("states");
   std::optional<HiddenFiles> hidden;
   if (how->needs_calibration()) {
-    hidden.emplace(states.path, kFamilySequences * kFamilyLength, kFamilyLength, source.spec().dim);
+    hidden.emplace(states.path, kFamilySequences * kFamilyLength, kFamilyLength, stream_width(source.spec()));
     embed_tokens(*d.backend, source, random_text(source.spec().vocab, 7), *hidden);
   }
   std::vector<BlockResult> results;
@@ -111,15 +112,30 @@ class Family : public testing::TestWithParam<std::string> {
 // The table is read in bands there, and positions and norms come after: the same bits as at once.
 TEST_P(Family, CalibrationBeginsWithTheModelsEmbedding) {
   const auto text = random_text(source_->spec().vocab, 7);
-  HiddenFiles hidden(scratch_.path, kFamilySequences * kFamilyLength, kFamilyLength, source_->spec().dim);
+  HiddenFiles hidden(scratch_.path, kFamilySequences * kFamilyLength, kFamilyLength, stream_width(source_->spec()));
   embed_tokens(*device_.backend, *source_, text, hidden);
   for (int i : {0, kFamilySequences - 1}) {
     const Sequence s{nullptr, 0, kFamilyLength};
     const Tensor want =
         embed_forward(*device_.backend, source_->spec(), load_embedding(*source_), text[size_t(i)], {&s, 1});
-    const Tensor got = hidden.input(0).read(i * kFamilyLength, (i + 1) * kFamilyLength);
+    const Tensor got = hidden_of(hidden.input(0).read(i * kFamilyLength, (i + 1) * kFamilyLength), source_->spec().dim);
     EXPECT_TRUE(std::ranges::equal(got.as<float>(), want.as<float>()));
   }
+}
+
+// What is handed from block to block is all that blocks read: run one by one, as calibration runs them, they make the
+// bits that the model makes.
+TEST_P(Family, BlocksRunOneByOneAreTheModel) {
+  const Model m = model_of(golden::folder(GetParam()));
+  const auto n = int(expected_.ids.size());
+  const Sequence s{nullptr, 0, n};
+  Tensor x = stream_of(m.spec, embed_forward(*device_.backend, m.spec, m.embed, expected_.ids, {&s, 1}), expected_.ids);
+  for (const Block& b : m.blocks) run_sequences(*device_.backend, b, n, x);
+  Tensor got = hidden_of(x, m.spec.dim);
+  final_norm_forward(*device_.backend, m, got);
+  const auto kv = device_.backend->kv_cache(m.spec.blocks);
+  const Sequence whole{kv.get(), 0, n};
+  EXPECT_TRUE(same_bytes(got, hidden_forward(*device_.backend, m, expected_.ids, {&whole, 1})));
 }
 
 // What is written is what was decided: the packed file computes what its values do in float, up to activations of 16
