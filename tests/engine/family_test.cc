@@ -4,12 +4,15 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <optional>
 #include <random>
 
+#include "bench/random_model.h"
 #include "engine/golden_fixture.h"
 #include "formats/folder.h"
 #include "formats/load.h"
+#include "formats/params.h"
 #include "model/stream.h"
 #include "quantizer/quantize.h"
 
@@ -193,6 +196,69 @@ TEST_P(Family, FourBitsAreNotWorseThanRounding) {
   if (const char* file = std::getenv("AWQ_MODELS_ROWS"))
     std::ofstream(file, std::ios::app) << fmt::format("| {} | {} | {:.1e} | {:.1e} | {:.2g} | {:.2g} |\n", m.fixture,
                                                       m.architecture, m.logits, m.fold, m.awq, m.rounding);
+}
+
+// Names and shapes as the gguf package has them (gguf.constants, and its order of dimensions turned round).
+const std::map<std::string, std::map<std::string, Shape>> kGgufMixtures = {
+    {"mixtral",
+     {{"blk.1.ffn_gate_inp.weight", {5, 32}},
+      {"blk.1.ffn_gate_exps.weight", {5, 32, 32}},
+      {"blk.1.ffn_up_exps.weight", {5, 32, 32}},
+      {"blk.1.ffn_down_exps.weight", {5, 32, 32}}}},
+    {"qwen2-moe",
+     {{"blk.1.ffn_gate_inp.weight", {6, 32}},
+      {"blk.1.ffn_gate_exps.weight", {6, 32, 32}},
+      {"blk.1.ffn_gate_inp_shexp.weight", {32}},
+      {"blk.1.ffn_up_shexp.weight", {64, 32}},
+      {"blk.1.ffn_down_shexp.weight", {32, 64}}}},
+    {"olmoe", {{"blk.1.ffn_up_exps.weight", {6, 32, 32}}, {"blk.1.attn_k_norm.weight", {16}}}},
+    {"qwen3-moe", {{"blk.0.ffn_down_exps.weight", {5, 32, 32}}, {"blk.0.attn_q_norm.weight", {16}}}}};
+
+void write_as(const char* format, const fs::path& out, const Checkpoint& source) {
+  const auto sink = find_format(format).create(out, source.config(), source.spec(), {});
+  sink->begin();
+  for (const auto& [block, p] : params_of(source.spec())) {
+    sink->put(block, p, source.weight(block, p));
+    if (has_bias(source.spec(), block, p)) sink->put_bias(block, p, source.bias(block, p));
+  }
+  sink->finish();
+}
+
+class GgufOfMixture : public testing::TestWithParam<std::string> {};
+
+// All experts of a block are one tensor there. Of a model some of whose blocks have one MLP, which the metadata cannot
+// say, the first block.
+TEST_P(GgufOfMixture, ComputesTheSame) {
+  const Scratch scratch;
+  Device device{2, ""};
+  const Expected expected(GetParam());
+  const auto whole = Checkpoint::open(golden::folder(GetParam()));
+  const bool mixed = std::ranges::any_of(whole->spec().blocks, [](const BlockSpec& b) { return !b.experts; });
+  const auto source = first_blocks(*whole, mixed ? 1 : int(whole->spec().blocks.size()));
+  write_as("gguf-bf16", scratch.path / "out", *source);
+  const auto back = Checkpoint::open(scratch.path / "out");
+  EXPECT_EQ(back->format(), "gguf");
+  for (const auto& [name, shape] : kGgufMixtures.at(GetParam())) {
+    const auto tensors = back->tensors();
+    const auto t = std::ranges::find(tensors, name, &TensorInfo::name);
+    ASSERT_NE(t, tensors.end()) << name;
+    EXPECT_EQ(t->shape, shape) << name;
+  }
+  const Tensor a = golden::run(device, load_model(*device.backend, *source), expected.ids),
+               b = golden::run(device, load_model(*device.backend, *back), expected.ids);
+  EXPECT_LT(golden::relative_difference(b, a), 3e-5);  // routers are F32 there, multiplied by other kernels
+  if (!mixed) {
+    EXPECT_LT(golden::relative_difference(b, expected.logits), 6e-5);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, GgufOfMixture, testing::Values("mixtral", "qwen2-moe", "qwen3-moe", "olmoe"),
+                         golden::name_of_case);
+
+TEST(GgufOfMixtures, AreRefusedWhereSomeBlocksHaveOneMlp) {
+  const Scratch scratch;
+  const auto source = Checkpoint::open(golden::folder("qwen3-moe"));
+  EXPECT_THROW(write_as("gguf-bf16", scratch.path / "out", *source), Error);
 }
 
 TEST(ModelsPage, HasARowForEveryFixtureAndNoOther) {
