@@ -65,6 +65,8 @@ constexpr std::string_view kCommonKeys[] = {"block_count",
                                             "rope.scaling.original_context_length",
                                             "rope.scaling.finetuned"};
 constexpr std::string_view kMixtureKeys[] = {"expert_feed_forward_length", "expert_shared_feed_forward_length"};
+constexpr std::string_view kGraniteKeys[] = {"embedding_scale", "residual_scale", "attention.scale", "logit_scale",
+                                             "expert_shared_feed_forward_length"};
 constexpr std::string_view kLlamaKeys[] = {"attention.sliding_window", "tensor_data_layout"};
 constexpr std::string_view kGemma3Keys[] = {"attention.sliding_window", "attention.sliding_window_pattern",
                                             "rope.freq_base_swa", "final_logit_softcapping"};
@@ -242,6 +244,34 @@ json qwen_moe_config(const Keys& k, std::string_view architecture, std::string_v
   return c;
 }
 
+void add_granites_scales(const Keys& k, json& c) {
+  c.update({{"hidden_act", "silu"},
+            {"attention_bias", has_bias(k.file(), "attn_q")},
+            {"embedding_multiplier", k.decimal("embedding_scale", 1)},
+            {"residual_multiplier", k.decimal("residual_scale", 1)},
+            {"attention_multiplier", k.decimal("attention.scale")},
+            {"logits_scaling", k.decimal("logit_scale", 1)}});
+}
+
+json granite_config(const Keys& k) {
+  refuse_experts(k);
+  json c = common_config(k, "GraniteForCausalLM", "granite");
+  add_granites_scales(k, c);
+  c["mlp_bias"] = has_bias(k.file(), "ffn_gate");
+  return c;
+}
+
+json granitemoe_config(const Keys& k) {
+  const int64_t shared = k.size("expert_shared_feed_forward_length", 0);
+  json c = shared ? common_config(k, "GraniteMoeSharedForCausalLM", "granitemoeshared")
+                  : common_config(k, "GraniteMoeForCausalLM", "granitemoe");
+  add_granites_scales(k, c);
+  c["num_local_experts"] = k.size("expert_count");
+  c["num_experts_per_tok"] = k.size("expert_used_count");
+  if (shared) c["shared_intermediate_size"] = shared;
+  return c;
+}
+
 json olmoe_config(const Keys& k) {
   json c = common_config(k, "OlmoeForCausalLM", "olmoe");
   c.update({{"hidden_act", "silu"},
@@ -315,6 +345,8 @@ constexpr Family kFamilies[] = {{"llama", llama_config, kLlamaKeys},
                                 {"qwen2moe", qwen2moe_config, kMixtureKeys},
                                 {"qwen3moe", qwen3moe_config, kMixtureKeys},
                                 {"olmoe", olmoe_config, {}},
+                                {"granite", granite_config, kGraniteKeys},
+                                {"granitemoe", granitemoe_config, kGraniteKeys},
                                 {"gemma3", gemma3_config, kGemma3Keys}};
 
 }  // namespace

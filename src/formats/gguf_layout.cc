@@ -78,7 +78,8 @@ Tensor pairs_from_halves(const Tensor& t, int64_t head_dim) {
 }
 
 bool has_pairs(std::string_view gguf_architecture, Role role) {
-  return gguf_architecture == "llama" && (role == Role::q || role == Role::k);
+  const bool pairs = gguf_architecture == "llama" || gguf_architecture.starts_with("granite");
+  return pairs && (role == Role::q || role == Role::k);
 }
 
 }  // namespace awq

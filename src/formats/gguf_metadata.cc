@@ -56,6 +56,14 @@ void add_rope(GgufMetadata& m, const std::string& arch, const RopeSpec& rope) {
     m.u32(arch + ".rope.scaling.original_context_length", uint32_t(rope.original_context));
 }
 
+void add_scales(GgufMetadata& m, const std::string& arch, const ModelSpec& spec, const Json& config) {
+  if (!arch.starts_with("granite")) return;
+  m.f32(arch + ".embedding_scale", spec.embed_scale);
+  m.f32(arch + ".residual_scale", spec.blocks.front().residual_scale);
+  m.f32(arch + ".attention.scale", spec.blocks.front().attention.query_scale);
+  m.f32(arch + ".logit_scale", config.value("logits_scaling", 1.f));  // of which the spec has the inverse
+}
+
 // Every sixth block sees everything in programs that find no pattern.
 void add_windows(GgufMetadata& m, const std::string& arch, const ModelSpec& spec) {
   const BlockSpec* windowed = windowed_block(spec);
@@ -146,6 +154,7 @@ GgufMetadata gguf_metadata(const ModelSpec& spec, const Json& config, uint32_t f
   add_sizes(m, arch, spec, config);
   add_rope(m, arch, global_block(spec).attention.rope);
   add_windows(m, arch, spec);
+  add_scales(m, arch, spec, config);
   const Json read = gguf_config(gguf_outline(m, spec));
   const ModelSpec back = find_architecture(read["architectures"][0].get<std::string>()).parse(read);
   if (const std::string what = difference(spec, back); !what.empty())

@@ -265,7 +265,7 @@ TEST(GgufConfig, Gemma3) {
 TEST(GgufConfig, RefusesWhatItDoesNotUnderstand) {
   EXPECT_SAYS(open_error(tiny("mamba")),
               "the architecture \"mamba\" is not known; this version reads llama, qwen2, qwen3, qwen2moe, qwen3moe, "
-              "olmoe, gemma3");
+              "olmoe, granite, granitemoe, gemma3");
   EXPECT_SAYS(open_error(tiny().f32("llama.logit_scale", 2)), "\"llama.logit_scale\" is not understood");
   EXPECT_SAYS(open_error(tiny("qwen2").u32("qwen2.attention.sliding_window", 5)),
               "\"qwen2.attention.sliding_window\" is not understood");
