@@ -113,7 +113,7 @@ class Converter {
     const Pieces w = source_.pieces(block, p);
     if (!std::holds_alternative<QuantSpec>(w.type)) {
       const Tensor t = std::get<Tensor>(source_.weight(block, p));
-      write([this, block, p, t, w = rounded(is_table(p.role) ? narrowed(t) : t, outer, name)] {
+      write([this, block, p, t, w = rounded(is_table(p.role) ? narrowed(t) : t, outer, name, p.role)] {
         sink_->put(block, p, w);
         drop_pages({t.data(), t.bytes()}, t.owner());
       });
@@ -126,7 +126,7 @@ class Converter {
       ++report_.matrices;
       return;
     }
-    write([this, block, p, w = rounded(narrowed(dequantize(q)), outer, name)] { sink_->put(block, p, w); });
+    write([this, block, p, w = rounded(narrowed(dequantize(q)), outer, name, p.role)] { sink_->put(block, p, w); });
     report_.dequantized.push_back(name);
   }
 
@@ -141,8 +141,8 @@ class Converter {
     }
   }
 
-  Weight rounded(const Tensor& t, bool outer, const std::string& name) const {
-    return rounds_ ? format_.round(t, outer, name) : Weight(t);
+  Weight rounded(const Tensor& t, bool outer, const std::string& name, Role role) const {
+    return rounds_ && !stays_float(role) ? format_.round(t, outer, name) : Weight(t);
   }
 
   const Checkpoint& source_;

@@ -65,7 +65,8 @@ void check_heads(std::string_view operation, const BlockSpec& b, int devices) {
 std::pair<int64_t, int64_t> part_of(const BlockSpec& b, Param p, int devices) {
   const auto [rows, cols] = b.shape(p);
   if (splits_columns(p.role)) return {rows, cols / devices};
-  if (p.role == Role::q_a || p.role == Role::kv_a || p.role == Role::k_rope) return {rows, cols};  // on each
+  constexpr Role kOnEach[] = {Role::q_a, Role::kv_a, Role::k_rope, Role::own_gate, Role::own_out};
+  if (std::ranges::count(kOnEach, p.role)) return {rows, cols};
   const bool repeated = !b.delta && (p.role == Role::k || p.role == Role::v) && b.attention.kv_heads < devices;
   return {repeated ? b.attention.head_dim : rows / devices, cols};
 }

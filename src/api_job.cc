@@ -219,6 +219,8 @@ uint64_t JobSetup::output_bytes() const {
                                                                       : spec().tied_embeddings ? 0
                                                                                                : 16;
   double bits = table * (16 + head_bits);
+  if (const auto& own = spec().own_input)
+    bits += 16.0 * (double(spec().vocab) + spec().dim) * own->width * double(spec().blocks.size());
   for (const BlockSpec& b : spec().blocks) bits += matrix_weights(b) * bits_of_blocks() + float_weights(b) * 16;
   uint64_t others = 0;
   for (const std::string& name : spec().carried) others += source->carried(name).bytes();

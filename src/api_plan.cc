@@ -10,6 +10,7 @@
 #include "formats/load.h"
 #include "formats/params.h"
 #include "io/temporary_folder.h"
+#include "model/stream.h"
 
 namespace awq {
 namespace {
@@ -112,7 +113,7 @@ class Planner {
 
   void make_hidden(const fs::path& folder, std::optional<HiddenFiles>& hidden) {
     const int length = setup_.options.sample_tokens, sequences = timed_sequences();
-    hidden.emplace(folder, int64_t(sequences) * length, length, setup_.spec().dim);
+    hidden.emplace(folder, int64_t(sequences) * length, length, stream_width(setup_.spec()));
     embed_tokens(*setup_.statistics, *setup_.source, random_tokens(sequences, length, setup_.spec().vocab), *hidden);
   }
 
@@ -185,18 +186,18 @@ class Planner {
     std::vector<std::unique_ptr<KvCache>> caches;
     std::vector<Sequence> sequences;
     for (int i = 0; i < batch; ++i) {
-      caches.push_back(dev.kv_cache({&b.spec, 1}, DType::f16));
+      caches.push_back(cache_alone(dev, b.spec, DType::f16));
       const Sequence s{caches.back().get(), 0, at};
-      Tensor x = Tensor::zeros({at, b.spec.dim}, DType::f32);
-      block_forward(dev, b, {&s, 1}, 0, x);
+      Tensor x = Tensor::zeros({at, stream_width(setup_.spec())}, DType::f32);
+      stream_forward(dev, b, {&s, 1}, x);
       sequences.push_back({caches.back().get(), at, 1});
     }
-    Tensor x = Tensor::zeros({batch, b.spec.dim}, DType::f32);
-    block_forward(dev, b, sequences, 0, x);  // the first is slower
+    Tensor x = Tensor::zeros({batch, stream_width(setup_.spec())}, DType::f32);
+    stream_forward(dev, b, sequences, x);  // the first is slower
     for (int i = 0; i < kSteps; ++i) {
       for (Sequence& s : sequences) ++s.first;
       const Timed timed(step);
-      block_forward(dev, b, sequences, 0, x);
+      stream_forward(dev, b, sequences, x);
     }
     step.seconds /= kSteps;
   }

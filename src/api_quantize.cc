@@ -14,6 +14,7 @@
 #include "formats/params.h"
 #include "io/file.h"
 #include "io/json.h"
+#include "model/stream.h"
 #include "quantizer/job_log.h"
 #include "report/page.h"
 
@@ -112,7 +113,8 @@ class Job {
     if (setup_.method->weighs_tokens() && setup_.options.token_weights && !setup_.weighs())
       report_.warnings.emplace_back(
           "all tokens count alike: gradients, which would say what each does to the output, do not go back through "
-          "mixtures of experts, delta nets and gpt-oss' bounded activation in this version");
+          "mixtures of experts, delta nets, gpt-oss' bounded activation and what blocks of Gemma 4 read beside their "
+          "input in this version");
     report_.bits_per_weight = setup_.bits_per_weight();
     report_.blocks = int(setup_.spec().blocks.size());
     describe_search();
@@ -368,7 +370,7 @@ class Job {
   std::unique_ptr<HiddenFiles> hidden_files() {
     const CalibrationReport& c = report_.calibration;
     auto files = std::make_unique<HiddenFiles>(folder_.scratch(), int64_t(c.sequences) * c.sequence_tokens,
-                                               c.sequence_tokens, setup_.spec().dim);
+                                               c.sequence_tokens, stream_width(setup_.spec()));
     if (!state_)
       embed_tokens(*setup_.statistics, *setup_.source, calibration_.sequences, *files);
     else if (done_ < report_.blocks && !files->complete(done_))

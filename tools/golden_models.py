@@ -271,6 +271,55 @@ def qwen3_5():
                   {"model.visual.merger.linear_fc1.weight": (8, 8), "mtp.norm.weight": (32,)})
 
 
+def qwen3_5_moe():
+    text = with_experts("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", head_dim=16, attention_bias=False, attn_output_gate=True,
+                        num_hidden_layers=2, layer_types=["linear_attention", "full_attention"], linear_conv_kernel_dim=4,
+                        linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4,
+                        full_attention_interval=2, num_experts=4, moe_intermediate_size=32, shared_expert_intermediate_size=32,
+                        mlp_only_layers=[], mtp_num_hidden_layers=1,
+                        rope_parameters={"rope_theta": 10000.0, "rope_type": "default", "partial_rotary_factor": 0.25})
+    for absent in ("rope_theta", "intermediate_size", "norm_topk_prob"):
+        text.pop(absent)
+    nested = {**text, "rope_parameters": {"mrope_interleaved": True, "mrope_section": [1, 1, 0], **text["rope_parameters"]}}
+    nested.pop("architectures")
+    published = config("Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe", text_config=nested, tie_word_embeddings=False)
+    return As(published, text, [("model.", "model.language_model.")], stacked=True,
+              others={"model.visual.merger.linear_fc1.weight": (8, 8), "mtp.norm.weight": (32,)})
+
+
+def gemma4_text(**changes):
+    text = like_llama("Gemma4ForCausalLM", "gemma4_text", **{
+        "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 32, "head_dim": 16, "global_head_dim": 32,
+        "hidden_activation": "gelu_pytorch_tanh", "attention_bias": False, "final_logit_softcapping": 3.0, "sliding_window": 12,
+        "attention_k_eq_v": False, "enable_moe_block": False, "num_experts": None, "top_k_experts": None,
+        "num_global_key_value_heads": None, "use_bidirectional_attention": None, "tie_word_embeddings": True,
+        "vocab_size_per_layer_input": 96, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0,
+        "use_double_wide_mlp": False, "rope_parameters": {
+            "full_attention": {"partial_rotary_factor": 0.25, "rope_theta": 100.0, "rope_type": "proportional"},
+            "sliding_attention": {"rope_theta": 10000.0, "rope_type": "default"}}, **changes})
+    text.pop("rope_theta"), text.pop("hidden_act")
+    return text
+
+
+def gemma4():
+    """Two blocks read keys of earlier ones, not of the first. Of those files have tensors that nothing reads."""
+    text = gemma4_text(num_hidden_layers=5, hidden_size_per_layer_input=32, num_kv_shared_layers=2, use_double_wide_mlp=True,
+                       layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention",
+                                    "full_attention"])
+    nested = {name: value for name, value in text.items() if name != "architectures"}
+    return seeing(config("Gemma4ForConditionalGeneration", "gemma4", text_config=nested, tie_word_embeddings=True), text,
+                  [("model.", "model.language_model.")],
+                  {"model.language_model.layers.3.self_attn.k_proj.weight": (16, 32), "model.embed_vision.embedding_projection.weight": (32, 8),
+                   "model.vision_tower.patch_embedder.input_proj.weight": (8, 12), "model.audio_tower.output_proj.bias": (8,)})
+
+
+def gemma4_moe():
+    text = gemma4_text(num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, attention_k_eq_v=True,
+                       num_global_key_value_heads=1, enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=32, intermediate_size=64,
+                       layer_types=["sliding_attention", "full_attention"])
+    return As(text, text, [], stacked=True)
+
+
 def vila():
     text = like_llama("LlamaForCausalLM", "llama", **LLAMA_AS)
     return seeing(config("LlavaLlamaModel", "llava_llama", llm_cfg=text, mm_projector_cfg={"mm_projector_type": "mlp_downsample"}),
@@ -374,6 +423,9 @@ MODELS = {
     "internvl": internvl(),
     "gemma3-vl": gemma3_vl(),
     "qwen3-5": qwen3_5(),
+    "qwen3-5-moe": qwen3_5_moe(),
+    "gemma4": gemma4(),
+    "gemma4-moe": gemma4_moe(),
     "vila": vila(),
     "flamingo": flamingo(),
     "chatglm": chatglm(),

@@ -115,7 +115,7 @@ def float64_everywhere():
         torch.set_default_dtype(saved[3])
 
 
-GAIN_LESS_ONE = ("gemma", "nemotron", "qwen3_next", "qwen3_5")  # model types that store a norm's gain - 1
+GAIN_LESS_ONE = ("gemma_", "gemma2", "gemma3", "nemotron", "qwen3_next", "qwen3_5")  # model types that store a norm's gain - 1
 
 
 def random_weight(name, shape, config, rng):
@@ -129,7 +129,9 @@ def random_weight(name, shape, config, rng):
             return noise - 0.5
         if name.endswith("linear_attn.norm.weight"):
             return gain
-        return gain - 1 if config["model_type"].startswith(GAIN_LESS_ONE) else gain
+        if name.endswith("q_norm.weight") and config["model_type"] == "gemma4_text":
+            return 0.3 * gain  # whose scores are not divided by sqrt(head_dim)
+        return gain - 1 if (config["model_type"] + "_").startswith(GAIN_LESS_ONE) else gain
     if any(part in name for part in ("embed_tokens", "wte", "word_embeddings", "embed_in", "wpe", "embed_positions")):
         return 0.4 * noise
     if any(part in name for part in ("lm_head", "embed_out")):

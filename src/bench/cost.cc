@@ -60,7 +60,10 @@ double Cost::attention_flops(int64_t first, int64_t tokens) const {
 
 Cost CountedCheckpoint::cost(DType kv) const {
   const bool shared = spec().tied_embeddings && head_ == 0;
-  return {.spec = spec(), .kv = kv, .weights = rest_ + (shared ? embed_ : head_), .embed_row = embed_ / spec().vocab};
+  return {.spec = spec(),
+          .kv = kv,
+          .weights = rest_ + (shared ? embed_ : head_),
+          .embed_row = (embed_ + own_) / spec().vocab};
 }
 
 void CountedCheckpoint::count(Param p, int64_t bytes) const {
@@ -68,6 +71,8 @@ void CountedCheckpoint::count(Param p, int64_t bytes) const {
     embed_ = bytes;  // asked for twice where it is the head too
   else if (p.role == Role::head)
     head_ = bytes;
+  else if (p.role == Role::own_embed)
+    own_ = bytes;
   else
     rest_ += bytes;
 }

@@ -57,7 +57,7 @@ class CountedCheckpoint final : public Checkpoint {
  private:
   void count(Param p, int64_t bytes) const;
   const Checkpoint& model_;
-  mutable int64_t rest_ = 0, embed_ = 0, head_ = 0;  // bytes
+  mutable int64_t rest_ = 0, embed_ = 0, own_ = 0, head_ = 0;  // bytes
 };
 
 }  // namespace awq

@@ -6,7 +6,8 @@
 
 namespace awq {
 
-/// f32 [tokens, dim]: the embedding of sequences of `length` tokens each, one after the other.
+/// f32 [tokens, stream_width]: what goes into the first block, of sequences of `length` tokens each, one after the
+/// other.
 Tensor embedded(Backend& dev, const Model& m, std::span<const int32_t> tokens, int length);
 std::vector<int32_t> joined(std::span<const std::vector<int32_t>> sequences);
 

@@ -2,6 +2,7 @@
 
 #include "eval/divergence.h"
 #include "eval/embedded.h"
+#include "model/stream.h"
 
 namespace awq {
 namespace {
@@ -36,7 +37,7 @@ class Job {
   Tensor finished(Tensor x, int from) const {
     for (size_t b = size_t(from); b < f_.model.blocks.size(); ++b)
       run_sequences(dev_, f_.model.blocks[b], f_.window, x);
-    final_norm_forward(dev_, f_.model, x);
+    final_norm_forward(dev_, f_.model, x = hidden_of(x, f_.model.spec.dim));
     return x;
   }
 

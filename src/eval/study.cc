@@ -4,6 +4,7 @@
 
 #include "eval/embedded.h"
 #include "io/temporary_folder.h"
+#include "model/stream.h"
 #include "quantizer/quantize.h"
 
 namespace awq {
@@ -53,7 +54,7 @@ class StudyJob {
     states_.assign(changes_ + 1, embedded(dev_, outer_, f_.windows, f_.window));
     for (Tensor& x : states_) x = x.clone();
     for (int b = 0; b < int(outer_.spec.blocks.size()); ++b) block(b);
-    for (Tensor& x : states_) final_norm_forward(dev_, outer_, x);
+    for (Tensor& x : states_) final_norm_forward(dev_, outer_, x = hidden_of(x, outer_.spec.dim));
     std::vector<std::vector<WindowScore>> all;
     for (const Tensor& x : states_) all.push_back(scores(x));
     return all;

@@ -78,9 +78,10 @@ std::string names_of(std::initializer_list<DType> types) {
   return names;
 }
 
-/// See ModelSpec::unused.
-bool is_unused(const ModelSpec& spec, std::string_view tensor) {
-  return std::ranges::any_of(spec.unused, [&](const std::string& begin) { return tensor.starts_with(begin); });
+const UnusedTensors* unused(const ModelSpec& spec, std::string_view tensor) {
+  const auto it =
+      std::ranges::find_if(spec.unused, [&](const UnusedTensors& u) { return tensor.starts_with(u.begin); });
+  return it == spec.unused.end() ? nullptr : &*it;
 }
 
 /// See ModelSpec::other_parts.
@@ -100,6 +101,21 @@ ModelSpec located(ModelSpec spec, const SafetensorsFolder& files) {
     for (const auto& [name, e] : file.entries())
       if (is_of_other_part(spec, name)) spec.carried.push_back(name);
   return spec;
+}
+
+/// Experts that a family publishes in one tensor may lie apart in its files all the same.
+Experts experts_in(const ModelSpec& spec, const SafetensorsFolder& files, Experts otherwise) {
+  for (int i = 0; i < int(spec.blocks.size()); ++i) {
+    const BlockSpec& b = spec.blocks[size_t(i)];
+    if (!b.experts) continue;
+    const Source s = source_of(spec, i, {Role::down});
+    return s.stack && files.find(s.apart + ".weight") ? Experts::apart : otherwise;
+  }
+  return otherwise;
+}
+
+StoredTensors stored_in(const ModelSpec& spec, const SafetensorsFolder& files, Experts otherwise) {
+  return {spec, experts_in(spec, files, otherwise)};
 }
 
 uint64_t header_room(const ModelSpec& spec) {
@@ -150,7 +166,7 @@ FolderCheckpoint::FolderCheckpoint(const fs::path& folder, Json config, Experts 
       config_(std::move(config)),
       spec_(parse_spec(config_, folder)),
       files_(open_files(folder)),
-      stored_(spec_ = located(std::move(spec_), files_), experts) {}
+      stored_(stored_in(spec_ = located(std::move(spec_), files_), files_, experts)) {}
 
 std::string FolderCheckpoint::name(const StoredTensor& t) const {
   const std::string head = source_of(spec_, -1, {Role::head}).name;
@@ -216,8 +232,7 @@ Pieces FolderCheckpoint::pieces(int block, Param param) const {
 }
 
 std::string FolderCheckpoint::why_dropped(std::string_view tensor) const {
-  if (is_unused(spec_, tensor))
-    return "of a block beyond the model's, for predicting further tokens, which this version does not do";
+  if (const UnusedTensors* u = unused(spec_, tensor)) return u->reason;
   const bool head = tensor == source_of(spec_, -1, {Role::head}).name + ".weight";
   return head ? "a copy of the embedding, which the head is tied to" : "computed from config.json, never trained";
 }
@@ -288,7 +303,7 @@ bool TensorCheck::harmless(std::string_view name) const {
   for (const char* buffer :
        {"rotary_emb.inv_freq", "attn.bias", "attention.bias", "attn.masked_bias", "attention.masked_bias"})
     if (name.ends_with(buffer)) return true;
-  if (is_unused(spec_, name) || is_of_other_part(spec_, name)) return true;
+  if (unused(spec_, name) || is_of_other_part(spec_, name)) return true;
   return spec_.tied_embeddings && name == source_of(spec_, -1, {Role::head}).name + ".weight";  // a copy of embed
 }
 

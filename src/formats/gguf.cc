@@ -51,30 +51,40 @@ class GgufCheckpoint final : public Checkpoint {
   std::string described_in() const override { return file_.path().string(); }
 
   Weight weight(int block, Param p) const override {
-    const std::string name = gguf_name(block, p) + ".weight";
-    if (!is_norm(p.role)) return ordered(file_.tensor(name), block, p);
+    const std::string name = gguf_name(spec_, block, p) + ".weight";
+    if (is_stacked(spec_, block, p)) {
+      const Part part = part_of(block, p);
+      return file_.rows(part.tensor, part.first, part.first + part.shape[0]);
+    }
+    if (!is_norm(p.role)) return ordered(file_.tensor(name).reshaped(shape_of(spec_, block, p)), block, p);
     const float offset = spec_.final_norm.gain_offset;
     return offset != 0 ? without_offset(vector(name), offset) : vector(name);
   }
   Pieces pieces(int block, Param p) const override {
-    const GgufTensor& t = file_.at(gguf_name(block, p) + ".weight");
-    if (!t.type->codes.group) return float_pieces(block, p);
-    return in_bands(t.shape, spec_of(*t.type), t.shape[1], row_step(block, p),
-                    [=, this, &t](int64_t begin, int64_t end) { return ordered(quantized(t, begin, end), block, p); });
+    const Part part = part_of(block, p);
+    const GgmlType& type = *part.tensor.type;
+    if (!type.codes.group) return float_pieces(block, p);
+    return in_bands(part.shape, spec_of(type), part.shape[1], row_step(block, p),
+                    [=, this](int64_t begin, int64_t end) {
+                      return ordered(quantized(part.tensor, part.first + begin, part.first + end), block, p);
+                    });
   }
   /// What a GGUF holds counts as an original: many models are published in nothing else.
   Pieces float_pieces(int block, Param p) const override {
-    const GgufTensor& t = file_.at(gguf_name(block, p) + ".weight");
-    const DType dtype = file_.rows(t, 0, 0).dtype();
-    return in_bands(t.shape, dtype, t.shape[1] * int64_t(size_of(dtype)), row_step(block, p),
-                    [=, this, &t](int64_t begin, int64_t end) { return ordered(file_.rows(t, begin, end), block, p); });
+    const Part part = part_of(block, p);
+    const DType dtype = file_.rows(part.tensor, 0, 0).dtype();
+    return in_bands(part.shape, dtype, part.shape[1] * int64_t(size_of(dtype)), row_step(block, p),
+                    [=, this](int64_t begin, int64_t end) {
+                      return ordered(file_.rows(part.tensor, part.first + begin, part.first + end), block, p);
+                    });
   }
   Tensor bias(int block, Param p) const override {
-    return ordered(vector(gguf_name(block, p) + ".bias").to(DType::f32), block, p);
+    return ordered(vector(gguf_name(spec_, block, p) + ".bias").to(DType::f32), block, p);
   }
   std::vector<TensorInfo> tensors() const override {
     std::map<std::string, TensorUse> uses;
-    for (const auto& [block, p] : params_of(spec_)) uses[gguf_name(block, p) + ".weight"] = use_of(*this, block, p);
+    for (const auto& [block, p] : params_of(spec_))
+      uses[gguf_name(spec_, block, p) + ".weight"] = use_of(*this, block, p);
     std::vector<TensorInfo> list;
     for (const GgufTensor& t : file_.tensors()) {
       TensorInfo& info =
@@ -93,6 +103,18 @@ class GgufCheckpoint final : public Checkpoint {
   }
 
  private:
+  /// A matrix and the rows in which it lies.
+  struct Part {
+    GgufTensor tensor;
+    Shape shape;
+    int64_t first = 0;
+  };
+  Part part_of(int block, Param p) const {
+    Part part{file_.at(gguf_name(spec_, block, p) + ".weight"), shape_of(spec_, block, p)};
+    part.tensor.shape = {part.tensor.shape.elements() / part.shape[1], part.shape[1]};
+    if (is_stacked(spec_, block, p)) part.first = p.expert * part.shape[0];
+    return part;
+  }
   /// A fault maps up to 2 MB around it: what is small and converted at once must not keep them.
   Tensor vector(const std::string& name) const {
     const GgufTensor& t = file_.at(name);
@@ -144,9 +166,8 @@ std::map<std::string, Shape> GgufCheckpoint::expected_tensors() const {
   for (int i = 0; i < int(spec_.blocks.size()); ++i) {
     const BlockSpec& b = spec_.blocks[size_t(i)];
     for (Param p : b.params()) {
-      const auto [rows, cols] = b.shape(p);
-      expected[gguf_name(i, p) + ".weight"] = cols ? Shape{rows, cols} : Shape{rows};
-      if (b.has_bias(p)) expected[gguf_name(i, p) + ".bias"] = {rows};
+      expected[gguf_name(spec_, i, p) + ".weight"] = gguf_shape(spec_, i, p);
+      if (b.has_bias(p)) expected[gguf_name(spec_, i, p) + ".bias"] = {b.shape(p).first};
     }
   }
   return expected;

@@ -64,6 +64,9 @@ constexpr std::string_view kCommonKeys[] = {"block_count",
                                             "expert_used_count",
                                             "rope.scaling.original_context_length",
                                             "rope.scaling.finetuned"};
+constexpr std::string_view kMixtureKeys[] = {"expert_feed_forward_length", "expert_shared_feed_forward_length"};
+constexpr std::string_view kGraniteKeys[] = {"embedding_scale", "residual_scale", "attention.scale", "logit_scale",
+                                             "expert_shared_feed_forward_length"};
 constexpr std::string_view kLlamaKeys[] = {"attention.sliding_window", "tensor_data_layout"};
 constexpr std::string_view kGemma3Keys[] = {"attention.sliding_window", "attention.sliding_window_pattern",
                                             "rope.freq_base_swa", "final_logit_softcapping"};
@@ -81,9 +84,11 @@ void refuse_unknown_keys(const Keys& k, std::span<const std::string_view> extra)
   }
 }
 
+bool has_experts(const Keys& k) { return k.file().integer(k.key("expert_count"), 0) != 0; }
+
 void refuse_experts(const Keys& k) {
-  if (k.has("expert_count") && k.file().integer(k.key("expert_count")) != 0)
-    k.bad("expert_count", "absent or 0 (mixtures of experts are not implemented)",
+  if (has_experts(k))
+    k.bad("expert_count", "absent or 0 (this family has no mixtures of experts)",
           k.file().integer(k.key("expert_count")));
 }
 
@@ -125,7 +130,6 @@ bool has_bias(const Gguf& file, std::string_view name) {
 }
 
 json common_config(const Keys& k, std::string_view architecture, std::string_view model_type) {
-  refuse_experts(k);
   const int64_t heads = k.size("attention.head_count");
   json c = {{"architectures", {architecture}},
             {"model_type", model_type},
@@ -190,7 +194,18 @@ int64_t window(const Keys& k) {
   return k.file().integer(k.key("attention.sliding_window"), 0) == 0 ? 0 : k.size("attention.sliding_window");
 }
 
+json mixtral_config(const Keys& k) {
+  json c = common_config(k, "MixtralForCausalLM", "mixtral");
+  c["hidden_act"] = "silu";
+  c["num_local_experts"] = k.size("expert_count");
+  c["num_experts_per_tok"] = k.size("expert_used_count");
+  if (window(k)) c["sliding_window"] = window(k);
+  apply_divisors(k, c);
+  return c;
+}
+
 json llama_config(const Keys& k) {
+  if (has_experts(k)) return mixtral_config(k);
   json c =
       window(k) ? common_config(k, "MistralForCausalLM", "mistral") : common_config(k, "LlamaForCausalLM", "llama");
   if (window(k)) c["sliding_window"] = window(k);
@@ -202,6 +217,7 @@ json llama_config(const Keys& k) {
 }
 
 json qwen_config(const Keys& k, std::string_view architecture) {
+  refuse_experts(k);
   json c = common_config(k, architecture, k.arch());
   c["hidden_act"] = "silu";
   c["use_sliding_window"] = false;
@@ -212,6 +228,69 @@ json qwen2_config(const Keys& k) { return qwen_config(k, "Qwen2ForCausalLM"); }
 
 json qwen3_config(const Keys& k) {
   json c = qwen_config(k, "Qwen3ForCausalLM");
+  c["attention_bias"] = has_bias(k.file(), "attn_q");
+  return c;
+}
+
+/// Programs take whether the weights are divided by their sum from the family's name.
+json qwen_moe_config(const Keys& k, std::string_view architecture, std::string_view model_type, bool normalized) {
+  json c = common_config(k, architecture, model_type);
+  c.update({{"hidden_act", "silu"},
+            {"use_sliding_window", false},
+            {"num_experts", k.size("expert_count")},
+            {"num_experts_per_tok", k.size("expert_used_count")},
+            {"moe_intermediate_size", k.size("expert_feed_forward_length")},
+            {"norm_topk_prob", normalized}});
+  return c;
+}
+
+void add_granites_scales(const Keys& k, json& c) {
+  c.update({{"hidden_act", "silu"},
+            {"attention_bias", has_bias(k.file(), "attn_q")},
+            {"embedding_multiplier", k.decimal("embedding_scale", 1)},
+            {"residual_multiplier", k.decimal("residual_scale", 1)},
+            {"attention_multiplier", k.decimal("attention.scale")},
+            {"logits_scaling", k.decimal("logit_scale", 1)}});
+}
+
+json granite_config(const Keys& k) {
+  refuse_experts(k);
+  json c = common_config(k, "GraniteForCausalLM", "granite");
+  add_granites_scales(k, c);
+  c["mlp_bias"] = has_bias(k.file(), "ffn_gate");
+  return c;
+}
+
+json granitemoe_config(const Keys& k) {
+  const int64_t shared = k.size("expert_shared_feed_forward_length", 0);
+  json c = shared ? common_config(k, "GraniteMoeSharedForCausalLM", "granitemoeshared")
+                  : common_config(k, "GraniteMoeForCausalLM", "granitemoe");
+  add_granites_scales(k, c);
+  c["num_local_experts"] = k.size("expert_count");
+  c["num_experts_per_tok"] = k.size("expert_used_count");
+  if (shared) c["shared_intermediate_size"] = shared;
+  return c;
+}
+
+json olmoe_config(const Keys& k) {
+  json c = common_config(k, "OlmoeForCausalLM", "olmoe");
+  c.update({{"hidden_act", "silu"},
+            {"attention_bias", false},
+            {"num_experts", k.size("expert_count")},
+            {"num_experts_per_tok", k.size("expert_used_count")},
+            {"norm_topk_prob", false}});
+  return c;
+}
+
+json qwen2moe_config(const Keys& k) {
+  json c = qwen_moe_config(k, "Qwen2MoeForCausalLM", "qwen2_moe", false);
+  c["qkv_bias"] = has_bias(k.file(), "attn_q");
+  c["shared_expert_intermediate_size"] = k.size("expert_shared_feed_forward_length");
+  return c;
+}
+
+json qwen3moe_config(const Keys& k) {
+  json c = qwen_moe_config(k, "Qwen3MoeForCausalLM", "qwen3_moe", true);
   c["attention_bias"] = has_bias(k.file(), "attn_q");
   return c;
 }
@@ -241,6 +320,7 @@ int64_t query_scalar(const Keys& k) {
 json gemma3_config(const Keys& k) {
   if (k.text("rope.scaling.type", "none") == "yarn")  // of blocks with a window too, or not: programs differ
     k.bad("rope.scaling.type", "none or linear in this family", "yarn");
+  refuse_experts(k);
   json c = common_config(k, "Gemma3ForCausalLM", "gemma3_text");
   c["hidden_activation"] = "gelu_pytorch_tanh";
   c["attention_bias"] = false;
@@ -262,6 +342,11 @@ struct Family {
 constexpr Family kFamilies[] = {{"llama", llama_config, kLlamaKeys},
                                 {"qwen2", qwen2_config, {}},
                                 {"qwen3", qwen3_config, {}},
+                                {"qwen2moe", qwen2moe_config, kMixtureKeys},
+                                {"qwen3moe", qwen3moe_config, kMixtureKeys},
+                                {"olmoe", olmoe_config, {}},
+                                {"granite", granite_config, kGraniteKeys},
+                                {"granitemoe", granitemoe_config, kGraniteKeys},
                                 {"gemma3", gemma3_config, kGemma3Keys}};
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "formats/params.h"
 
 namespace awq {
 namespace {
@@ -28,6 +29,8 @@ constexpr Place kPlaces[] = {{Role::embed, "token_embd"},
                              {Role::gate, "ffn_gate"},
                              {Role::up, "ffn_up"},
                              {Role::down, "ffn_down"},
+                             {Role::router, "ffn_gate_inp"},
+                             {Role::shared_router, "ffn_gate_inp_shexp"},
                              {Role::mlp_post_norm, "post_ffw_norm"}};
 
 /// Row to(h, i, j) of the result is row from(h, i, j): half j of pair i of head h.
@@ -44,10 +47,22 @@ Tensor moved(const Tensor& t, int64_t head_dim, To to, From from) {
 
 }  // namespace
 
-std::string gguf_name(int block, Param p) {
+bool is_stacked(const ModelSpec& spec, int block, Param p) {
+  return block >= 0 && spec.blocks.at(size_t(block)).is_routed(p);
+}
+
+std::string gguf_name(const ModelSpec& spec, int block, Param p) {
+  const char* of = is_stacked(spec, block, p) ? "_exps" : p.expert == kSharedExpert ? "_shexp" : "";
   for (const Place& place : kPlaces)
-    if (place.role == p.role) return block < 0 ? std::string(place.name) : fmt::format("blk.{}.{}", block, place.name);
+    if (place.role == p.role)
+      return block < 0 ? std::string(place.name) : fmt::format("blk.{}.{}{}", block, place.name, of);
   fail("gguf", "{} has no tensor in a GGUF file", name_of(p.role));
+}
+
+Shape gguf_shape(const ModelSpec& spec, int block, Param p) {
+  const Shape one = shape_of(spec, block, p);
+  if (is_stacked(spec, block, p)) return {spec.blocks[size_t(block)].experts->count, one[0], one[1]};
+  return one.rank() == 2 && one[0] == 1 ? Shape{one[1]} : one;
 }
 
 Tensor halves_from_pairs(const Tensor& t, int64_t head_dim) {
@@ -63,7 +78,8 @@ Tensor pairs_from_halves(const Tensor& t, int64_t head_dim) {
 }
 
 bool has_pairs(std::string_view gguf_architecture, Role role) {
-  return gguf_architecture == "llama" && (role == Role::q || role == Role::k);
+  const bool pairs = gguf_architecture == "llama" || gguf_architecture.starts_with("granite");
+  return pairs && (role == Role::q || role == Role::k);
 }
 
 }  // namespace awq

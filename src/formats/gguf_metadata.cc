@@ -31,7 +31,13 @@ void add_sizes(GgufMetadata& m, const std::string& arch, const ModelSpec& spec, 
   size("block_count", int64_t(spec.blocks.size()));
   size("context_length", config.value(spec.context_key, spec.max_context));
   size("embedding_length", spec.dim);
-  size("feed_forward_length", b.mlp.hidden);
+  size("feed_forward_length", b.experts ? config.value("intermediate_size", b.mlp.hidden) : b.mlp.hidden);
+  if (const auto& e = b.experts) {
+    size("expert_count", e->count);
+    size("expert_used_count", e->active);
+    if (arch.starts_with("qwen")) size("expert_feed_forward_length", b.mlp.hidden);
+    if (e->shared_hidden) size("expert_shared_feed_forward_length", e->shared_hidden);
+  }
   size("vocab_size", spec.vocab);
   size("attention.head_count", a.heads);
   size("attention.head_count_kv", a.kv_heads);
@@ -48,6 +54,14 @@ void add_rope(GgufMetadata& m, const std::string& arch, const RopeSpec& rope) {
   m.f32(arch + ".rope.scaling.factor", rope.factor);
   if (rope.scaling == RopeScaling::yarn)
     m.u32(arch + ".rope.scaling.original_context_length", uint32_t(rope.original_context));
+}
+
+void add_scales(GgufMetadata& m, const std::string& arch, const ModelSpec& spec, const Json& config) {
+  if (!arch.starts_with("granite")) return;
+  m.f32(arch + ".embedding_scale", spec.embed_scale);
+  m.f32(arch + ".residual_scale", spec.blocks.front().residual_scale);
+  m.f32(arch + ".attention.scale", spec.blocks.front().attention.query_scale);
+  m.f32(arch + ".logit_scale", config.value("logits_scaling", 1.f));  // of which the spec has the inverse
 }
 
 // Every sixth block sees everything in programs that find no pattern.
@@ -120,7 +134,7 @@ Gguf gguf_outline(const GgufMetadata& metadata, const ModelSpec& spec) {
   b.add("token_embd.weight", {spec.vocab, 1}, byte, std::string(size_t(spec.vocab), '\0'));
   if (!spec.tied_embeddings) b.add("output.weight", {1}, byte, std::string(1, '\0'));
   for (Param p : spec.blocks.front().params())
-    if (spec.blocks.front().has_bias(p)) b.add(gguf_name(0, p) + ".bias", {1}, byte, std::string(1, '\0'));
+    if (spec.blocks.front().has_bias(p)) b.add(gguf_name(spec, 0, p) + ".bias", {1}, byte, std::string(1, '\0'));
   if (const Tensor t = gguf_rope_divisors(spec))
     b.add("rope_freqs.weight", t.shape(), ggml_type("F32"), {reinterpret_cast<const char*>(t.data()), t.bytes()});
   const std::string text = gguf_header(metadata, b.table) + b.data;
@@ -131,12 +145,16 @@ Gguf gguf_outline(const GgufMetadata& metadata, const ModelSpec& spec) {
 
 GgufMetadata gguf_metadata(const ModelSpec& spec, const Json& config, uint32_t file_type) {
   const std::string arch(find_architecture(spec.arch).gguf_name);
+  if (arch.empty())
+    fail("write", "{}: GGUF files of this family are neither read nor written; it is not known how they spell it",
+         spec.arch);
   GgufMetadata m;
   m.text("general.architecture", arch).text("general.type", "model");
   m.u32("general.file_type", file_type).u32("general.quantization_version", 2);
   add_sizes(m, arch, spec, config);
   add_rope(m, arch, global_block(spec).attention.rope);
   add_windows(m, arch, spec);
+  add_scales(m, arch, spec, config);
   const Json read = gguf_config(gguf_outline(m, spec));
   const ModelSpec back = find_architecture(read["architectures"][0].get<std::string>()).parse(read);
   if (const std::string what = difference(spec, back); !what.empty())

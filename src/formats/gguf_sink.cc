@@ -38,9 +38,9 @@ const GgmlType& ggml_type_of(const Tensor& t) {
 std::vector<GgufPlace> gguf_places(const ModelSpec& spec) {
   std::vector<GgufPlace> all;
   for (const auto& [block, p] : params_of(spec)) {
-    const Shape shape = shape_of(spec, block, p);
-    all.push_back({gguf_name(block, p) + ".weight", shape});
-    if (has_bias(spec, block, p)) all.push_back({gguf_name(block, p) + ".bias", {shape[0]}});
+    if (is_stacked(spec, block, p) && p.expert > 0) continue;  // is in the first one's
+    all.push_back({gguf_name(spec, block, p) + ".weight", gguf_shape(spec, block, p)});
+    if (has_bias(spec, block, p)) all.push_back({gguf_name(spec, block, p) + ".bias", {shape_of(spec, block, p)[0]}});
   }
   if (const Tensor t = gguf_rope_divisors(spec)) all.push_back({"rope_freqs.weight", t.shape()});
   return all;
@@ -64,13 +64,17 @@ class GgufSink final : public CheckpointSink {
   void begin() override { add_gguf_tokenizer(metadata_, texts_, config_, spec_); }
   void put(int block, Param p, const Weight& w) override;
   void put_bias(int block, Param p, const Tensor& b) override {
-    put_floats(gguf_name(block, p) + ".bias", ordered(b.to(DType::f32), block, p));
+    put_floats(gguf_name(spec_, block, p) + ".bias", ordered(b.to(DType::f32), block, p));
   }
   void finish() override {
+    require_whole();
     file().close();
     dir_.commit();
   }
-  Json state() const override { return writer_ ? writer_->state() : Json(); }
+  Json state() const override {
+    require_whole();
+    return writer_ ? writer_->state() : Json();
+  }
   void resume(const Json& state) override {
     if (!state.is_null()) writer_.emplace(dir_.path(kFile), metadata_, gguf_places(spec_), state);
   }
@@ -79,11 +83,21 @@ class GgufSink final : public CheckpointSink {
   }
 
  private:
+  /// A weight as the file has it, of a matrix or of one of many in a tensor.
+  struct Encoded {
+    const GgmlType* type = nullptr;
+    std::vector<std::byte> bytes{};
+  };
   GgufWriter& file();
   void put_floats(const std::string& name, const Tensor& t) {
     file().put(name, ggml_type_of(t), t.shape(), {t.data(), t.bytes()});
   }
-  void put_codes(const std::string& name, const QMatrix& q, int block, Param p);
+  Encoded encoded(const std::string& name, const QMatrix& q, int block, Param p) const;
+  void put_matrix(const std::string& name, const Weight& w, int block, Param p);
+  void put_stacked(const std::string& name, Encoded e, const Shape& shape, int expert);
+  void require_whole() const {
+    if (!waiting_.empty()) fail("write", "{} waits for the rest of its experts", waiting_.begin()->first);
+  }
   Tensor ordered(const Tensor& t, int block, Param p) const {
     return t && has_pairs(arch_, p.role) ? pairs_from_halves(t, spec_.blocks.at(size_t(block)).attention.head_dim) : t;
   }
@@ -95,6 +109,7 @@ class GgufSink final : public CheckpointSink {
   std::map<std::string, std::string> texts_;
   AtomicDir dir_;
   std::optional<GgufWriter> writer_;
+  std::map<std::string, std::map<int, Encoded>> waiting_;  // tensors of experts, of which some are there
 };
 
 GgufWriter& GgufSink::file() {
@@ -105,17 +120,47 @@ GgufWriter& GgufSink::file() {
   return *writer_;
 }
 
+void GgufSink::put_matrix(const std::string& name, const Weight& w, int block, Param p) {
+  const Shape shape = gguf_shape(spec_, block, p);
+  if (const auto* q = std::get_if<QMatrix>(&w)) {
+    Encoded e = encoded(name, *q, block, p);
+    return is_stacked(spec_, block, p) ? put_stacked(name, std::move(e), shape, p.expert)
+                                       : file().put(name, *e.type, shape, e.bytes);
+  }
+  // What chooses experts is in F32 in the package's files.
+  const auto& stored = std::get<Tensor>(w);
+  const Tensor t = ordered(stays_float(p.role) ? stored.to(DType::f32) : stored, block, p);
+  const std::span<const std::byte> bytes(t.data(), t.bytes());
+  if (!is_stacked(spec_, block, p)) return file().put(name, ggml_type_of(t), shape, bytes);
+  put_stacked(name, {&ggml_type_of(t), {bytes.begin(), bytes.end()}}, shape, p.expert);
+}
+
 void GgufSink::put(int block, Param p, const Weight& w) {
-  const std::string name = gguf_name(block, p) + ".weight";
-  if (const auto* q = std::get_if<QMatrix>(&w)) return put_codes(name, *q, block, p);
+  const std::string name = gguf_name(spec_, block, p) + ".weight";
+  if (!is_norm(p.role)) return put_matrix(name, w, block, p);
   const auto& t = std::get<Tensor>(w);
-  if (!is_norm(p.role)) return put_floats(name, ordered(t, block, p));
   Tensor gain = t.to(DType::f32).clone();  // the whole of it: programs multiply with what is there
   for (float& v : gain.as<float>()) v += spec_.final_norm.gain_offset;
   put_floats(name, gain);
 }
 
-void GgufSink::put_codes(const std::string& name, const QMatrix& q, int block, Param p) {
+void GgufSink::put_stacked(const std::string& name, Encoded e, const Shape& shape, int expert) {
+  std::map<int, Encoded>& parts = waiting_[name];
+  if (!parts.empty() && parts.begin()->second.type != e.type)
+    fail("write", "{}: its experts are {} and {}, but one tensor has one type", name, parts.begin()->second.type->name,
+         e.type->name);
+  parts.insert_or_assign(expert, std::move(e));
+  if (int64_t(parts.size()) < shape[0]) return;
+  Encoded all{parts.begin()->second.type};
+  for (auto& [number, part] : parts) {
+    all.bytes.insert(all.bytes.end(), part.bytes.begin(), part.bytes.end());
+    part.bytes = {};
+  }
+  file().put(name, *all.type, shape, all.bytes);
+  waiting_.erase(name);
+}
+
+GgufSink::Encoded GgufSink::encoded(const std::string& name, const QMatrix& q, int block, Param p) const {
   const GgmlType& type = ggml_type_of(q);
   const int middle = 1 << (q.spec.bits - 1);
   const bool other_zero =
@@ -128,7 +173,7 @@ void GgufSink::put_codes(const std::string& name, const QMatrix& q, int block, P
   std::vector<std::byte> bytes(size_t(scales.shape().elements() * type.bytes));
   type.codes.join(codes.as<uint8_t>().data(), scales.as<float>().data(), offsets ? offsets.as<float>().data() : nullptr,
                   scales.shape().elements(), bytes.data());
-  file().put(name, type, codes.shape(), bytes);
+  return {&type, std::move(bytes)};
 }
 
 /// In 16 bits; values beyond the type's range are an error, for they would be infinite.

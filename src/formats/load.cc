@@ -86,6 +86,25 @@ void load_parameter(Backend& dev, const Checkpoint& model, int block, Param p, B
   to.linear[p] = dev.linear(model.pieces(block, p), bias && !corrects ? &bias : nullptr);
 }
 
+/// `like`: another block's, of the same tables, which some checkpoints make anew for who asks.
+std::optional<OwnInput> load_own_input(const Checkpoint& model, int block, const std::optional<OwnInput>& like = {}) {
+  const auto& spec = model.spec().own_input;
+  if (!spec) return {};
+  const auto tensor = [&](Role role) { return std::get<Tensor>(model.weight(-1, {role})); };
+  OwnInput own = like.value_or(OwnInput{});
+  own.spec = *spec;
+  if (!like) {
+    const Tensor table = tensor(Role::own_embed);
+    own.blocks = int(table.shape()[1] / spec->width);
+    own.rows = table.reshaped({table.shape()[0] * own.blocks, spec->width});
+    own.embed = tensor(Role::embed);
+    own.gain = load_norm(model, -1, {Role::own_norm}).gain;
+  }
+  own.block = block;
+  own.projection = tensor(Role::own_projection).rows(int64_t(block) * spec->width, int64_t(block + 1) * spec->width);
+  return own;
+}
+
 std::string text_of(const QuantSpec& q) { return fmt::format("{} bits, groups of {}", q.bits, q.group_size); }
 
 }  // namespace
@@ -123,6 +142,7 @@ Pieces load_head_pieces(const Checkpoint& model) {
 
 BlockWeights load_float_block(const Checkpoint& model, int block, ThreadPool& pool) {
   BlockWeights w{.spec = model.spec().blocks.at(size_t(block)), .at = {}, .bias = {}, .index = block};
+  w.own = load_own_input(model, block);
   for (Param p : w.spec.params()) {
     const std::string name = parameter_name(model.spec(), block, p);
     if (is_norm(p.role))
@@ -146,14 +166,25 @@ Pieces load_float_pieces(const Checkpoint& model, int block, Param p) {
   return w;
 }
 
-Block load_block(Backend& dev, const Checkpoint& model, int block, const std::function<void()>& on_parameter) {
+namespace {
+
+Block load_block(Backend& dev, const Checkpoint& model, int block, const std::function<void()>& on_parameter,
+                 const std::optional<OwnInput>& like) {
   const BlockSpec& spec = model.spec().blocks.at(size_t(block));
   Block b{.spec = spec, .norm = {}, .linear = {}, .rope = spec.attention.rope.frequencies()};
+  b.own = load_own_input(model, block, like);
+  if (b.own) b.linear[{Role::own_projection}] = dev.linear(b.own->projection, nullptr);
   for (Param p : spec.params()) {
     load_parameter(dev, model, block, p, b);
     if (on_parameter) on_parameter();
   }
   return b;
+}
+
+}  // namespace
+
+Block load_block(Backend& dev, const Checkpoint& model, int block, const std::function<void()>& on_parameter) {
+  return load_block(dev, model, block, on_parameter, {});
 }
 
 Model load_outer(Backend& dev, const Checkpoint& model) {
@@ -172,7 +203,8 @@ Model load_model(Backend& dev, const Checkpoint& model, const std::function<void
     if (on_parameter) on_parameter(++done, total);
   };
   loaded();
-  for (int i = 0; i < int(m.spec.blocks.size()); ++i) m.blocks.push_back(load_block(dev, model, i, loaded));
+  for (int i = 0; i < int(m.spec.blocks.size()); ++i)
+    m.blocks.push_back(load_block(dev, model, i, loaded, i ? m.blocks.front().own : std::nullopt));
   return m;
 }
 
@@ -199,7 +231,8 @@ std::string head_type(const Checkpoint& model) {
 int64_t loaded_bytes(const Backend& dev, const Checkpoint& model) {
   int64_t bytes = dev.linear_bytes(load_head_pieces(model));
   for (const auto& [block, p] : params_of(model.spec()))
-    if (block >= 0 && !is_norm(p.role)) bytes += dev.linear_bytes(model.pieces(block, p));
+    if ((block >= 0 && !is_norm(p.role)) || p.role == Role::own_projection)
+      bytes += dev.linear_bytes(model.pieces(block, p));
   return bytes;
 }
 

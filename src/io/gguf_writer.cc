@@ -28,8 +28,8 @@ nlohmann::json to_json(const GgufPlace& p) {
 }
 
 Shape shape_of(const nlohmann::json& dims) {
-  return dims.size() == 1 ? Shape{dims.at(0).get<int64_t>()}
-                          : Shape{dims.at(0).get<int64_t>(), dims.at(1).get<int64_t>()};
+  const auto d = dims.get<std::vector<int64_t>>();
+  return Shape(std::span<const int64_t>(d));
 }
 
 std::vector<GgufPlace> table_of(const nlohmann::json& state) {

@@ -11,7 +11,7 @@ extern const Architecture kLlama, kMistral, kMinistral, kQwen2, kQwen3, kGemma, 
     kFalcon, kRefinedWeb, kOpt, kBloom, kMpt, kMptOfTransformers, kMixtral, kQwen2Moe, kQwen3Moe, kOlmoE, kQwen3Next,
     kQwen35, kGraniteMoe, kGraniteMoeShared, kGlm4Moe, kDeepSeek2, kDeepSeek3, kMiniCpm3, kGptOss, kLlava, kQwen2Vl,
     kQwen25Vl, kQwen3Vl, kInternVl, kInternVlOfTransformers, kGemma3Seeing, kQwen35Seeing, kVila, kVilaForCausal,
-    kFlamingo;
+    kFlamingo, kGemma4, kGemma4Seeing, kQwen35Moe, kQwen35MoeSeeing;
 
 std::span<const Architecture> architectures() {
   static const std::array table = {kLlama,
@@ -77,7 +77,11 @@ std::span<const Architecture> architectures() {
                                    kQwen35Seeing,
                                    kVila,
                                    kVilaForCausal,
-                                   kFlamingo};
+                                   kFlamingo,
+                                   kGemma4,
+                                   kGemma4Seeing,
+                                   kQwen35Moe,
+                                   kQwen35MoeSeeing};
   return table;
 }
 

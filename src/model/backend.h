@@ -117,8 +117,8 @@ class Backend {
                     bool interleaved) = 0;
   /// y [tokens, heads * (own + shared)]: each head's channels of `own` and then all of `shared`.
   virtual void join_heads(const Tensor& own, const Tensor& shared, int heads, Tensor& y) = 0;
-  /// Stores k [tokens, kv_rows] and v [tokens, v_rows] in the caches of `block`, then y [tokens, out_rows] = attention
-  /// of q [tokens, q_rows] over all positions each token may see. sinks f32 [heads], or empty.
+  /// Stores k [tokens, kv_rows] and v [tokens, v_rows] in the caches of `block`, unless they are empty, then y [tokens,
+  /// out_rows] = attention of q [tokens, q_rows] over all positions each token may see. sinks f32 [heads], or empty.
   virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const float> sinks, Batch batch,
                          int block, const AttentionSpec& spec, Tensor& y) = 0;
   /// y [tokens, value_rows] of a delta net, before its norm; its states in the caches of `block` go on by the batch's

@@ -70,9 +70,28 @@ struct Mixed {
   Tensor queries, keys, values;
 };
 
+/// Each head of v by itself, without gains.
+void normalise_values(Backend& dev, const BlockSpec& spec, const Tensor& from, Tensor& to) {
+  dev.norm(from, {}, {}, {.eps = spec.norm.eps, .gain = false}, spec.attention.v_dim(), to);
+}
+
+/// q, k and v of x, where v may be made of k.
+std::array<Tensor, 3> qkv(Backend& dev, const Block& block, const Tensor& x) {
+  const Values kind = block.spec.attention.values;
+  if (kind != Values::normalised_keys) {
+    auto three = apply(dev, block, {{q}, {k}, {v}}, x, x.shape()[0]);
+    if (kind == Values::normalised) normalise_values(dev, block.spec, three[2], three[2]);
+    return three;
+  }
+  auto [queries, keys] = apply(dev, block, {{q}, {k}}, x, x.shape()[0]);
+  Tensor values = dev.empty(keys.shape());
+  normalise_values(dev, block.spec, keys, values);
+  return {queries, keys, values};
+}
+
 Mixed projected(Backend& dev, const Block& block, Batch batch, const Tensor& x) {
   const AttentionSpec& a = block.spec.attention;
-  auto [queries, keys, values] = apply(dev, block, {{q}, {k}, {v}}, x, x.shape()[0]);
+  auto [queries, keys, values] = qkv(dev, block, x);
   if (a.clip != 0)
     for (Tensor* t : {&queries, &keys, &values}) dev.clip(*t, a.clip);
   prepare(dev, block, q_norm, batch, queries);
@@ -103,11 +122,25 @@ Mixed latent_projected(Backend& dev, const Block& block, Batch batch, const Tens
   return {queries, keys, values};
 }
 
+/// Queries alone; keys and values are another block's.
+Mixed borrowed(Backend& dev, const Block& block, Batch batch, const Tensor& x, const Beside* beside) {
+  Tensor queries = apply(dev, block, {{q}}, x, x.shape()[0])[0];
+  prepare(dev, block, q_norm, batch, queries);
+  return beside ? Mixed{queries, beside->keys, beside->values} : Mixed{queries, {}, {}};
+}
+
+Mixed mixed_of(Backend& dev, const Block& block, Batch batch, const Tensor& x, const Tap& tap, Beside* beside) {
+  if (block.spec.borrows_keys()) return borrowed(dev, block, batch, x, beside);
+  Mixed m = block.spec.attention.latent ? latent_projected(dev, block, batch, x, tap) : projected(dev, block, batch, x);
+  if (beside && block.spec.shared_keys) beside->keys = m.keys, beside->values = m.values;
+  return m;
+}
+
 /// What attention makes of x, for o.
-Tensor attended(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, const Tap& tap) {
+Tensor attended(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, const Tap& tap,
+                Beside* beside) {
   const AttentionSpec& a = block.spec.attention;
-  const auto [queries, keys, values] =
-      a.latent ? latent_projected(dev, block, batch, x, tap) : projected(dev, block, batch, x);
+  const auto [queries, keys, values] = mixed_of(dev, block, batch, x, tap, beside);
   Tensor mixed = dev.empty({x.shape()[0], a.out_rows()});
   const auto extra = block.norm.find({sinks});
   const std::span<const float> scores =
@@ -140,14 +173,15 @@ Site attention_input(const BlockSpec& spec) {
 
 bool reads_module_input(const BlockSpec& spec, const ScaleGroup& g) {
   const Site site = g.consumers.front();
-  return site == attention_input(spec) || site.role == gate || site.role == up;
+  if (site == attention_input(spec)) return !spec.borrows_keys();  // else it needs more than this input
+  return (site.role == gate || site.role == up) && !(spec.experts && spec.experts->apart);
 }
 
 void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, Tensor& y,
-                       const Tap& tap) {
+                       const Tap& tap, Beside* beside) {
   tapped(tap, attention_input(block.spec), x);
-  const Tensor mixed =
-      block.spec.delta ? recurred(dev, block, batch, kv_block, x) : attended(dev, block, batch, kv_block, x, tap);
+  const Tensor mixed = block.spec.delta ? recurred(dev, block, batch, kv_block, x)
+                                        : attended(dev, block, batch, kv_block, x, tap, beside);
   tapped(tap, {o}, mixed);
   block[o](mixed, y);
 }
@@ -185,13 +219,28 @@ void add_expert(Backend& dev, const Block& block, int expert, const Route& route
   dev.add_rows(out, route.rows, route.weights, y);
 }
 
+std::vector<Route> routed(Backend& dev, const Block& block, const Tensor& x) {
+  const ExpertsSpec& e = *block.spec.experts;
+  Tensor logits = apply(dev, block, {{router}}, x, x.shape()[0])[0];
+  if (e.router_scale != 1) dev.scale(logits, e.router_scale);
+  std::vector<Route> routes = routes_of(e, dev.host(logits), block.correction);
+  for (size_t i = 0; e.weighted && i < routes.size(); ++i)
+    for (float& w : routes[i].weights) w *= block.norm.at({experts_weight}).gain.as<float>()[i];
+  return routes;
+}
+
+/// y = what the experts make of x, which are chosen by what the router reads.
+void mixture_forward(Backend& dev, const Block& block, const Tensor& chosen_by, const Tensor& x, Tensor& y,
+                     const Tap& tap) {
+  const std::vector<Route> routes = routed(dev, block, chosen_by);
+  dev.zero(y);
+  for (int i = 0; i < int(routes.size()); ++i) add_expert(dev, block, i, routes[size_t(i)], x, y, tap);
+}
+
 void experts_forward(Backend& dev, const Block& block, const Tensor& x, Tensor& y, const Tap& tap) {
   const ExpertsSpec& e = *block.spec.experts;
   const int64_t tokens = x.shape()[0];
-  const std::vector<Route> routes =
-      routes_of(e, dev.host(apply(dev, block, {{router}}, x, tokens)[0]), block.correction);
-  dev.zero(y);
-  for (int i = 0; i < e.count; ++i) add_expert(dev, block, i, routes[size_t(i)], x, y, tap);
+  mixture_forward(dev, block, x, x, y, tap);
   if (!e.shared_hidden) return;
   const Tensor gates = e.shared_gate ? dev.host(apply(dev, block, {{shared_router}}, x, tokens)[0]) : Tensor();
   add_expert(dev, block, kSharedExpert, shared_route(gates, tokens), x, y, tap);
@@ -208,24 +257,79 @@ void mlp_forward(Backend& dev, const Block& block, const Tensor& x, Tensor& y, c
     expert_forward(dev, block, 0, x, y, x.shape()[0], tap);
 }
 
-void block_forward(Backend& dev, const Block& block, Batch batch, int kv_block, Tensor& x, const Tap& tap) {
+namespace {
+
+/// y = an MLP and, beside it, a mixture of experts, each with norms of its own, of x as it is.
+void apart_forward(Backend& dev, const Block& block, const Tensor& x, Tensor& y, const Tap& tap) {
+  Tensor h = dev.empty(x.shape()), chosen_by = dev.empty(x.shape()), mixture = dev.empty(x.shape());
+  norm(dev, block, mlp_norm, x, h);
+  tapped(tap, {gate, kSharedExpert}, h);
+  expert_forward(dev, block, kSharedExpert, h, y, x.shape()[0], tap);
+  norm(dev, block, dense_post_norm, y, y);
+  norm(dev, block, experts_norm, x, h);
+  norm(dev, block, router_norm, x, chosen_by);
+  tapped(tap, {gate}, h);
+  mixture_forward(dev, block, chosen_by, h, mixture, tap);
+  norm(dev, block, experts_post_norm, mixture, mixture);
+  dev.add(mixture, 1, y);
+}
+
+const Tensor& own_of(const Beside* beside) {
+  if (!beside || !beside->own) fail("forward", "the block reads a vector of each token, and none were given");
+  return beside->own;
+}
+
+/// x += what the block makes of the tokens' own vectors.
+void add_own(Backend& dev, const Block& block, const Tensor& own, Tensor& x, const Tap& tap) {
+  tapped(tap, {own_gate}, x);
+  Tensor h = apply(dev, block, {{own_gate}}, x, x.shape()[0])[0], y = dev.empty(x.shape());
+  dev.activate(block.spec.mlp.act, h, &own, h);
+  tapped(tap, {own_out}, h);
+  block[own_out](h, y);
+  norm(dev, block, own_post_norm, y, y);
+  dev.add(y, 1, x);
+}
+
+}  // namespace
+
+void block_forward(Backend& dev, const Block& block, Batch batch, int kv_block, Tensor& x, const Tap& tap,
+                   Beside* beside) {
   const BlockSpec& spec = block.spec;
+  const bool apart = spec.experts && spec.experts->apart;
   const bool before = spec.placement != NormPlacement::after;
   Tensor h = dev.empty(x.shape()), y = dev.empty(x.shape());
   if (before) norm(dev, block, attn_norm, x, h);
-  attention_forward(dev, block, batch, kv_block, before ? h : x, y, tap);
+  attention_forward(dev, block, batch, kv_block, before ? h : x, y, tap, beside);
   if (spec.parallel == Parallel::two_norms) norm(dev, block, mlp_norm, x, h);
   add_residual(dev, block, attn_post_norm, y, x);
-  if (spec.parallel == Parallel::no && before) norm(dev, block, mlp_norm, x, h);
-  mlp_forward(dev, block, before ? h : x, y, tap);
+  if (spec.parallel == Parallel::no && before && !apart) norm(dev, block, mlp_norm, x, h);
+  apart ? apart_forward(dev, block, x, y, tap) : mlp_forward(dev, block, before ? h : x, y, tap);
   add_residual(dev, block, mlp_post_norm, y, x);
+  if (spec.own_width) add_own(dev, block, own_of(beside), x, tap);
+  if (spec.out_scaled) dev.scale(x, block.norm.at({out_scale}).gain.as<float>()[0]);
+}
+
+Tensor own_input(Backend& dev, const Block& block, std::span<const int32_t> tokens) {
+  if (!block.own) return {};
+  const OwnInput& o = *block.own;
+  const auto n = int64_t(tokens.size());
+  Tensor e = dev.empty({n, o.embed.shape()[1]}), row = dev.empty({n, o.spec.width});
+  dev.embed(o.embed, tokens, 1, e);
+  Tensor y = apply(dev, block, {{own_projection}}, e, n)[0];
+  dev.norm(y, o.gain, {}, o.spec.norm, o.spec.width, y);
+  std::vector<int32_t> rows;
+  for (int32_t t : tokens) rows.push_back(t * o.blocks + o.block);
+  dev.embed(o.rows, rows, o.spec.row_scale, row);
+  dev.add(row, 1, y);
+  dev.scale(y, o.spec.scale);
+  return y;
 }
 
 namespace {
 
-std::vector<Param> mlp_inputs(const BlockSpec& spec) {
+std::vector<Param> inputs_of(const BlockSpec& spec, const std::vector<int>& mlps) {
   std::vector<Param> inputs;
-  for (int e : spec.mlps()) {
+  for (int e : mlps) {
     if (spec.mlp.gated) inputs.push_back({gate, e});
     inputs.push_back({up, e});
   }
@@ -257,21 +361,38 @@ ScaleGroup into_down(const MlpSpec& mlp, int expert) {
 }
 
 // v reaches o through a weighted mean over positions, so a channel of v may be scaled if every query head that reads
-// its kv head agrees, and nothing bounds it on the way.
+// its kv head agrees, and nothing bounds it on the way or divides it by the length of its head. Where other blocks read
+// the same values, their o would have to agree, too.
 // A gate multiplies behind that. What a delta net makes of v passes silu and then a norm, whose gains all heads share.
 ScaleGroup into_o(const BlockSpec& spec) {
   if (const auto& d = spec.delta)
     return {.producer = Param{o_norm}, .consumers = {{o}}, .tied_heads = d->value_heads, .head_dim = d->value_dim};
   const AttentionSpec& a = spec.attention;
-  if (a.clip != 0) return {.producer = std::nullopt, .consumers = {{o}}};
+  if (a.clip != 0 || a.values != Values::plain || spec.shared_keys)
+    return {.producer = std::nullopt, .consumers = {{o}}};
   return {.producer = Param{v}, .consumers = {{o}}, .tied_heads = a.heads / a.kv_heads, .head_dim = a.v_dim()};
 }
 
 std::vector<Param> attention_inputs(const BlockSpec& spec) {
-  std::vector<Param> inputs = {{q}, {k}, {v}};
+  std::vector<Param> inputs = {{q}};
+  if (!spec.borrows_keys()) inputs.push_back({k});
+  if (!spec.borrows_keys() && spec.attention.values != Values::normalised_keys) inputs.push_back({v});
   if (spec.attention.latent) inputs = {attention_input(spec), {kv_a}, {k_rope}};
   if (spec.attention.gated || spec.delta) inputs.push_back({o_gate});
   return inputs;
+}
+
+/// What reads the MLP's norms: of a mixture that is apart its experts have one, its MLP another, and its router a
+/// third, which absorbs nothing.
+std::vector<ScaleGroup> into_mlps(const BlockSpec& spec) {
+  if (!spec.experts || !spec.experts->apart)
+    return {{.producer = norm_before(spec, mlp_norm),
+             .consumers = inputs_of(spec, spec.mlps()),
+             .float_readers = floats_of(spec, false)}};
+  std::vector<int> experts = spec.mlps();
+  std::erase(experts, kSharedExpert);
+  return {{.producer = norm_before(spec, mlp_norm), .consumers = inputs_of(spec, {kSharedExpert})},
+          {.producer = norm_before(spec, experts_norm), .consumers = inputs_of(spec, experts)}};
 }
 
 /// What reads a latent, behind whose norm nothing else stands.
@@ -292,17 +413,19 @@ std::vector<ScaleGroup> scale_groups(const BlockSpec& spec) {
   ScaleGroup into_attention{.producer = norm_before(spec, attn_norm),
                             .consumers = attention_inputs(spec),
                             .float_readers = floats_of(spec, true)};
-  ScaleGroup into_mlp{
-      .producer = norm_before(spec, mlp_norm), .consumers = mlp_inputs(spec), .float_readers = floats_of(spec, false)};
   std::vector<ScaleGroup> groups = {into_attention, into_o(spec)};
-  if (spec.parallel != Parallel::one_norm) {
-    groups.push_back(into_mlp);
-  } else {
+  for (ScaleGroup& into_mlp : into_mlps(spec)) {
+    if (spec.parallel != Parallel::one_norm) {
+      groups.push_back(std::move(into_mlp));
+      continue;
+    }
     std::ranges::copy(into_mlp.consumers, std::back_inserter(groups[0].consumers));
     std::ranges::copy(into_mlp.float_readers, std::back_inserter(groups[0].float_readers));
   }
   for (int e : spec.mlps()) groups.push_back(into_down(spec.mlp, e));
   std::ranges::move(into_latents(spec.attention), std::back_inserter(groups));
+  if (spec.own_width)  // of x itself, which no norm precedes, and of a product whose factors are shared or activated
+    for (Role role : {own_gate, own_out}) groups.push_back({.producer = std::nullopt, .consumers = {{role}}});
   return groups;
 }
 
@@ -370,7 +493,13 @@ void fold(BlockWeights& w, const ScaleGroup& group, std::span<const float> s) {
 }
 
 Block upload(Backend& dev, const BlockWeights& w, std::optional<DType> type) {
-  Block b{.spec = w.spec, .norm = {}, .linear = {}, .rope = w.spec.attention.rope.frequencies(), .type = type};
+  Block b{.spec = w.spec,
+          .norm = {},
+          .linear = {},
+          .rope = w.spec.attention.rope.frequencies(),
+          .type = type,
+          .own = w.own};
+  if (w.own) b.linear[{own_projection}] = dev.linear(w.own->projection, nullptr);
   for (const auto& [param, weight] : w.at) {
     const auto bias = w.bias.find(param);
     const bool has = bias != w.bias.end();
@@ -432,7 +561,11 @@ void final_norm_forward(Backend& dev, const Model& m, Tensor& x) {
 
 Tensor hidden_forward(Backend& dev, const Model& m, std::span<const int32_t> tokens, Batch batch) {
   Tensor x = embed_forward(dev, m.spec, m.embed, tokens, batch);
-  for (size_t i = 0; i < m.blocks.size(); ++i) block_forward(dev, m.blocks[i], batch, int(i), x);
+  for (size_t i = 0; i < m.blocks.size(); ++i) {
+    const Block& b = m.blocks[i];
+    Beside beside{.own = own_input(dev, b, tokens), .keys = {}, .values = {}};
+    block_forward(dev, b, batch, b.spec.borrows_keys() ? *b.spec.shared_keys->of : int(i), x, {}, &beside);
+  }
   final_norm_forward(dev, m, x);
   return x;
 }

@@ -7,9 +7,22 @@
 
 namespace awq {
 
+/// A norm's parameters, f32 [channels]; a norm without gains has an empty tensor, as has one without a bias.
+struct NormWeights {
+  Tensor gain, bias;
+};
+
 /// Factors of a matrix that are applied by who reads it: w * columns[c] / rows[r] in f32. Empty: none.
 struct Factors {
   std::vector<float> columns, rows;
+};
+
+/// What makes the vectors that tokens bring for one block (OwnInputSpec). Tables f32, f16 or bf16, on the host.
+struct OwnInput {
+  OwnInputSpec spec;
+  int block = 0, blocks = 0;  // its number, of so many
+  Tensor embed, rows;         // [vocab, dim], [vocab * blocks, width]: a token has a row for each block
+  Tensor projection, gain;    // [width, dim], f32 [width]
 };
 
 /// Host-side parameters of one block: what the quantizer reads, scales and rounds. Matrices stay as they are stored.
@@ -19,17 +32,13 @@ struct BlockWeights {
   std::map<Param, Tensor> bias;           // f32 [out], of matrices and norms
   int index = 0;                          // of the block in its model
   std::map<Param, Factors> factors = {};  // what fold() did to matrices
+  std::optional<OwnInput> own = {};
   const Tensor& tensor(Param p) const { return std::get<Tensor>(at.at(p)); }
   Tensor& tensor(Param p) { return std::get<Tensor>(at.at(p)); }
   /// Rows [first, first + count) of a matrix as f32, factors applied.
   void read_rows(Param p, int64_t first, int64_t count, float* to) const;
   /// The whole matrix: f32 with factors applied, or as it is stored where it has none.
   Pieces pieces(Param p) const;
-};
-
-/// A norm's parameters, f32 [channels]; a norm without gains has an empty tensor, as has one without a bias.
-struct NormWeights {
-  Tensor gain, bias;
 };
 
 /// Device-side parameters of one block: what the engine runs. Copies share the weights.
@@ -40,6 +49,7 @@ struct Block {
   std::vector<float> correction{};  // of the router's scores, see ExpertsSpec
   std::vector<float> rope;          // frequencies
   std::optional<DType> type{};      // of all matrices, where upload() was asked for one
+  std::optional<OwnInput> own{};    // its projection is in `linear`
   const Linear& operator[](Param p) const { return *linear.at(p); }
   const Linear& operator[](Role role) const { return *linear.at({role}); }
 };
@@ -51,6 +61,12 @@ Block upload(Backend& dev, const BlockWeights& w, std::optional<DType> type = {}
 /// batch its rows are, where they are not all of them.
 using Tap = std::function<void(Site site, const Tensor& x, std::span<const int32_t> rows)>;
 
+/// What a block reads beside x, a row a token; of keys and values also what it leaves for others.
+struct Beside {
+  Tensor own;           // [tokens, own_width]
+  Tensor keys, values;  // as caches hold them. Empty where a block borrows them: they are in the cache already
+};
+
 /// Where the attention's input is seen.
 Site attention_input(const BlockSpec& spec);
 /// Whether the group reads what a norm before the attention or the MLP puts out, so that a module can be run on it.
@@ -58,16 +74,20 @@ bool reads_module_input(const BlockSpec& spec, const ScaleGroup& g);
 
 /// y = attention of normalised input x, without norm and residual: the module that q, k and v feed.
 void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, Tensor& y,
-                       const Tap& tap = {});
+                       const Tap& tap = {}, Beside* beside = nullptr);
 /// y = one MLP of normalised input x, whose rows are some tokens of a batch.
 void expert_forward(Backend& dev, const Block& block, int expert, const Tensor& x, Tensor& y, int64_t batch,
                     const Tap& tap = {}, std::span<const int32_t> rows = {});
-/// y = MLP, or mixture of MLPs, of normalised input x: the module that gate and up feed.
+/// y = MLP, or mixture of MLPs, of normalised input x: the module that gate and up feed. Not of a mixture that is
+/// apart.
 void mlp_forward(Backend& dev, const Block& block, const Tensor& x, Tensor& y, const Tap& tap = {});
 /// x += attention(norm(x)); x += mlp(norm(x)); or as `placement` and `parallel` say. The single definition of what a
 /// block computes: calibration, evaluation and generation all come through here. `kv_block` is the block's place in the
-/// caches.
-void block_forward(Backend& dev, const Block& block, Batch batch, int kv_block, Tensor& x, const Tap& tap = {});
+/// caches; of one that borrows keys, the place of the block that made them.
+void block_forward(Backend& dev, const Block& block, Batch batch, int kv_block, Tensor& x, const Tap& tap = {},
+                   Beside* beside = nullptr);
+/// What the tokens bring for the block, [tokens, own_width]; empty where it reads nothing of the kind.
+Tensor own_input(Backend& dev, const Block& block, std::span<const int32_t> tokens);
 
 /// Divides the producer by `s` and multiplies the consumers' columns by it; s has one value a channel of the consumers'
 /// input (equal within tied heads). The group must have a producer. Of matrices only `factors` change.

@@ -25,8 +25,9 @@ int64_t padded(int64_t head_dim) { return round_up(head_dim, kPanel); }
 
 CpuKvCache::CpuKvCache(std::span<const BlockSpec> blocks, DType dtype) : dtype_(dtype), deltas_(blocks) {
   for (const BlockSpec& b : blocks)
-    blocks_.push_back(
-        {.heads = b.attention.kv_heads, .head_dim = b.attention.head_dim, .value_dim = b.attention.v_dim()});
+    blocks_.push_back({.heads = b.borrows_keys() ? 0 : b.attention.kv_heads,
+                       .head_dim = b.attention.head_dim,
+                       .value_dim = b.attention.v_dim()});
 }
 
 // int8 has two scales a position.
@@ -58,16 +59,24 @@ std::unique_ptr<KvCache> CpuKvCache::clone() const {
 
 std::vector<Tensor> CpuKvCache::page(int64_t index) const {
   std::vector<Tensor> all;
-  for (const PerBlock& b : blocks_) all.push_back(b.pages.at(size_t(index)));
+  for (const PerBlock& b : blocks_)
+    if (b.heads) all.push_back(b.pages.at(size_t(index)));
   return all;
 }
 
 void CpuKvCache::put_page(int64_t index, std::span<const Tensor> page) {
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    std::vector<Tensor>& pages = blocks_[i].pages;
-    pages.resize(std::max(pages.size(), size_t(index) + 1));
-    pages[size_t(index)] = page[i];
+  for (size_t i = 0; PerBlock & b : blocks_) {
+    if (!b.heads) continue;
+    b.pages.resize(std::max(b.pages.size(), size_t(index) + 1));
+    b.pages[size_t(index)] = page[i++];
   }
+}
+
+void CpuKvCache::require(int block, int64_t positions) const {
+  const auto there = int64_t(blocks_.at(size_t(block)).pages.size());
+  if (there < pages_for(positions))
+    fail("forward", "{} positions are read of block {}'s keys, which has {} pages of {}", positions, block, there,
+         int(kKvPage));
 }
 
 void CpuKvCache::reserve(int block, int64_t positions) {
@@ -357,7 +366,10 @@ void store(ThreadPool& pool, const Tensor& k, const Tensor& v, Batch batch, int 
 void cpu_attention(ThreadPool& pool, const kernels::KernelSet& kernels, const Tensor& q, const Tensor& k,
                    const Tensor& v, std::span<const float> sinks, Batch batch, int block, const AttentionSpec& spec,
                    Tensor& y) {
-  store(pool, k, v, batch, block, spec);
+  if (k)
+    store(pool, k, v, batch, block, spec);
+  else
+    for (const Sequence& s : batch) static_cast<CpuKvCache&>(*s.kv).require(block, int64_t(s.first) + s.tokens);
   run_tiles(pool, tiles_of(batch, spec), AttentionJob(kernels, q, sinks, block, spec, y));
 }
 

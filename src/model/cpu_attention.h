@@ -18,6 +18,8 @@ class CpuKvCache final : public KvCache {
   int page_positions() const override { return kernels::kKvPage; }
   std::vector<Tensor> page(int64_t index) const override;
   void put_page(int64_t index, std::span<const Tensor> page) override;
+  /// Throws Error unless as many were put.
+  void require(int block, int64_t positions) const;
   /// Makes room for `positions` and keeps what is there.
   void reserve(int block, int64_t positions);
   /// k: kv_rows values of one position, v: v_rows. Different positions may be put by different threads.

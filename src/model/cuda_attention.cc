@@ -78,8 +78,9 @@ void cuda_attention(CudaContext& cuda, CudaArrays& arrays, const Tensor& q, cons
   void* on = memory.device().stream();
   uint8_t* const* table = arrays.at(b.pages);
   const cuda::KvSequence* sequences = arrays.at(b.sequences);
-  cuda.kernels().kv_store(on, {shape, k.as<float>().data(), v.as<float>().data(), table, sequences,
-                               arrays.at(b.sequence_of), int32_t(b.sequence_of.size())});
+  if (k)
+    cuda.kernels().kv_store(on, {shape, k.as<float>().data(), v.as<float>().data(), table, sequences,
+                                 arrays.at(b.sequence_of), int32_t(b.sequence_of.size())});
   const std::vector<float> slopes = times_log2e(spec.alibi_slopes()), extra = times_log2e(sinks);
   Tensor parts;
   if (!b.units.empty())

@@ -38,7 +38,7 @@ CudaKvCache::CudaKvCache(std::shared_ptr<CudaMemory> memory, std::span<const Blo
     : memory_(std::move(memory)), deltas_(blocks) {
   for (const BlockSpec& b : blocks) {
     shapes_.push_back(shape_of(b.attention, cuda_kv_type(dtype), page_bytes_));
-    page_bytes_ += shapes_.back().heads * shapes_.back().head_bytes;
+    if (!b.borrows_keys()) page_bytes_ += shapes_.back().heads * shapes_.back().head_bytes;
   }
 }
 

@@ -11,12 +11,51 @@
 namespace awq {
 namespace {
 
-constexpr std::string_view kRoleNames[] = {
-    "embed",      "positions",  "embed_norm", "attn_norm", "q_a",    "q_a_norm",      "kv_a",          "kv_a_norm",
-    "k_rope",     "q",          "k",          "v",         "o_gate", "beta",          "decay",         "conv",
-    "decay_bias", "decay_rate", "o_norm",     "o",         "q_norm", "k_norm",        "sinks",         "attn_post_norm",
-    "mlp_norm",   "gate",       "up",         "down",      "router", "shared_router", "mlp_post_norm", "final_norm",
-    "head"};
+constexpr std::string_view kRoleNames[] = {"embed",
+                                           "positions",
+                                           "embed_norm",
+                                           "own_embed",
+                                           "own_projection",
+                                           "own_norm",
+                                           "attn_norm",
+                                           "q_a",
+                                           "q_a_norm",
+                                           "kv_a",
+                                           "kv_a_norm",
+                                           "k_rope",
+                                           "q",
+                                           "k",
+                                           "v",
+                                           "o_gate",
+                                           "beta",
+                                           "decay",
+                                           "conv",
+                                           "decay_bias",
+                                           "decay_rate",
+                                           "o_norm",
+                                           "o",
+                                           "q_norm",
+                                           "k_norm",
+                                           "sinks",
+                                           "attn_post_norm",
+                                           "mlp_norm",
+                                           "experts_norm",
+                                           "router_norm",
+                                           "gate",
+                                           "up",
+                                           "down",
+                                           "router",
+                                           "shared_router",
+                                           "experts_weight",
+                                           "dense_post_norm",
+                                           "experts_post_norm",
+                                           "mlp_post_norm",
+                                           "own_gate",
+                                           "own_out",
+                                           "own_post_norm",
+                                           "out_scale",
+                                           "final_norm",
+                                           "head"};
 
 constexpr std::string_view kScalingNames[] = {"no", "linear", "dynamic", "llama3", "yarn", "longrope"};
 
@@ -71,13 +110,17 @@ std::string_view name_of(Role role) { return kRoleNames[size_t(role)]; }
 
 bool is_norm(Role role) {
   using enum Role;
-  return role == attn_norm || role == attn_post_norm || role == mlp_norm || role == mlp_post_norm || role == q_norm ||
-         role == k_norm || role == sinks || role == q_a_norm || role == kv_a_norm || role == final_norm ||
-         role == embed_norm || role == conv || role == decay_bias || role == decay_rate || role == o_norm;
+  constexpr Role kVectors[] = {
+      embed_norm,        own_norm,      attn_norm,     q_a_norm,    kv_a_norm,      conv,
+      decay_bias,        decay_rate,    o_norm,        q_norm,      k_norm,         sinks,
+      attn_post_norm,    mlp_norm,      experts_norm,  router_norm, experts_weight, dense_post_norm,
+      experts_post_norm, mlp_post_norm, own_post_norm, out_scale,   final_norm};
+  return std::ranges::count(kVectors, role) != 0;
 }
 
 bool stays_float(Role role) {
-  return role == Role::router || role == Role::shared_router || role == Role::beta || role == Role::decay;
+  return role == Role::router || role == Role::shared_router || role == Role::beta || role == Role::decay ||
+         role == Role::own_projection;
 }
 
 bool in_attention(Role role) { return role >= Role::q_a && role <= Role::sinks; }
@@ -87,7 +130,7 @@ std::vector<float> RopeSpec::frequencies(int length) const {
   std::vector<float> f(size_t(dims / 2));
   for (size_t i = 0; i < f.size(); ++i) {
     const double plain = std::pow(base, -2.0 * double(i) / dims);
-    f[i] = float(scaled(plain, i, length, *this));
+    f[i] = turned && int(i) >= turned ? 0 : float(scaled(plain, i, length, *this));
   }
   return f;
 }
@@ -146,21 +189,28 @@ std::vector<Param> BlockSpec::params() const {
   if (attention.latent && attention.latent->q_rank) p.insert(p.end(), {{q_a}, {q_a_norm}});
   p.push_back({q});
   if (attention.latent) p.insert(p.end(), {{kv_a}, {k_rope}, {kv_a_norm}});
-  p.insert(p.end(), {{k}, {v}});
+  if (!borrows_keys()) p.push_back({k});
+  if (!borrows_keys() && attention.values != Values::normalised_keys) p.push_back({v});
   if (attention.gated || delta) p.push_back({o_gate});
   if (delta) p.insert(p.end(), {{beta}, {decay}, {conv}, {decay_bias}, {decay_rate}, {o_norm}});
   p.push_back({o});
-  if (attention.head_norm != HeadNorm::none) p.insert(p.end(), {{q_norm}, {k_norm}});
+  if (attention.head_norm != HeadNorm::none) p.push_back({q_norm});
+  if (attention.head_norm != HeadNorm::none && !borrows_keys()) p.push_back({k_norm});
   if (attention.sinks) p.push_back({sinks});
   if (after && norm.gain) p.push_back({attn_post_norm});
   if (before && norm.gain && parallel != Parallel::one_norm) p.push_back({mlp_norm});
+  if (experts && experts->apart)
+    p.insert(p.end(), {{experts_norm}, {router_norm}, {dense_post_norm}, {experts_post_norm}});
   if (experts) p.push_back({router});
+  if (experts && experts->weighted) p.push_back({experts_weight});
   if (experts && experts->shared_gate) p.push_back({shared_router});
   for (int e : mlps()) {
     if (mlp.gated) p.push_back({gate, e});
     p.insert(p.end(), {{up, e}, {down, e}});
   }
   if (after && norm.gain) p.push_back({mlp_post_norm});
+  if (own_width) p.insert(p.end(), {{own_gate}, {own_out}, {own_post_norm}});
+  if (out_scaled) p.push_back({out_scale});
   return p;
 }
 
@@ -265,6 +315,19 @@ std::pair<int64_t, int64_t> BlockSpec::shape(Param p) const {
       return {attention.head_norm == HeadNorm::head ? attention.head_dim : attention.kv_rows(), 0};
     case sinks:
       return {attention.heads, 0};
+    case own_gate:
+      return {own_width, dim};
+    case own_out:
+      return {dim, own_width};
+    case experts_weight:
+      return {experts.value().count, 0};
+    case out_scale:
+      return {1, 0};
+    case experts_norm:
+    case router_norm:
+    case dense_post_norm:
+    case experts_post_norm:
+    case own_post_norm:
     case attn_norm:
     case attn_post_norm:
     case mlp_norm:

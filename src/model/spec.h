@@ -14,11 +14,16 @@ namespace awq {
 
 /// A parameter by what it does. Norms are named by their place: before and after attention, before and after the MLP.
 /// Of latent attention (LatentSpec) q_a and kv_a come before q, k and v, and k_rope is the part of keys with positions.
-/// o_gate weighs the channels that o reads; beta to o_norm are of a delta net (DeltaSpec).
+/// o_gate weighs the channels that o reads; beta to o_norm are of a delta net (DeltaSpec). Names with "own" are of what
+/// a token brings for one block alone (OwnInputSpec), names with "experts" or "dense" of mixtures beside an MLP
+/// (ExpertsSpec::apart).
 enum class Role : uint8_t {
   embed,
   positions,
   embed_norm,
+  own_embed,
+  own_projection,
+  own_norm,
   attn_norm,
   q_a,
   q_a_norm,
@@ -41,21 +46,30 @@ enum class Role : uint8_t {
   sinks,
   attn_post_norm,
   mlp_norm,
+  experts_norm,
+  router_norm,
   gate,
   up,
   down,
   router,
   shared_router,
+  experts_weight,
+  dense_post_norm,
+  experts_post_norm,
   mlp_post_norm,
+  own_gate,
+  own_out,
+  own_post_norm,
+  out_scale,
   final_norm,
   head
 };
 std::string_view name_of(Role role);  // "q", "attn_norm"
-/// Whether it is a vector that is never rounded: a norm's gains, sinks (AttentionSpec), or what a delta net has of
-/// them.
+/// Whether it is a vector that is never rounded: a norm's gains, sinks (AttentionSpec), what a delta net has of them,
+/// or factors of experts or of a block.
 bool is_norm(Role role);
 /// Whether it is a matrix that stays in floats, of few rows that decide much: it chooses or weighs experts, or says
-/// what a delta net's state keeps.
+/// what a delta net's state keeps; or one that all blocks read of (own_projection).
 bool stays_float(Role role);
 /// Whether it belongs to the attention or what stands in its place, norms included; of a block's parameters.
 bool in_attention(Role role);
@@ -101,6 +115,10 @@ enum class Parallel : uint8_t { no, two_norms, one_norm };
 /// What of q and of k is normalised before rope: heads, by the same gains or each by its own, or the whole row.
 enum class HeadNorm : uint8_t { none, head, each_head, row };
 
+/// What attention mixes: v x, the same with each head normalised without gains, or, without a matrix of its own, the
+/// heads of k x, normalised so, as they are before their own norm and rotation.
+enum class Values : uint8_t { plain, normalised, normalised_keys };
+
 /// How angles are changed for contexts longer than the model was first trained on. Those of `dynamic` and `longrope`
 /// depend on how long the sequence is.
 enum class RopeScaling : uint8_t { none, linear, dynamic, llama3, yarn, longrope };
@@ -108,6 +126,7 @@ struct RopeSpec {
   float theta = 10000.f;
   int dims = 0;              // rotated channels of a head, <= head_dim; 0: positions are not rotated
   bool interleaved = false;  // whether neighbours are paired, or the two halves of them
+  int turned = 0;            // pairs beyond so many stay as they are; 0: all turn
   RopeScaling scaling = RopeScaling::none;
   float factor = 1.f;
   float low_freq_factor = 1.f, high_freq_factor = 4.f;  // llama3
@@ -145,6 +164,7 @@ struct AttentionSpec {
   float clip = 0.f;           // q, k and v are kept within +-clip; 0: they stay
   float alibi = 0.f;          // times alibi_slope(head) * (key's - query's position) is added to scores
   HeadNorm head_norm = HeadNorm::none;
+  Values values = Values::plain;
   bool qkv_bias = false, o_bias = false;
   bool sinks = false;  // a score of each head that takes its share of the softmax and has no value
   bool gated = false;  // what o reads is multiplied by sigmoid(o_gate x)
@@ -205,7 +225,19 @@ struct ExpertsSpec {
   float scale = 1.f;                  // multiplies the weights, after that
   int shared_hidden = 0;              // of the MLP that every token passes; 0: there is none
   bool shared_gate = false;           // its output is multiplied by sigmoid(shared_router x)
+  /// The shared one is an MLP beside the mixture: each has a norm before (mlp_norm, experts_norm) and after it
+  /// (dense_post_norm, experts_post_norm), and the router one of its own; then both are added.
+  bool apart = false;
+  float router_scale = 1.f;  // multiplies the router's output
+  bool weighted = false;     // each expert's weights are multiplied by its experts_weight, after all
   bool operator==(const ExpertsSpec&) const = default;
+};
+
+/// Keys and values that more than one block reads. Where blocks run one by one, they are passed on (stream.h).
+struct SharedKeys {
+  std::optional<int> of;  // the block that made them; none: this one
+  int64_t place = 0;      // of their channels among all that are passed on
+  bool operator==(const SharedKeys&) const = default;
 };
 
 /// One decoder block. Every supported architecture is a value of this struct; adding a field means teaching
@@ -217,13 +249,18 @@ struct BlockSpec {
   Parallel parallel = Parallel::no;
   float residual_scale = 1.f;  // multiplies what is added to x
   AttentionSpec attention;     // without heads where there is a delta net
+  std::optional<SharedKeys> shared_keys{};
   std::optional<DeltaSpec> delta{};
   MlpSpec mlp;                         // of each expert, where there are any
   std::optional<ExpertsSpec> experts;  // none: one MLP for all tokens
+  int own_width = 0;        // x += norm(own_out (act(own_gate x) * own)), behind the MLP; 0: not (OwnInputSpec)
+  bool out_scaled = false;  // at last x is multiplied by a number
   bool operator==(const BlockSpec&) const = default;
 
   /// Every parameter the block has, in the order they are written to files.
   std::vector<Param> params() const;
+  /// Whether its attention reads keys and values of an earlier block.
+  bool borrows_keys() const { return shared_keys && shared_keys->of; }
   /// The MLPs' numbers, the shared one's last.
   std::vector<int> mlps() const;
   /// Whether a token passes it only if the router says so.
@@ -246,6 +283,21 @@ struct NameLayout {
   std::string model, outer, block{};
 };
 
+/// A vector that a token brings for one block alone: scale * (norm(own_projection e) + row_scale * row), with the
+/// block's rows of the projection, its row of the token's in own_embed, and the token's embedding e as it is stored.
+struct OwnInputSpec {
+  int width = 0;
+  float row_scale = 1.f, scale = 1.f;
+  NormSpec norm{};
+  bool operator==(const OwnInputSpec&) const = default;
+};
+
+/// Tensors of files that the model is computed without.
+struct UnusedTensors {
+  std::string begin;   // of their names
+  std::string reason;  // "of a block beyond the model's, ..."
+};
+
 struct ModelSpec {
   std::string arch;                        // "Qwen2ForCausalLM"
   std::string language_arch{};             // of its language, where it has other parts too: vision
@@ -257,14 +309,15 @@ struct ModelSpec {
   std::string context_key = "max_position_embeddings";  // of the config, that says how many they are
   std::string context_rule = "no rope scaling";         // what makes them so many, beside max_position_embeddings
   float embed_scale = 1.f;
-  int learned_positions = 0;     // rows of a table that is added to embeddings; 0: there is none
-  int first_position_row = 0;    // of position 0
-  bool embed_norm = false;       // final_norm's kind, on embeddings
+  int learned_positions = 0;   // rows of a table that is added to embeddings; 0: there is none
+  int first_position_row = 0;  // of position 0
+  bool embed_norm = false;     // final_norm's kind, on embeddings
+  std::optional<OwnInputSpec> own_input{};
   float head_input_scale = 1.f;  // multiplies the normalised last hidden state
   float logit_cap = 0.f;         // logits become cap * tanh(logit / cap); 0: they stay
   bool head_bias = false;
-  bool head_unit_rows = false;        // rows of the head are divided by their length
-  std::vector<std::string> unused{};  // beginnings of names of tensors for predicting further tokens, which is not done
+  bool head_unit_rows = false;  // rows of the head are divided by their length
+  std::vector<UnusedTensors> unused{};
   bool tied_embeddings = false;
   NormSpec final_norm;
   std::vector<BlockSpec> blocks;
@@ -285,7 +338,7 @@ struct ScaleGroup {
   bool squared = false;                // what the producer puts out is squared on its way: it is divided by sqrt(s)
 };
 /// Derived from the topology, next to block_forward; every matrix of the block is a consumer or a float reader of one
-/// group. A norm is a producer only if every reader of its output is in the group.
+/// group, but a router with a norm of its own. A norm is a producer only if every reader of its output is in the group.
 std::vector<ScaleGroup> scale_groups(const BlockSpec& spec);
 
 /// Rows of a stored tensor that are a parameter's: `count` from `begin`, and so many again a `period` later. Fused

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/stream.h"
+
 namespace awq {
 namespace {
 
@@ -210,10 +212,10 @@ void run_sequences(Backend& dev, const Block& block, int length, Tensor& x, cons
   std::vector<std::unique_ptr<KvCache>> caches;
   std::vector<Sequence> batch;
   for (int64_t t = 0; t < x.shape()[0]; t += length) {
-    caches.push_back(dev.kv_cache({&block.spec, 1}));
+    caches.push_back(cache_alone(dev, block.spec));
     batch.push_back({caches.back().get(), 0, length});
   }
-  block_forward(dev, block, batch, 0, x, tap);
+  stream_forward(dev, block, batch, x, tap);
 }
 
 HiddenStates in_memory(Tensor& x, int length) {

@@ -37,7 +37,8 @@ struct CalibrationOptions {
   std::span<const uint8_t> counted{};
 };
 
-/// The calibration tokens between two blocks, wherever they are kept: f32 [tokens, dim], sequences of `length` tokens.
+/// The calibration tokens between two blocks, wherever they are kept: f32 [tokens, stream_width], sequences of `length`
+/// tokens.
 struct HiddenStates {
   int64_t tokens = 0;
   int length = 0;
@@ -49,10 +50,10 @@ struct HiddenStates {
 /// Throws Error naming the site and its channel if what a block's layer reads is not finite.
 void require_finite_input(const Host& host, const Tensor& x, int block, Site site);
 
-/// x [tokens, dim], whose rows are written over.
+/// x [tokens, stream_width], whose rows are written over.
 HiddenStates in_memory(Tensor& x, int length);
 
-/// x [sequences * length, dim] becomes the block's output.
+/// x [sequences * length, stream_width] becomes what goes into the next block.
 void run_sequences(Backend& dev, const Block& block, int length, Tensor& x, const Tap& tap = {});
 
 /// Tokens that run through a block at once: whole sequences, at least 512 tokens. It does not depend on how much memory

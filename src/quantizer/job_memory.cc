@@ -4,6 +4,7 @@
 
 #include "formats/load.h"
 #include "formats/params.h"
+#include "model/stream.h"
 #include "quantizer/form.h"
 #include "quantizer/weigh.h"
 
@@ -108,6 +109,7 @@ class BlockMemory {
   }
 
  private:
+  bool is_apart() const { return b_.experts && b_.experts->apart; }
   int64_t form(int64_t channels) const {
     return job_.calibrated && job_.running ? QuadraticForm::bytes_for(channels) : 0;
   }
@@ -127,11 +129,14 @@ class BlockMemory {
     int64_t bytes = 2 * Gram::bytes_for(b_.dim) + Gram::bytes_for(b_.mixed_rows());
     if (const auto& latent = b_.attention.latent)
       bytes += Gram::bytes_for(latent->q_rank) + Gram::bytes_for(latent->kv_rank);
+    if (is_apart()) bytes += Gram::bytes_for(b_.dim);
+    if (b_.own_width) bytes += Gram::bytes_for(b_.dim) + Gram::bytes_for(b_.own_width);
     for (int e : b_.mlps()) bytes += Gram::bytes_for(b_.mlp_hidden(e));  // each down's own input
     return bytes;
   }
   int64_t samples() const {
-    return (sampled_tokens() + std::min<int64_t>(job_.calibration.sample_rows, tokens())) * b_.dim * kFloat;
+    const int64_t rows = std::min<int64_t>(job_.calibration.sample_rows, tokens()) * (is_apart() ? 2 : 1);
+    return (sampled_tokens() + rows) * b_.dim * kFloat;
   }
   /// Threads each hold some rows of the widest matrix: on tiles 128 of errors, as many of weights, and bfloat16 of
   /// them.
@@ -140,10 +145,13 @@ class BlockMemory {
   }
   int64_t resident() const { return stored_ + device_ + grams() + samples() + at_work(); }
   /// The block's input, its norm and its output; gate and up, or queries, keys, values and their cache. All tokens may
-  /// go to one expert, which has them copied and its output apart.
+  /// go to one expert, which has them copied and its output apart. What else is passed on from block to block, twice; a
+  /// mixture that is apart has three more of x.
   int64_t activations(int64_t n) const {
     const int64_t attention = mixed_channels(b_), copies = b_.experts ? 2 * b_.dim : 0;
-    return n * (3 * b_.dim + std::max<int64_t>(copies + 2 * b_.widest_mlp(), attention)) * kFloat;
+    const int64_t passed = 2 * (stream_width(job_.source.spec()) - b_.dim),
+                  own = 3 * b_.own_width + (is_apart() ? 3 * b_.dim : 0);
+    return n * (3 * b_.dim + passed + own + std::max<int64_t>(copies + 2 * b_.widest_mlp(), attention)) * kFloat;
   }
 
   const JobShape& job_;
@@ -151,9 +159,19 @@ class BlockMemory {
   int64_t stored_ = 0, device_ = 0, weights_ = 0, rounded_ = 0, most_rounded_ = 0, most_running_ = 0, widest_ = 0;
 };
 
+/// Of the tokens' own vectors; what has 16 bits is not read as a whole.
+int64_t own_table_bytes(const JobShape& job) {
+  if (!job.source.spec().own_input) return 0;
+  const Pieces table = job.source.float_pieces(-1, {Role::own_embed});
+  return table.shape.elements() * int64_t(size_of(std::get<DType>(table.type)));
+}
+
 int64_t outer_bytes(const JobShape& job) {
   const ModelSpec& m = job.source.spec();
   const int64_t weights = int64_t(m.vocab) * m.dim;
+  if (const int64_t own = own_table_bytes(job);
+      own && std::get<DType>(job.source.float_pieces(-1, {Role::own_embed}).type) == DType::f32)
+    return std::max(weights * 2, own / 2);
   return job.head ? std::max(weights * 2, rounded_bytes(m.vocab, m.dim, *job.head) + weights) : weights * 2;
 }
 
@@ -168,14 +186,16 @@ int64_t head_gradient_bytes(const JobShape& job) {
 int64_t whole_model(const JobShape& job) {
   const Pieces table = job.source.float_pieces(-1, {Role::embed});  // rows that tokens have, in the end most of them
   const int64_t embedding = table.shape.elements() * int64_t(size_of(std::get<DType>(table.type)));
-  return loaded_bytes(job.dev, job.source) + embedding;
+  return loaded_bytes(job.dev, job.source) + embedding + own_table_bytes(job);
 }
+
+int64_t kept_rows(const BlockSpec& b) { return b.borrows_keys() ? 0 : b.attention.kv_rows() + b.attention.v_rows(); }
 
 /// Keys and values of `sequences`, in pages of 256 tokens.
 int64_t cache_bytes(const JobShape& job, int64_t sequences, int64_t length, int64_t value) {
   int64_t bytes = 0;
   for (const BlockSpec& b : job.source.spec().blocks)
-    bytes += sequences * (((length + 255) / 256 * 256) * (b.attention.kv_rows() + b.attention.v_rows()) * value +
+    bytes += sequences * (((length + 255) / 256 * 256) * kept_rows(b) * value +
                           (b.delta ? b.delta->state() + b.delta->past() : 0) * kFloat);
   return bytes;
 }
@@ -211,7 +231,7 @@ int64_t judge_bytes(const JobShape& job) {
 int64_t kept_bytes(const JobShape& job) {
   const ModelSpec& m = job.source.spec();
   const int64_t tokens = int64_t(job.sequences) * job.length, measured = 512;
-  return whole_model(job) + tokens * m.dim * kFloat + measured * (2 * m.vocab + 4 * m.dim) * kFloat;
+  return whole_model(job) + tokens * stream_width(m) * kFloat + measured * (2 * m.vocab + 4 * m.dim) * kFloat;
 }
 
 }  // namespace
@@ -252,7 +272,7 @@ JobMemory memory_of(const JobShape& job) {
 int64_t scratch_bytes(const JobShape& job) {
   if (!job.calibrated) return 0;
   const int64_t tokens = int64_t(job.sequences) * job.length;
-  return HiddenFiles::bytes_for(tokens, job.source.spec().dim) +
+  return HiddenFiles::bytes_for(tokens, stream_width(job.source.spec())) +
          (job.weighs ? weigh_scratch_bytes(job.source.spec(), tokens, job.length) : 0);
 }
 

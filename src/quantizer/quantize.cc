@@ -8,6 +8,7 @@
 
 #include "formats/load.h"
 #include "formats/params.h"
+#include "model/stream.h"
 
 namespace awq {
 namespace {
@@ -19,10 +20,8 @@ constexpr double kFoldTolerance = 1e-5;
 
 Tensor float_output(Backend& dev, const Block& b, const Tensor& input) {
   Tensor x = input.clone();
-  const auto kv = dev.kv_cache({&b.spec, 1});
-  const Sequence s{kv.get(), 0, int(input.shape()[0])};
-  block_forward(dev, b, {&s, 1}, 0, x);
-  return x;
+  run_sequences(dev, b, int(input.shape()[0]), x);
+  return hidden_of(x, b.spec.dim);
 }
 
 double relative_change(const Tensor& before, const Tensor& after) {
@@ -36,10 +35,13 @@ double relative_change(const Tensor& before, const Tensor& after) {
 }
 
 // For a fold of scales that were not searched here: a sequence that any norm and every channel sees.
-Tensor noise(int dim) {
+Tensor noise(const ModelSpec& spec) {
   std::mt19937 random(1);
-  Tensor x = Tensor::empty({32, dim}, DType::f32);
+  const int64_t width = stream_width(spec);
+  Tensor x = Tensor::empty({32, width}, DType::f32);
   for (float& v : x.as<float>()) v = float(int64_t(random())) / 0x1p31f - 1;
+  for (int64_t t = 0; spec.own_input && t < 32; ++t)
+    x.as<float>()[size_t(t * width + spec.dim)] = float(t % spec.vocab);
   return x;
 }
 
@@ -123,7 +125,7 @@ class BlockJob {
     BlockCalibration calibration;
     Tensor input, output;
     if (f_.method.folds()) {
-      input = f_.hidden ? f_.hidden->input(index_).read(0, f_.hidden->length()) : noise(w_.spec.dim);
+      input = f_.hidden ? f_.hidden->input(index_).read(0, f_.hidden->length()) : noise(f_.source.spec());
       output = wide_output(input);
     }
     if (f_.hidden) block_ = uploaded();
@@ -242,6 +244,12 @@ void put_tables(const QuantizeFlow& f) {
   f.sink.put(-1, {Role::embed}, stored(f, Role::embed));
   if (m.learned_positions) f.sink.put(-1, {Role::positions}, stored(f, Role::positions));
   if (m.embed_norm) put_norm(f, {Role::embed_norm});
+  if (!m.own_input) return;
+  const Weight table = f.source.weight(-1, {Role::own_embed});  // may be larger than all blocks
+  const bool wide = std::get<Tensor>(table).dtype() == DType::f32;
+  f.sink.put(-1, {Role::own_embed}, wide ? stored(f, Role::own_embed) : table);
+  f.sink.put(-1, {Role::own_projection}, stored(f, Role::own_projection));
+  put_norm(f, {Role::own_norm});
 }
 
 void put_outer(const QuantizeFlow& f) {
@@ -320,16 +328,16 @@ void embed_tokens(Backend& dev, const Checkpoint& source, std::span<const std::v
     Tensor x = dev.empty({1, spec.dim});
     for (const auto& [token, place] : places_of(sequences, piece.row, band.shape()[0])) {
       dev.embed(band, {&token, 1}, spec.embed_scale, x);
-      hidden.input(0).write(place, x);
+      hidden.input(0).write(place, stream_of(spec, x, {&token, 1}));
     }
   }
   if (!spec.learned_positions && !spec.embed_norm) return;
   const Embedding embed = load_embedding(source);
   for (int64_t begin = 0; begin < hidden.tokens(); begin += hidden.length()) {
-    Tensor x = hidden.input(0).read(begin, begin + hidden.length());
+    Tensor x = hidden_of(hidden.input(0).read(begin, begin + hidden.length()), spec.dim);
     const Sequence s{nullptr, 0, hidden.length()};
     embed_places(dev, spec, embed, {&s, 1}, x);
-    hidden.input(0).write(begin, x);
+    hidden.input(0).write(begin, stream_of(spec, x, sequences[size_t(begin / hidden.length())]));
   }
 }
 

@@ -145,7 +145,8 @@ Tape::Tape(Backend& inner, const Host& host) : inner_(inner), host_(host) {}
 Tape::~Tape() = default;
 
 bool Tape::knows(const BlockSpec& spec) {
-  return !spec.experts && !spec.delta && spec.mlp.act != Activation::clamped_swish;
+  return !spec.experts && !spec.delta && !spec.own_width && !spec.shared_keys &&
+         spec.mlp.act != Activation::clamped_swish;
 }
 
 void Tape::begin(const Tensor& x) {

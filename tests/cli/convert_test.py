@@ -262,6 +262,8 @@ class ConvertTest(unittest.TestCase):
                 _, report = self.gguf(source, name)
                 self.assertLess(report["largest_error"], 4 * step, (family, name))
         self.assertIn("is not known; this version reads llama", self.refused(tiny.make(GOLDEN, "gpt2", self.work / "float-gpt2"), "--format", "gguf-f16"))
+        self.assertIn("Gemma4ForConditionalGeneration: GGUF files of this family are neither read nor written",
+                      self.refused(tiny.make(GOLDEN, "gemma4", self.work / "float-gemma4"), "--format", "gguf-f16"))
 
     def quantize(self, name, *options):
         out = self.work / ("direct-" + name)

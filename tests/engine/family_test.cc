@@ -4,12 +4,16 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <optional>
 #include <random>
 
+#include "bench/random_model.h"
 #include "engine/golden_fixture.h"
 #include "formats/folder.h"
 #include "formats/load.h"
+#include "formats/params.h"
+#include "model/stream.h"
 #include "quantizer/quantize.h"
 
 namespace awq {
@@ -48,7 +52,7 @@ std::vector<BlockResult> quantize_to(const fs::path& out, Device& d, const Check
   const Scratch states("states");
   std::optional<HiddenFiles> hidden;
   if (how->needs_calibration()) {
-    hidden.emplace(states.path, kFamilySequences * kFamilyLength, kFamilyLength, source.spec().dim);
+    hidden.emplace(states.path, kFamilySequences * kFamilyLength, kFamilyLength, stream_width(source.spec()));
     embed_tokens(*d.backend, source, random_text(source.spec().vocab, 7), *hidden);
   }
   std::vector<BlockResult> results;
@@ -111,15 +115,30 @@ class Family : public testing::TestWithParam<std::string> {
 // The table is read in bands there, and positions and norms come after: the same bits as at once.
 TEST_P(Family, CalibrationBeginsWithTheModelsEmbedding) {
   const auto text = random_text(source_->spec().vocab, 7);
-  HiddenFiles hidden(scratch_.path, kFamilySequences * kFamilyLength, kFamilyLength, source_->spec().dim);
+  HiddenFiles hidden(scratch_.path, kFamilySequences * kFamilyLength, kFamilyLength, stream_width(source_->spec()));
   embed_tokens(*device_.backend, *source_, text, hidden);
   for (int i : {0, kFamilySequences - 1}) {
     const Sequence s{nullptr, 0, kFamilyLength};
     const Tensor want =
         embed_forward(*device_.backend, source_->spec(), load_embedding(*source_), text[size_t(i)], {&s, 1});
-    const Tensor got = hidden.input(0).read(i * kFamilyLength, (i + 1) * kFamilyLength);
+    const Tensor got = hidden_of(hidden.input(0).read(i * kFamilyLength, (i + 1) * kFamilyLength), source_->spec().dim);
     EXPECT_TRUE(std::ranges::equal(got.as<float>(), want.as<float>()));
   }
+}
+
+// What is handed from block to block is all that blocks read: run one by one, as calibration runs them, they make the
+// bits that the model makes.
+TEST_P(Family, BlocksRunOneByOneAreTheModel) {
+  const Model m = model_of(golden::folder(GetParam()));
+  const auto n = int(expected_.ids.size());
+  const Sequence s{nullptr, 0, n};
+  Tensor x = stream_of(m.spec, embed_forward(*device_.backend, m.spec, m.embed, expected_.ids, {&s, 1}), expected_.ids);
+  for (const Block& b : m.blocks) run_sequences(*device_.backend, b, n, x);
+  Tensor got = hidden_of(x, m.spec.dim);
+  final_norm_forward(*device_.backend, m, got);
+  const auto kv = device_.backend->kv_cache(m.spec.blocks);
+  const Sequence whole{kv.get(), 0, n};
+  EXPECT_TRUE(same_bytes(got, hidden_forward(*device_.backend, m, expected_.ids, {&whole, 1})));
 }
 
 // What is written is what was decided: the packed file computes what its values do in float, up to activations of 16
@@ -177,6 +196,75 @@ TEST_P(Family, FourBitsAreNotWorseThanRounding) {
   if (const char* file = std::getenv("AWQ_MODELS_ROWS"))
     std::ofstream(file, std::ios::app) << fmt::format("| {} | {} | {:.1e} | {:.1e} | {:.2g} | {:.2g} |\n", m.fixture,
                                                       m.architecture, m.logits, m.fold, m.awq, m.rounding);
+}
+
+// Some names and shapes as the gguf package has them (gguf.constants, and its order of dimensions turned round).
+const std::map<std::string, std::map<std::string, Shape>> kInGguf = {
+    {"mixtral",
+     {{"blk.1.ffn_gate_inp.weight", {5, 32}},
+      {"blk.1.ffn_gate_exps.weight", {5, 32, 32}},
+      {"blk.1.ffn_up_exps.weight", {5, 32, 32}},
+      {"blk.1.ffn_down_exps.weight", {5, 32, 32}}}},
+    {"qwen2-moe",
+     {{"blk.1.ffn_gate_inp.weight", {6, 32}},
+      {"blk.1.ffn_gate_exps.weight", {6, 32, 32}},
+      {"blk.1.ffn_gate_inp_shexp.weight", {32}},
+      {"blk.1.ffn_up_shexp.weight", {64, 32}},
+      {"blk.1.ffn_down_shexp.weight", {32, 64}}}},
+    {"granite", {{"blk.1.attn_q.weight", {32, 32}}}},
+    {"granite-moe", {{"blk.1.ffn_gate_exps.weight", {5, 32, 32}}, {"blk.1.ffn_gate_inp.weight", {5, 32}}}},
+    {"granite-moe-shared", {{"blk.1.ffn_up_shexp.weight", {64, 32}}, {"blk.0.ffn_down_exps.weight", {5, 32, 32}}}},
+    {"olmoe", {{"blk.1.ffn_up_exps.weight", {6, 32, 32}}, {"blk.1.attn_k_norm.weight", {16}}}},
+    {"qwen3-moe", {{"blk.0.ffn_down_exps.weight", {5, 32, 32}}, {"blk.0.attn_q_norm.weight", {16}}}}};
+
+void write_as(const char* format, const fs::path& out, const Checkpoint& source) {
+  const auto sink = find_format(format).create(out, source.config(), source.spec(), {});
+  sink->begin();
+  for (const auto& [block, p] : params_of(source.spec())) {
+    sink->put(block, p, source.weight(block, p));
+    if (has_bias(source.spec(), block, p)) sink->put_bias(block, p, source.bias(block, p));
+  }
+  sink->finish();
+}
+
+class GgufOfFamily : public testing::TestWithParam<std::string> {};
+
+// All experts of a block are one tensor there. Of a model some of whose blocks have one MLP, which the metadata cannot
+// say, the first block.
+TEST_P(GgufOfFamily, ComputesTheSame) {
+  const Scratch scratch;
+  Device device{2, ""};
+  const Expected expected(GetParam());
+  const auto whole = Checkpoint::open(golden::folder(GetParam()));
+  const auto with = std::ranges::count_if(whole->spec().blocks, [](const BlockSpec& b) { return bool(b.experts); });
+  const bool mixed = with && with < std::ssize(whole->spec().blocks);
+  const auto source = first_blocks(*whole, mixed ? 1 : int(whole->spec().blocks.size()));
+  write_as("gguf-bf16", scratch.path / "out", *source);
+  const auto back = Checkpoint::open(scratch.path / "out");
+  EXPECT_EQ(back->format(), "gguf");
+  for (const auto& [name, shape] : kInGguf.at(GetParam())) {
+    const auto tensors = back->tensors();
+    const auto t = std::ranges::find(tensors, name, &TensorInfo::name);
+    ASSERT_NE(t, tensors.end()) << name;
+    EXPECT_EQ(t->shape, shape) << name;
+  }
+  const Tensor a = golden::run(device, load_model(*device.backend, *source), expected.ids),
+               b = golden::run(device, load_model(*device.backend, *back), expected.ids);
+  EXPECT_LT(golden::relative_difference(b, a), 3e-5);  // routers are F32 there, multiplied by other kernels
+  if (!mixed) {
+    EXPECT_LT(golden::relative_difference(b, expected.logits), 6e-5);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, GgufOfFamily,
+                         testing::Values("mixtral", "qwen2-moe", "qwen3-moe", "olmoe", "granite", "granite-moe",
+                                         "granite-moe-shared"),
+                         golden::name_of_case);
+
+TEST(GgufOfFamilies, AreRefusedWhereSomeBlocksHaveOneMlp) {
+  const Scratch scratch;
+  const auto source = Checkpoint::open(golden::folder("qwen3-moe"));
+  EXPECT_THROW(write_as("gguf-bf16", scratch.path / "out", *source), Error);
 }
 
 TEST(ModelsPage, HasARowForEveryFixtureAndNoOther) {

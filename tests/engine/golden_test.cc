@@ -98,6 +98,39 @@ TEST_P(Golden, BatchesDoNotMix) {
   });
 }
 
+/// Of a model whose last two blocks read the keys of the second and third.
+class SharedKeysOfBlocks : public testing::Test {
+ protected:
+  Device device_{2, ""};
+  Backend& dev_ = *device_.backend;
+  Model model_ = load_model(dev_, *Checkpoint::open(golden::folder("gemma4")));
+};
+
+TEST_F(SharedKeysOfBlocks, AreInTheCacheOnce) {
+  std::vector<BlockSpec> own(model_.spec.blocks.begin(), model_.spec.blocks.begin() + 3);
+  EXPECT_EQ(dev_.kv_cache(model_.spec.blocks)->bytes_for(1), dev_.kv_cache(own)->bytes_for(1));
+}
+
+TEST_F(SharedKeysOfBlocks, ArePassedOnWithPages) {
+  std::vector<int32_t> text;
+  for (int i = 0; i < 300; ++i) text.push_back(3 + 7 * i % 89);
+  const auto whole = dev_.kv_cache(model_.spec.blocks), copied = dev_.kv_cache(model_.spec.blocks);
+  const int page = whole->page_positions();
+  prefill(dev_, model_, *whole, 0, std::span(text).first(size_t(page)), {}, 0);
+  copied->put_page(0, whole->page(0));
+  const Sequence a{whole.get(), page, 300 - page}, b{copied.get(), page, 300 - page};
+  const auto rest = std::span(text).subspan(size_t(page));
+  EXPECT_TRUE(same_bytes(hidden_forward(dev_, model_, rest, {&a, 1}), hidden_forward(dev_, model_, rest, {&b, 1})));
+}
+
+TEST_F(SharedKeysOfBlocks, AreMissedWhereNoBlockMadeThem) {
+  const auto kv = dev_.kv_cache(model_.spec.blocks);
+  const Sequence s{kv.get(), 0, 4};
+  Tensor x = Tensor::zeros({4, model_.spec.dim}, DType::f32);
+  EXPECT_THROW(block_forward(dev_, model_.blocks[3], {&s, 1}, 1, x), Error);
+  EXPECT_THROW(block_forward(dev_, model_.blocks[0], {&s, 1}, 0, x), Error);  // no vectors of tokens
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, Golden, testing::ValuesIn(golden::names()), golden::name_of_case);
 
 }  // namespace

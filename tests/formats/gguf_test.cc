@@ -264,12 +264,14 @@ TEST(GgufConfig, Gemma3) {
 
 TEST(GgufConfig, RefusesWhatItDoesNotUnderstand) {
   EXPECT_SAYS(open_error(tiny("mamba")),
-              "the architecture \"mamba\" is not known; this version reads llama, qwen2, qwen3, gemma3");
+              "the architecture \"mamba\" is not known; this version reads llama, qwen2, qwen3, qwen2moe, qwen3moe, "
+              "olmoe, granite, granitemoe, gemma3");
   EXPECT_SAYS(open_error(tiny().f32("llama.logit_scale", 2)), "\"llama.logit_scale\" is not understood");
   EXPECT_SAYS(open_error(tiny("qwen2").u32("qwen2.attention.sliding_window", 5)),
               "\"qwen2.attention.sliding_window\" is not understood");
   EXPECT_EQ(open_error(tiny().u32("llama.expert_count", 0)), "");
-  EXPECT_SAYS(open_error(tiny().u32("llama.expert_count", 8)), "mixtures of experts are not implemented");
+  EXPECT_SAYS(open_error(tiny().u32("llama.expert_count", 8)), "\"llama.expert_used_count\"");
+  EXPECT_SAYS(open_error(tiny("qwen2").u32("qwen2.expert_count", 8)), "this family has no mixtures of experts");
   EXPECT_SAYS(open_error(tiny().u32("llama.rope.dimension_count", 2)),
               "\"llama.rope.dimension_count\" should be 4, the size of a head");
   EXPECT_SAYS(open_error(tiny().u32("llama.attention.value_length", 8)),

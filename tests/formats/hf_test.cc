@@ -99,6 +99,41 @@ TEST_F(FurtherTokens, TheRoutersCorrectionStaysAsItIs) {
   EXPECT_TRUE(same(kept, correction));
 }
 
+TEST_F(HfTest, KeysOfABlockThatBorrowsThemAreDropped) {
+  const auto model = Checkpoint::open(AWQ_TEST_DIR "/golden/gemma4");
+  std::vector<std::string> dropped;
+  for (const TensorInfo& t : model->tensors())
+    if (t.use == TensorUse::dropped) dropped.push_back(t.name + ": " + t.reason);
+  EXPECT_EQ(dropped,
+            std::vector<std::string>{"model.language_model.layers.3.self_attn.k_proj.weight: computed without: "
+                                     "block 3 reads keys and values of block 1"});
+}
+
+// Published in one tensor, and in other files one by one.
+TEST_F(HfTest, ExpertsMayLieApart) {
+  const fs::path golden = AWQ_TEST_DIR "/golden/qwen3-5-moe";
+  const SafetensorsFolder files(golden);
+  TensorMap tensors;
+  const auto put = [&](const std::string& expert, const Tensor& w) { tensors[expert + "_proj.weight"] = w.clone(); };
+  for (const auto& [name, entry] : files.files()[0].entries()) {
+    const Tensor t = files.tensor(name);
+    const size_t kind = name.find("gate_up_proj"), down = name.find("experts.down_proj");
+    if (kind == name.npos && down == name.npos) tensors[name] = t.clone();
+    for (int64_t e = 0; (kind != name.npos || down != name.npos) && e < t.shape()[0]; ++e) {
+      const Tensor one = t.rows(e, e + 1).reshaped({t.shape()[1], t.shape()[2]});
+      const std::string begin = name.substr(0, name.find("experts.") + 8) + std::to_string(e) + ".";
+      if (down != name.npos) put(begin + "down", one);
+      if (kind != name.npos) put(begin + "gate", one.rows(0, one.shape()[0] / 2));
+      if (kind != name.npos) put(begin + "up", one.rows(one.shape()[0] / 2, one.shape()[0]));
+    }
+  }
+  const auto whole = Checkpoint::open(golden),
+             apart = Checkpoint::open(make("apart", Json::parse(read_text(golden / "config.json")), tensors));
+  for (const auto& [block, p] : params_of(whole->spec()))
+    EXPECT_TRUE(same(std::get<Tensor>(apart->weight(block, p)), std::get<Tensor>(whole->weight(block, p))))
+        << block << ' ' << name_of(p.role) << ' ' << p.expert;
+}
+
 TEST_F(HfTest, OpensAPublishedModel) {
   const fs::path folder = AWQ_SHARED_DIR "/data/models/tinystories-656k";
   if (!fs::exists(folder)) GTEST_SKIP() << folder << " is not there";

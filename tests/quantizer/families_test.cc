@@ -1,6 +1,7 @@
 // No method is worse than rounding by the measure that it optimises: every method, on a block of every tiny model.
 #include "engine/golden_fixture.h"
 #include "formats/load.h"
+#include "model/stream.h"
 #include "quantizer/block_fixture.h"
 #include "quantizer/float_set.h"
 #include "quantizer/quantize.h"
@@ -17,6 +18,9 @@ class MethodsOfFamily : public testing::TestWithParam<std::string> {
     std::mt19937 rng(5);
     hidden_ = random_tensor({96, source_->spec().dim}, rng);
     for (size_t i = 0; i < hidden_.as<float>().size(); ++i) hidden_.as<float>()[i] *= i % 32 == 3 ? 8.f : 1.f;
+    std::vector<int32_t> tokens;
+    for (int32_t t = 0; t < 96; ++t) tokens.push_back(t % source_->spec().vocab);
+    hidden_ = stream_of(source_->spec(), hidden_, tokens);
     const HiddenStates states{96, 32, [&](int64_t a, int64_t b) { return hidden_.rows(a, b).clone(); }, {}};
     BlockCosts costs;
     seen_ = calibrate(*dev_, host_, upload(*dev_, weights()), 0, states, {}, costs);

@@ -15,15 +15,6 @@ void check_width(int64_t n) {
   if (n > largest) fail("config", "config.json: a width of {} is not plausible (limit {})", n, largest);
 }
 
-void check_sizes(const BlockSpec& b) {
-  const AttentionSpec& a = b.attention;
-  if (a.heads % a.kv_heads)
-    fail("config", "config.json: num_attention_heads ({}) is no multiple of num_key_value_heads ({})", a.heads,
-         a.kv_heads);
-  if (a.head_dim % 2) fail("config", "config.json: head_dim {} is odd; rotary positions need pairs", a.head_dim);
-  for (int64_t n : {int64_t(b.dim), int64_t(b.mlp.hidden), int64_t(a.heads) * a.head_dim}) check_width(n);
-}
-
 void read_llama3(const Config& s, const nlohmann::json& scaling, RopeSpec& r) {
   r.low_freq_factor = s.number("low_freq_factor");
   r.high_freq_factor = s.number("high_freq_factor");
@@ -86,8 +77,17 @@ RopeScaling scaling_of(const std::string& type) {
   bad("rope_type", "default, linear, dynamic, llama3, yarn or longrope (what this version implements)", type);
 }
 
+/// Angles are those of a whole head, of which only the first ones are turned.
+RopeSpec proportional(RopeSpec r, const Config& s) {
+  r.factor = s.number("factor", 1.f);
+  if (!(r.factor >= 1.f)) bad("factor", "at least 1", r.factor);
+  r.scaling = r.factor == 1 ? RopeScaling::none : RopeScaling::linear;
+  return r;
+}
+
 RopeSpec scaled_rope(RopeSpec r, const nlohmann::json& scaling, const Config& model) {
   const Config s(scaling);
+  if (r.turned) return proportional(r, s);
   r.scaling = scaling_of(s.text("rope_type", s.text("type", "default")));
   if (r.scaling == RopeScaling::none) return r;
   if (r.scaling == RopeScaling::longrope) {
@@ -179,7 +179,8 @@ Activation activation_of(const Config& c, std::string_view key) {
 RopeSpec rope_of(const nlohmann::json& json, int head_dim, float default_theta, std::optional<float> partial) {
   const Config c(json);
   const nlohmann::json& p = c.has("rope_parameters") ? rope_parameters(c) : json;
-  if (!partial)
+  const bool whole = c.has("rope_parameters") && Config(p).text("rope_type", "") == "proportional";
+  if (!partial && !whole)
     for (const Config& holder : {c, Config(p)}) holder.require_absent_or("partial_rotary_factor", 1.0);
   const float share = Config(p).number("partial_rotary_factor", c.number("partial_rotary_factor", partial.value_or(1)));
   RopeSpec r{.theta = Config(p).number("rope_theta", c.number("rope_theta", default_theta)),
@@ -187,6 +188,7 @@ RopeSpec rope_of(const nlohmann::json& json, int head_dim, float default_theta, 
   if (r.dims < 2 || r.dims > head_dim || r.dims % 2)
     bad("partial_rotary_factor", fmt::format("a part of a head's {} channels that is a number of pairs", head_dim),
         share);
+  if (whole) r.turned = r.dims / 2, r.dims = head_dim;
   if (&p != &json)
     r = scaled_rope(r, p, c);
   else if (c.has("rope_scaling"))
@@ -201,6 +203,15 @@ nlohmann::json rope_of_type(const nlohmann::json& json, const char* layer_type) 
   const auto p = json.find("rope_parameters");
   if (p == json.end() || !p->is_object() || !p->contains(layer_type)) return json;
   return {{"rope_parameters", p->at(layer_type)}};
+}
+
+void check_sizes(const BlockSpec& b) {
+  const AttentionSpec& a = b.attention;
+  if (a.heads % a.kv_heads)
+    fail("config", "config.json: num_attention_heads ({}) is no multiple of num_key_value_heads ({})", a.heads,
+         a.kv_heads);
+  if (a.head_dim % 2) fail("config", "config.json: head_dim {} is odd; rotary positions need pairs", a.head_dim);
+  for (int64_t n : {int64_t(b.dim), int64_t(b.mlp.hidden), int64_t(a.heads) * a.head_dim}) check_width(n);
 }
 
 BlockSpec llama_block(const Config& c, const Spelling& names) {
@@ -274,6 +285,49 @@ void read_groups(const Config& c, int best, ExpertsSpec& e) {
     bad("num_experts_per_tok", "at most the number of experts in topk_group groups", e.active);
 }
 
+namespace {
+
+/// Channels of keys and values that blocks share so far.
+int64_t passed_on(const ModelSpec& m) {
+  int64_t n = 0;
+  for (const BlockSpec& b : m.blocks)
+    if (b.shared_keys && !b.shared_keys->of) n += b.attention.kv_rows() + b.attention.v_rows();
+  return n;
+}
+
+}  // namespace
+
+namespace {
+
+DeltaSpec delta_of(const Config& c, float eps) {
+  c.require_absent_or("hidden_act", "silu");  // the convolution's too
+  const DeltaSpec d{.key_heads = c.positive("linear_num_key_heads"),
+                    .value_heads = c.positive("linear_num_value_heads"),
+                    .key_dim = c.positive("linear_key_head_dim"),
+                    .value_dim = c.positive("linear_value_head_dim"),
+                    .kernel = c.positive("linear_conv_kernel_dim"),
+                    .norm = {.eps = eps}};
+  if (d.kernel < 2) bad("linear_conv_kernel_dim", "at least 2", d.kernel);
+  if (d.value_heads % d.key_heads)
+    bad("linear_num_value_heads", fmt::format("a multiple of {} key heads", d.key_heads), d.value_heads);
+  return d;
+}
+
+bool is_delta(const Config& c, size_t block) {
+  if (!c.has("layer_types")) return (block + 1) % size_t(c.positive("full_attention_interval", 4)) != 0;
+  const nlohmann::json& type = c.at("layer_types").at(block);
+  if (type != "linear_attention" && type != "full_attention")
+    bad("layer_types", "linear_attention or full_attention", type);
+  return type == "linear_attention";
+}
+
+}  // namespace
+
+void apply_deltas(const Config& c, ModelSpec& m) {
+  for (size_t i = 0; i < m.blocks.size(); ++i)
+    if (is_delta(c, i)) m.blocks[i].attention = {}, m.blocks[i].delta = delta_of(c, m.blocks[i].norm.eps);
+}
+
 ExpertsSpec corrected_experts(const Config& c) {
   c.require_absent_or("scoring_func", "sigmoid");
   ExpertsSpec e = experts_of(c, "n_routed_experts");
@@ -289,7 +343,25 @@ void apply_first_dense(const Config& c, const BlockSpec& dense, ModelSpec& m) {
   const auto blocks = int(m.blocks.size());
   std::fill_n(m.blocks.begin(), std::min(c.whole("first_k_dense_replace", 0), blocks), dense);
   for (int i = 0; i < c.whole("num_nextn_predict_layers", 0); ++i)
-    m.unused.push_back(fmt::format("model.layers.{}.", blocks + i));
+    m.unused.push_back({fmt::format("model.layers.{}.", blocks + i), kFurtherTokens});
+}
+
+void share_last_keys(const Config& c, ModelSpec& m) {
+  const int blocks = int(m.blocks.size()), count = c.whole("num_kv_shared_layers", 0);
+  if (count >= blocks) bad("num_kv_shared_layers", "fewer than there are layers", c.at("num_kv_shared_layers"));
+  for (int i = blocks - count; i < blocks; ++i) {
+    int of = blocks - count - 1;
+    const auto window = [&](int b) { return m.blocks[size_t(b)].attention.window; };
+    while (of >= 0 && window(of) != window(i)) --of;
+    if (of < 0) bad("layer_types", "a layer of each kind before those that share keys and values", c.at("layer_types"));
+    if (!m.blocks[size_t(of)].shared_keys) m.blocks[size_t(of)].shared_keys = SharedKeys{{}, passed_on(m)};
+    BlockSpec& b = m.blocks[size_t(i)];
+    b.shared_keys = SharedKeys{of, m.blocks[size_t(of)].shared_keys->place};
+    if (c.flag("use_double_wide_mlp", false)) (b.experts ? b.experts->shared_hidden : b.mlp.hidden) *= 2;
+    for (const char* part : {"k_proj", "v_proj", "k_norm", "v_norm"})
+      m.unused.push_back({fmt::format("model.layers.{}.self_attn.{}", i, part),
+                          fmt::format("computed without: block {} reads keys and values of block {}", i, of)});
+  }
 }
 
 BlockSpec latent_block(const Config& c, const nlohmann::json& json, const Spelling& names) {
@@ -315,106 +387,6 @@ ExpertsSpec experts_of(const Config& c, const char* count, const char* active) {
   if (e.count > 4096) bad(count, "at most 4096", e.count);
   if (e.active > e.count) bad(active, fmt::format("at most {}, which is {}", count, e.count), e.active);
   return e;
-}
-
-Source named(std::span<const TensorName> names, int block, Param p) {
-  static constexpr TensorName kLlama[] = {{Role::embed, "model.embed_tokens"},
-                                          {Role::final_norm, "model.norm"},
-                                          {Role::head, "lm_head"},
-                                          {Role::attn_norm, "model.layers.{}.input_layernorm"},
-                                          {Role::q, "model.layers.{}.self_attn.q_proj"},
-                                          {Role::k, "model.layers.{}.self_attn.k_proj"},
-                                          {Role::v, "model.layers.{}.self_attn.v_proj"},
-                                          {Role::o, "model.layers.{}.self_attn.o_proj"},
-                                          {Role::q_norm, "model.layers.{}.self_attn.q_norm"},
-                                          {Role::k_norm, "model.layers.{}.self_attn.k_norm"},
-                                          {Role::mlp_norm, "model.layers.{}.post_attention_layernorm"},
-                                          {Role::gate, "model.layers.{}.mlp.gate_proj"},
-                                          {Role::up, "model.layers.{}.mlp.up_proj"},
-                                          {Role::down, "model.layers.{}.mlp.down_proj"}};
-  for (const std::span<const TensorName> table : {names, std::span<const TensorName>(kLlama)})
-    for (const TensorName& n : table)
-      if (n.role == p.role) return fmt::format(fmt::runtime(n.name), block, p.expert);
-  fail("model", "{} has no tensor in this family", name_of(p.role));
-}
-
-namespace {
-
-/// kv_a and k_rope follow each other; k and v do so in each head.
-RowPattern latent_rows(const AttentionSpec& a, Role role) {
-  const int64_t rank = a.latent->kv_rank, k = a.unrotated(), v = a.v_dim();
-  if (role == Role::kv_a) return {0, rank, rank + a.rope.dims};
-  if (role == Role::k_rope) return {rank, a.rope.dims, rank + a.rope.dims};
-  if (role == Role::k) return {0, k, k + v};
-  return role == Role::v ? RowPattern{k, v, k + v} : RowPattern{};
-}
-
-}  // namespace
-
-Source experts_source(const ModelSpec& spec, int block, Param p) {
-  static constexpr TensorName kExperts[] = {{Role::router, "model.layers.{}.mlp.gate"},
-                                            {Role::shared_router, "model.layers.{}.mlp.shared_expert_gate"},
-                                            {Role::gate, "model.layers.{}.mlp.experts.{}.gate_proj"},
-                                            {Role::up, "model.layers.{}.mlp.experts.{}.up_proj"},
-                                            {Role::down, "model.layers.{}.mlp.experts.{}.down_proj"}};
-  static constexpr TensorName kShared[] = {{Role::gate, "model.layers.{}.mlp.shared_expert.gate_proj"},
-                                           {Role::up, "model.layers.{}.mlp.shared_expert.up_proj"},
-                                           {Role::down, "model.layers.{}.mlp.shared_expert.down_proj"}};
-  if (block < 0 || !spec.blocks[size_t(block)].experts) return llama_source(spec, block, p);
-  return named(p.expert == kSharedExpert ? std::span<const TensorName>(kShared) : kExperts, block, p);
-}
-
-Source routed_source(const ModelSpec& spec, int block, Param p) {
-  static constexpr TensorName kLatent[] = {{Role::q_a, "model.layers.{}.self_attn.q_a_proj"},
-                                           {Role::q_a_norm, "model.layers.{}.self_attn.q_a_layernorm"},
-                                           {Role::q, "model.layers.{}.self_attn.q_b_proj"},
-                                           {Role::kv_a, "model.layers.{}.self_attn.kv_a_proj_with_mqa"},
-                                           {Role::k_rope, "model.layers.{}.self_attn.kv_a_proj_with_mqa"},
-                                           {Role::kv_a_norm, "model.layers.{}.self_attn.kv_a_layernorm"},
-                                           {Role::k, "model.layers.{}.self_attn.kv_b_proj"},
-                                           {Role::v, "model.layers.{}.self_attn.kv_b_proj"}};
-  static constexpr TensorName kShared[] = {{Role::gate, "model.layers.{}.mlp.shared_experts.gate_proj"},
-                                           {Role::up, "model.layers.{}.mlp.shared_experts.up_proj"},
-                                           {Role::down, "model.layers.{}.mlp.shared_experts.down_proj"}};
-  if (p.expert == kSharedExpert) return named(kShared, block, p);
-  if (block < 0) return llama_source(spec, block, p);
-  const AttentionSpec& a = spec.blocks[size_t(block)].attention;
-  if (p.role == Role::router) {
-    Source s = experts_source(spec, block, p);
-    s.bias = s.name + ".e_score_correction_bias";
-    return s;
-  }
-  const bool direct = p.role == Role::q && a.latent && !a.latent->q_rank;
-  if (!a.latent || !in_attention(p.role) || p.role == Role::o || direct) return experts_source(spec, block, p);
-  return {named(kLatent, block, p).name, latent_rows(a, p.role)};
-}
-
-Source stacked(Source s, const BlockSpec& b, Param p, std::string apart) {
-  const int64_t rows = b.shape(p).first, period = s.rows.period ? s.rows.period : rows;
-  s.rows = {p.expert * period + s.rows.begin, rows, b.experts.value().count * period};
-  s.stack = b.experts->count;
-  s.apart = std::move(apart);
-  return s;
-}
-
-Source llama_source(const ModelSpec&, int block, Param p) { return named({}, block, p); }
-
-bool is_qkv(Role role) { return role == Role::q || role == Role::k || role == Role::v; }
-
-RowPattern rows_in_order(const AttentionSpec& a, Role role) {
-  const int64_t q = a.q_rows(), kv = a.kv_rows();
-  if (role == Role::q) return {0, q, q + 2 * kv};
-  return {role == Role::k ? q : q + kv, kv, q + 2 * kv};
-}
-
-RowPattern rows_by_kv_head(const AttentionSpec& a, Role role) {
-  const int64_t d = a.head_dim, q = a.heads / a.kv_heads * d;
-  if (role == Role::q) return {0, q, q + 2 * d};
-  return {role == Role::k ? q : q + d, d, q + 2 * d};
-}
-
-RowPattern rows_in_order(const MlpSpec& m, Role role) {
-  return {role == Role::gate ? 0 : int64_t(m.hidden), m.hidden, 2 * int64_t(m.hidden)};
 }
 
 }  // namespace awq

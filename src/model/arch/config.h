@@ -45,6 +45,11 @@ RopeSpec rope_of(const nlohmann::json& json, int head_dim, float default_theta =
                  std::optional<float> partial = {});
 /// Of the layers of one type, where "rope_parameters" has one object a type; `json` otherwise.
 nlohmann::json rope_of_type(const nlohmann::json& json, const char* layer_type);
+/// The config of the language in a model of several parts, as if it were a model by itself: with its architecture, with
+/// what files leave out, and without axes of positions, which text does not have.
+nlohmann::json language_config(const nlohmann::json& json);
+/// Throws Error for sizes that do not fit each other or are not plausible.
+void check_sizes(const BlockSpec& b);
 /// Heads, sizes and norm; sizes are checked against each other.
 BlockSpec llama_block(const Config& c, const Spelling& names = {});
 /// All blocks alike, with the block's rope if it has one, else that of the config; it may extend the context.
@@ -53,6 +58,9 @@ ModelSpec llama_model(const Config& c, const nlohmann::json& json, BlockSpec blo
 ModelSpec model_without_rope(const Config& c, const BlockSpec& block, const Spelling& names = {});
 /// Blocks whose `layer_types` entry is "sliding_attention" get the window.
 void apply_layer_types(const Config& c, ModelSpec& m);
+/// Blocks whose `layer_types` entry is "linear_attention" get a gated delta net in the place of attention; without such
+/// a list all but every "full_attention_interval"-th.
+void apply_deltas(const Config& c, ModelSpec& m);
 
 /// Every "decoder_sparse_step"-th block has experts, but those of "mlp_only_layers".
 void apply_dense_blocks(const Config& c, ModelSpec& m);
@@ -64,13 +72,21 @@ ExpertsSpec experts_of(const Config& c, const char* count = "num_experts", const
 void read_groups(const Config& c, int best, ExpertsSpec& e);
 /// DeepSeek-V3's: sigmoids, corrected where they choose, in groups of which the best two experts count.
 ExpertsSpec corrected_experts(const Config& c);
+/// Why tensors for predicting further tokens are not used.
+constexpr const char* kFurtherTokens =
+    "of a block beyond the model's, for predicting further tokens, which this version does not do";
+/// The last "num_kv_shared_layers" blocks read keys and values of the last block before them with the same window, or
+/// the same lack of one; what files have of their own is not used. With "use_double_wide_mlp" their MLPs are twice as
+/// wide.
+void share_last_keys(const Config& c, ModelSpec& m);
 /// The first "first_k_dense_replace" blocks have one MLP, and files may have "num_nextn_predict_layers" more blocks
 /// than the model, for predicting further tokens: they are not used.
 void apply_first_dense(const Config& c, const BlockSpec& dense, ModelSpec& m);
 /// Llama's, with multi-head latent attention.
 BlockSpec latent_block(const Config& c, const nlohmann::json& json, const Spelling& names = {});
 
-/// A tensor's name by role; "{}" stands for the block's number, a second one for the expert's.
+/// A tensor's name by role; "{}" stands for the block's number, a second one for the expert's. What begins with a dot
+/// stands behind "model.layers.{}".
 struct TensorName {
   Role role;
   std::string_view name;
@@ -90,10 +106,18 @@ Source routed_source(const ModelSpec& spec, int block, Param p);
 /// The expert's part of a tensor that holds all of them: `s` says what of one expert's rows is `p`'s.
 Source stacked(Source s, const BlockSpec& b, Param p, std::string apart);
 
+/// The same where gate and up of all experts are one tensor, and down of all another:
+/// "model.layers.3.<of>experts.down_proj".
+Source experts_in_two(const ModelSpec& spec, int block, Param p, std::string_view of);
+
 /// Rows of q, k and v in one tensor: all of q, then k, then v.
 RowPattern rows_in_order(const AttentionSpec& a, Role role);
 /// For each kv head its query heads, then k, then v.
 RowPattern rows_by_kv_head(const AttentionSpec& a, Role role);
+/// q, k and v of a delta net, one after another; or for each key head its q and k, and then v and gate, or beta and
+/// decay, of the value heads that share it.
+RowPattern rows_in_order(const DeltaSpec& d, Role role);
+RowPattern rows_by_key_head(const DeltaSpec& d, Role role);
 /// All of gate, then up.
 RowPattern rows_in_order(const MlpSpec& m, Role role);
 bool is_qkv(Role role);

@@ -69,7 +69,8 @@ Source granite_moe_source(const ModelSpec& m, int block, Param p) {
 
 extern const Architecture kGranite, kGraniteMoe, kGraniteMoeShared;
 const Architecture kGranite{"GraniteForCausalLM", "granite", parse_granite, llama_source};
-const Architecture kGraniteMoe{"GraniteMoeForCausalLM", "", parse_granite_moe, granite_moe_source};
-const Architecture kGraniteMoeShared{"GraniteMoeSharedForCausalLM", "", parse_granite_moe_shared, granite_moe_source};
+const Architecture kGraniteMoe{"GraniteMoeForCausalLM", "granitemoe", parse_granite_moe, granite_moe_source};
+const Architecture kGraniteMoeShared{"GraniteMoeSharedForCausalLM", "granitemoe", parse_granite_moe_shared,
+                                     granite_moe_source};
 
 }  // namespace awq

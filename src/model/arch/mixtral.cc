@@ -22,6 +22,6 @@ Source mixtral_source(const ModelSpec&, int block, Param p) { return named(kMixt
 }  // namespace
 
 extern const Architecture kMixtral;
-const Architecture kMixtral{"MixtralForCausalLM", "", parse_mixtral, mixtral_source};
+const Architecture kMixtral{"MixtralForCausalLM", "llama", parse_mixtral, mixtral_source};
 
 }  // namespace awq

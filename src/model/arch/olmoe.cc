@@ -19,6 +19,6 @@ ModelSpec parse_olmoe(const nlohmann::json& json) {
 }  // namespace
 
 extern const Architecture kOlmoE;
-const Architecture kOlmoE{"OlmoeForCausalLM", "", parse_olmoe, experts_source};
+const Architecture kOlmoE{"OlmoeForCausalLM", "olmoe", parse_olmoe, experts_source};
 
 }  // namespace awq

@@ -42,7 +42,7 @@ ModelSpec parse_qwen3_moe(const nlohmann::json& json) {
 }  // namespace
 
 extern const Architecture kQwen2Moe, kQwen3Moe;
-const Architecture kQwen2Moe{"Qwen2MoeForCausalLM", "", parse_qwen2_moe, experts_source};
-const Architecture kQwen3Moe{"Qwen3MoeForCausalLM", "", parse_qwen3_moe, experts_source};
+const Architecture kQwen2Moe{"Qwen2MoeForCausalLM", "qwen2moe", parse_qwen2_moe, experts_source};
+const Architecture kQwen3Moe{"Qwen3MoeForCausalLM", "qwen3moe", parse_qwen3_moe, experts_source};
 
 }  // namespace awq
