@@ -35,6 +35,7 @@ void run_serve(ServeFlags& o) {
   serve(
       o.model, o.serve,
       [&](const ServeReport& r) {
+        if (!r.placement.empty()) fmt::print(stderr, "{}\n", r.placement);
         fmt::print(stderr,
                    "{} on http://{}:{}, ready after {:.2f} s: {} threads, {}, context {}, {} for keys and values\n",
                    r.model, r.host, r.port, r.load_seconds, r.threads, r.kernels, r.context,

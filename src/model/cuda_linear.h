@@ -23,7 +23,12 @@ struct CudaContext {
 /// Matrices in the layout of cuda::Matrix: codes of up to 8 bits in groups of a multiple of 32 columns, or whole rows;
 /// codes in other groups, and 16-bit floats, as 16 bits; f32 as it is.
 std::unique_ptr<Linear> cuda_linear(const Pieces& w, const Tensor* bias, CudaContext& cuda);
-int64_t cuda_linear_bytes(const Pieces& w);
+int64_t cuda_linear_bytes(const Pieces& w);  // read for one token
+/// All that such a layer keeps of the GPU's memory, and what one like it needs to decode a slice of its rows.
+int64_t cuda_linear_memory(const Pieces& w, bool bias);
+int64_t cuda_slice_bytes(const Pieces& w);
+/// Backend::activated_product of such a layer; false where it reads floats, which it does not.
+bool cuda_activated(cuda::Map map, const Tensor& gate, const Tensor* up, const Linear& down, Tensor& y, int64_t batch);
 /// Backend::apply of layers that cuda_linear made.
 void cuda_linears(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y, int64_t batch);
 

@@ -220,6 +220,7 @@ struct BlockSpec {
   std::optional<DeltaSpec> delta{};
   MlpSpec mlp;                         // of each expert, where there are any
   std::optional<ExpertsSpec> experts;  // none: one MLP for all tokens
+  bool on_host = false;                // computed by the CPU beside a device that has no memory for it: Backend::place
   bool operator==(const BlockSpec&) const = default;
 
   /// Every parameter the block has, in the order they are written to files.

@@ -8,6 +8,13 @@
 
 namespace awq::cuda {
 
+/// Work that was recorded.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  virtual void replay() = 0;  // waits for nothing
+};
+
 /// All work goes on one stream, in order: memory that is given back may be used again at once. Errors throw awq::Error.
 class Device {
  public:
@@ -25,6 +32,10 @@ class Device {
   virtual void copy(void* to, const void* from, size_t bytes) = 0;
   virtual void zero(void* to, size_t bytes) = 0;
   virtual void wait() = 0;
+  /// Until end_recording kernels, copies on the device and zeros are not done but recorded; uploads, downloads and
+  /// waits throw Error. With `keep` false what was recorded is dropped, and null returned.
+  virtual void begin_recording() = 0;
+  virtual std::unique_ptr<Recording> end_recording(bool keep) = 0;
 };
 
 /// The first GPU. Throws Error, saying why, where there is none that can be used.
@@ -36,6 +47,7 @@ struct Description {
   bool usable = false;
   std::string device{};  // name
   std::string architecture{}, driver{}, targets{};
+  int64_t memory = 0, free = 0;  // bytes
   std::string why_not{};
 };
 Description describe_device();

@@ -2,6 +2,7 @@
 // Products of a matrix, in codes or 16 bits, and activations: weights are the left operand of mma, tokens the right
 // one.
 #include "kernels/cuda/codes.h"
+#include "kernels/cuda/maps.h"
 #include "kernels/cuda/shares.h"
 
 namespace awq::cuda {
@@ -241,7 +242,9 @@ AWQ_KERNEL void AWQ_BOUNDS(256, 2) prepare_tokens(const PrepareArgs a) {
   const auto value = [&](int c) {
     if (c >= a.to.cols) return 0.f;
     const int from = a.order ? a.order[c] : c;
-    const float v = a.x[token * a.to.cols + from];
+    const int64_t at = token * a.to.cols + from;
+    float v = a.mapped ? mapped(a.map, 0, 0, a.x[at]) : a.x[at];
+    if (a.mapped && a.up) v *= a.up[at];
     return a.factors ? v * a.factors[from] : v;
   };
   float most = 0;
