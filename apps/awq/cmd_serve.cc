@@ -72,7 +72,7 @@ void add_serve(CLI::App& app) {
       ->capture_default_str();
   c->add_option_function<std::string>(
        "--kv-memory", [o](const std::string& s) { o->serve.kv_bytes = bytes_of(s); },
-       "Memory for keys and values, as 2.5G; default: a quarter of what is free")
+       "Memory for keys and values, as 2.5G; default: a quarter of what is free, on a GPU all that is left")
       ->type_name("BYTES");
   c->add_option("--max-body", o->serve.body_bytes, "Largest request, in bytes")
       ->check(CLI::Range(size_t(1024), size_t(1) << 30))

@@ -182,7 +182,7 @@ class CudaLinear final : public Linear {
     const int64_t tokens = x.shape()[0], most = first.cuda_.alone ? int64_t(cuda::kFewTokens) : tokens;
     for (int64_t t = 0; t < tokens; t += most) {
       const int64_t end = std::min(tokens, t + most);
-      const Prepared p(first, of, t, end);
+      const Prepared p(first, of, t, end, first.cuda_.alone ? end - t : batch);
       for (size_t i = 0; i < f.size(); ++i) {
         Tensor part = y[i].rows(t, end);
         f[i]->product(p.act, part, first.cuda_.alone ? end - t : batch);
@@ -193,7 +193,7 @@ class CudaLinear final : public Linear {
  private:
   /// Activations in 16 bits, for as long as products are being started.
   struct Prepared {
-    Prepared(const CudaLinear& l, const Source& of, int64_t begin, int64_t end) {
+    Prepared(const CudaLinear& l, const Source& of, int64_t begin, int64_t end, int64_t batch) {
       CudaMemory& m = *l.cuda_.memory;
       const Tensor x = of.x.rows(begin, end);
       const int64_t tokens = end - begin, padded = l.form_.padded();
@@ -204,6 +204,7 @@ class CudaLinear final : public Linear {
       if (changed) copy = m.empty(x.shape(), DType::f32);
       act = {values.data(),   floats(scales),        floats(sums),    changed ? floats(copy) : x.as<float>().data(),
              int32_t(tokens), int32_t(l.form_.cols), int32_t(padded), l.cuda_.half};
+      act.grouped = batch > cuda::kMaxDirect && m.device().multiplies_by_groups();
       cuda::PrepareArgs a{x.as<float>().data(), floats(l.inputs_at_), ints(l.order_at_), act, floats(copy)};
       if (of.map) a.mapped = true, a.map = *of.map;
       if (of.up) a.up = of.up->rows(begin, end).as<float>().data();
@@ -233,7 +234,7 @@ class CudaLinear final : public Linear {
     cuda::Matrix m;
     m.codes = form_.bits == 32 ? nullptr : reinterpret_cast<uint8_t*>(floats(codes_));
     m.dense = form_.bits == 32 ? floats(codes_) : nullptr;
-    m.scales = form_.bits == 16 ? floats(row_scales_) : floats(scales_);
+    m.scales = floats(scales_);
     m.zeros = reinterpret_cast<uint8_t*>(floats(zeros_));
     m.offsets = floats(offsets_);
     m.row_scales = floats(row_scales_);
@@ -250,14 +251,13 @@ class CudaLinear final : public Linear {
   void product(const cuda::Act& x, Tensor& y, int64_t batch) const {
     CudaMemory& m = *cuda_.memory;
     const int processors = m.device().multiprocessors();
-    const Tensor partial = m.empty({cuda::partial_floats(x.tokens, processors)}, DType::f32);
     cuda::LinearArgs a;
     a.w = view();
     a.x = x;
     a.bias = floats(bias_);
     a.y = y.as<float>().data();
     a.y_row = form_.rows;
-    a.partial = floats(partial);
+    a.partial = cuda_.room_for_parts(cuda::partial_floats(x.tokens, processors));
     a.counters = cuda_.zero_counters(cuda::linear_tiles(form_.rows, x.tokens));
     a.batch = int32_t(batch);
     a.multiprocessors = processors;
@@ -357,6 +357,11 @@ int32_t* CudaContext::zero_counters(int64_t tiles) {
   if (!counters || counters.shape()[0] < tiles)
     counters = memory->zeros({std::max<int64_t>(2 * tiles, 4096)}, DType::i32);
   return counters.as<int32_t>().data();
+}
+
+float* CudaContext::room_for_parts(int64_t floats) {
+  if (!parts || parts.shape()[0] < floats) parts = memory->empty({floats}, DType::f32);
+  return parts.as<float>().data();
 }
 
 std::unique_ptr<Linear> cuda_linear(const Pieces& w, const Tensor* bias, CudaContext& cuda) {

@@ -14,7 +14,9 @@ struct CudaContext {
   cuda::Half half = cuda::Half::f16;
   bool alone = false;    // a token's result depends on no other: products of sixteen tokens at a time
   Tensor counters = {};  // zeros, of so many tiles as the largest product has
-  Tensor slice = {};
+  Tensor slice = {}, parts = {};
+  /// Room for parts of tiles: all products have the same, one after the other.
+  float* room_for_parts(int64_t floats);
   /// Room for so many; kernels leave them as they find them.
   int32_t* zero_counters(int64_t tiles);
   const cuda::Kernels& kernels() const { return memory->device().kernels(); }

@@ -123,7 +123,7 @@ void CudaStep::record(const Tensor& x, const Pass& pass, const std::function<voi
     held_ = memory.end_hold();
     throw;
   }
-  kept_ = {cuda_.counters, cuda_.slice};
+  kept_ = {cuda_.counters, cuda_.slice, cuda_.parts};
   recording_ = memory.device().end_recording(true);
   held_ = memory.end_hold();
 }
@@ -156,7 +156,7 @@ CudaStep& CudaRecordings::of(int64_t sequences, int kind) {
     entries_.splice(entries_.begin(), entries_, found);
   } else {
     entries_.push_front({sequences, kind, std::make_unique<CudaStep>(cuda_, cuda_.pool)});
-    if (entries_.size() > kMost) entries_.pop_back();
+    if (entries_.size() > kMostRecordings) entries_.pop_back();
   }
   return *entries_.front().step;
 }

@@ -64,6 +64,8 @@ class CudaStep {
   std::unique_ptr<cuda::Recording> recording_;
 };
 
+constexpr size_t kMostRecordings = 32;  // each has buffers of its own, and takes some of the driver's memory
+
 /// Of one model: a step for each number of sequences and each kind of pass.
 class CudaRecordings final : public Recordings {
  public:
@@ -71,7 +73,6 @@ class CudaRecordings final : public Recordings {
   CudaStep& of(int64_t sequences, int kind);
 
  private:
-  static constexpr size_t kMost = 32;  // a recording takes some MB of the driver's memory
   struct Entry {
     int64_t sequences;
     int kind;

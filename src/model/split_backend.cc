@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "model/cuda_backend.h"
+#include "model/cuda_steps.h"
 
 namespace awq {
 namespace {
@@ -113,10 +114,6 @@ int64_t block_work(const BlockSpec& b, int64_t tokens) {
   return bytes;
 }
 
-}  // namespace
-
-namespace {
-
 class SplitBackend final : public Backend {
  public:
   SplitBackend(std::unique_ptr<GpuBackend> gpu, std::unique_ptr<Backend> cpu, int layers, DType kv)
@@ -138,6 +135,9 @@ class SplitBackend final : public Backend {
     require(d, n, all, room);
     for (int i = 0; i < all; ++i) spec.blocks[size_t(i)].on_host = i < all - n;
     gpu_->memory().keep_free(d.work - d.slice);
+    served_ = 0;
+    for (const BlockSpec& b : spec.blocks) served_ = std::max(served_, block_work(b, kServed / 2));
+    served_ = served_ * int64_t(kMostRecordings) + CudaMemory::working_bytes(int64_t(kServed) * spec.vocab * 4);
     placement_ = fmt::format(
         "{} of {} blocks and the head on {}: {:.1f} MB of weights, {:.1f} MB for keys and values of {} tokens, {:.1f} "
         "MB to work in, of a budget of {:.1f} MB",
@@ -158,7 +158,7 @@ class SplitBackend final : public Backend {
     for (const BlockSpec& b : blocks)
       if (!b.on_host) own.push_back(b);
     const int64_t page = std::max<int64_t>(1, gpu_->kv_cache(own, dtype)->bytes_for(1));
-    return std::max<int64_t>(gpu_->memory().room(), 0) / page * kv->bytes_for(1);
+    return std::max<int64_t>(gpu_->memory().room() - served_, 0) / page * kv->bytes_for(1);
   }
 
   std::unique_ptr<Recordings> recordings() override { return gpu_->recordings(); }
@@ -257,6 +257,8 @@ class SplitBackend final : public Backend {
     return CudaMemory::working_bytes(cuda::partial_floats(tokens, processors) * 4) +
            CudaMemory::working_bytes(cuda::partial_floats(1, processors) * 4) + kTables;
   }
+  /// Sequences that are answered at once; steps of fewer are recorded too, of half as many on average.
+  static constexpr int kServed = 64;
   static constexpr int64_t kTables = 4 << 20;  // angles, pages, tiles, counters, parts of split attention
 
   void require(const Demand& d, int n, int all, int64_t room) const {
@@ -285,6 +287,7 @@ class SplitBackend final : public Backend {
   Backend* at_ = gpu_.get();  // where calls go
   int layers_;
   DType kv_;
+  int64_t served_ = 0;  // bytes that many sequences take beside what one prompt does
   std::string kernels_, placement_;
 };
 

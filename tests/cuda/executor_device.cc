@@ -138,10 +138,12 @@ constexpr Kernels kOpening = {.linear = with_memory<&Kernels::linear, LinearArgs
 
 class ExecutorDevice final : public Device {
  public:
-  ExecutorDevice(size_t bytes, int multiprocessors) : stream_(bytes), multiprocessors_(multiprocessors) {}
+  ExecutorDevice(size_t bytes, int multiprocessors, bool groups)
+      : stream_(bytes), multiprocessors_(multiprocessors), groups_(groups) {}
   const Kernels& kernels() const override { return kOpening; }
   void* stream() override { return &stream_; }
   int multiprocessors() const override { return multiprocessors_; }
+  bool multiplies_by_groups() const override { return groups_; }
   std::string name() const override { return "executor"; }
   // New memory holds NaNs, in every type of float.
   void* allocate(size_t bytes) override {
@@ -184,12 +186,13 @@ class ExecutorDevice final : public Device {
   }
   Stream stream_;
   int multiprocessors_;
+  bool groups_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> executor_device(size_t bytes, int multiprocessors) {
-  return std::make_unique<ExecutorDevice>(bytes, multiprocessors);
+std::unique_ptr<Device> executor_device(size_t bytes, int multiprocessors, bool groups) {
+  return std::make_unique<ExecutorDevice>(bytes, multiprocessors, groups);
 }
 
 }  // namespace awq::cuda

@@ -34,10 +34,10 @@ enum : int32_t {
 /// w = code * scale + offset, where offset = -zero * scale if there are zeros. Grids lie [row / 32][groups][32].
 struct Matrix {
   uint8_t* codes = nullptr;
-  void* scales = nullptr;       // f16 or float, as half_scales says; of 16-bit matrices float powers of two, one a row
+  void* scales = nullptr;       // f16 or float, as half_scales says
   uint8_t* zeros = nullptr;     // or
-  void* offsets = nullptr;      // of the scales' type; 16-bit matrices have neither
-  float* row_scales = nullptr;  // [row]: a power of two that brings w / row_scale below 1; of 4- and 8-bit ones in f16
+  void* offsets = nullptr;      // of the scales' type; 16-bit matrices have none of the three
+  float* row_scales = nullptr;  // [row]: a power of two that brings w / row_scale below 1; 16 bits are divided by it
   float* dense = nullptr;       // a float matrix [rows][cols]; then there is none of the above
   int32_t rows = 0, cols = 0, group = 0, groups = 0;  // group: columns; a multiple of 32, or groups is 1
   int32_t bits = 0;
@@ -53,7 +53,12 @@ struct Act {
   const float* x = nullptr;  // [tokens][cols], columns in order: what float matrices read
   int32_t tokens = 0, cols = 0, padded = 0;
   Half half = Half::f16;
+  bool grouped = false;  // columns in the order of products of four warps: see grouped_column; where Device has them
 };
+/// Where a column lies in its 32: step p of an mma takes of column 8 t + 4 p + 2 r + i the place 2 t + 8 r + i.
+constexpr int grouped_column(int column) {
+  return column % 8 / 4 * 16 + column % 4 / 2 * 8 + column / 8 * 2 + column % 2;
+}
 
 /// y[t][r] = sum of w[r][c] x[t][c] + bias[r]. The arithmetic is chosen as for `batch` tokens. Work is shared out over
 /// blocks in a way that depends on the matrix and on `multiprocessors` alone, so that what a token becomes does not

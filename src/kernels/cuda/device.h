@@ -22,8 +22,9 @@ class Device {
   virtual const Kernels& kernels() const = 0;
   virtual void* stream() = 0;
   virtual int multiprocessors() const = 0;
-  virtual std::string name() const = 0;      // "NVIDIA H200, sm_90"
-  virtual void* allocate(size_t bytes) = 0;  // null where there is not so much memory
+  virtual bool multiplies_by_groups() const = 0;  // of four warps, and the program has kernels that do: Act::grouped
+  virtual std::string name() const = 0;           // "NVIDIA H200, sm_90"
+  virtual void* allocate(size_t bytes) = 0;       // null where there is not so much memory
   virtual void release(void* p) noexcept = 0;
   virtual int64_t free_bytes() = 0;
   /// `from` may be reused when it returns.

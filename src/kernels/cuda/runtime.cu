@@ -52,6 +52,10 @@ class Gpu final : public Device {
   const Kernels& kernels() const override { return device_kernels; }
   void* stream() override { return stream_; }
   int multiprocessors() const override { return properties_.multiProcessorCount; }
+  bool multiplies_by_groups() const override {
+    return properties_.major == 9 && properties_.minor == 0 &&
+           std::string(AWQ_CUDA_TARGETS).find("90a") != std::string::npos;
+  }
   std::string name() const override {
     return std::string(properties_.name) + ", sm_" + std::to_string(properties_.major) +
            std::to_string(properties_.minor);
