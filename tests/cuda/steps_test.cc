@@ -2,8 +2,9 @@
 // give one by one, and no call of a step waits for the device but the last.
 #include <gtest/gtest.h>
 
-#include <cstring>
+#include <algorithm>
 #include <random>
+#include <utility>
 
 #include "bench/models.h"
 #include "cuda/executor_device.h"
@@ -100,7 +101,7 @@ TEST_F(Steps, SequencesOfDifferentLengthsShareOne) {
   expect_replays(4 + 2);
 }
 
-// What a recording works in is nobody else's: work between two replays changes nothing.
+// What a recording works in is nobody else's: other work changes nothing in a replay, and a replay nothing of others.
 TEST_F(Steps, MemoryOfARecordingIsHeld) {
   load(tiny_config(2));
   std::vector<Twice> one, between;
@@ -114,6 +115,11 @@ TEST_F(Steps, MemoryOfARecordingIsHeld) {
   for (int64_t n = 1; n < 200000; n += n / 4 + 7) taken.push_back(gpu_->empty({n}));
   for (Tensor& t : taken) gpu_->zero(t);
   for (int i = 0; i < 3; ++i) expect_same_step(one);
+  for (const Tensor& t : taken) {
+    const Tensor host = gpu_->host(t);
+    const auto zero = [](float v) { return v == 0; };
+    ASSERT_TRUE(std::ranges::all_of(std::as_const(host).as<float>(), zero)) << t.shape().text();
+  }
 }
 
 // One upload for tables, one for the token's row, one replay, and eight bytes back.
