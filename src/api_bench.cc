@@ -153,7 +153,7 @@ class Bench {
     report("check", 0, 1);
     DeviceOptions portable = o_.device;
     portable.isa = "portable";
-    if (!portable.device.empty()) portable.device = portable.activations = "";
+    if (!portable.device.empty()) portable.device = portable.activations = "", portable.gpu_layers = 0;
     Device reference(portable);
     const LogitsCheck c = check_logits(*device_.backend, model_, *reference.backend, checkpoint, o_.seed);
     if (!c.agrees())

@@ -15,7 +15,9 @@ GpuInfo gpu_info() {
           .architecture = d.architecture,
           .driver = d.driver,
           .targets = d.targets,
-          .why_not = d.why_not};
+          .why_not = d.why_not,
+          .memory = d.memory,
+          .free = d.free};
 }
 
 }  // namespace

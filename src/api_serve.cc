@@ -30,14 +30,17 @@ void serve(const std::filesystem::path& path, const ServeOptions& o,
   });
   if (o.context > model.spec.max_context)
     fail("serve", "--context {}: the model was made for {} tokens; give no more", o.context, model.spec.max_context);
-  const int64_t kv_bytes = o.kv_bytes ? o.kv_bytes : available_memory() / 4;
+  const DType kv = kv_type(o.device.kv, kCacheType);
+  const std::optional<int64_t> room = device.backend->kv_room(model.spec.blocks, kv);
+  if (room && o.kv_bytes > *room)
+    fail("serve", "--kv-memory {}: {} has {} bytes left for keys and values; give no more, or leave it out", o.kv_bytes,
+         device.backend->kernels(), *room);
+  const int64_t kv_bytes = o.kv_bytes ? o.kv_bytes : room.value_or(available_memory() / 4);
   const std::string name = o.name.empty() ? name_of_model(path) : o.name;
   std::optional<Service> service;
-  service.emplace(
-      device, model,
-      Batcher::Limits{
-          .sequences = o.sequences, .context = o.context, .kv_bytes = kv_bytes, .kv = kv_type(o.device.kv, kCacheType)},
-      o.queue);
+  service.emplace(device, model,
+                  Batcher::Limits{.sequences = o.sequences, .context = o.context, .kv_bytes = kv_bytes, .kv = kv},
+                  o.queue);
   App app(o, *service, {name, text, api_defaults(text.generation_config()), service->longest()});
   std::jthread watch([&](const std::stop_token& over) {
     while (!over.stop_requested() && !stop()) std::this_thread::sleep_for(std::chrono::milliseconds(100));
@@ -46,6 +49,7 @@ void serve(const std::filesystem::path& path, const ServeOptions& o,
   ready({.host = o.host,
          .model = name,
          .kernels = std::string(device.backend->kernels()),
+         .placement = device.backend->placement(),
          .port = app.port(),
          .context = service->longest(),
          .threads = device.backend->threads(),

@@ -3,6 +3,8 @@
 
 cuda_registers.py [--update] [ARCHITECTURE...]; without architectures 80, 86, 89, 90a and 100. Ends with 1 where the compiler warns, or
 the table is not that of the page and the compiler is the page's; --update writes it there. Says that it skipped where there is no nvcc.
+For sm_90a it also ends with 1 where the products of four warps wait for each other (ptxas says so), or, where cuobjdump is found (CUOBJDUMP,
+the path, or beside nvcc), where the machine code of one has no HGMMA.
 """
 import concurrent.futures
 import os
@@ -15,6 +17,7 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGE = f"{ROOT}/docs/kernels.md"
 ARCHITECTURES = ["80", "86", "89", "90a", "100"]
+HOPPER, GROUPED = "90a", "group_tokens"
 NVCC = os.environ.get("NVCC") or shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
 
 
@@ -25,9 +28,33 @@ def report(architecture):
             [NVCC, "-std=c++20", "-O3", f"-gencode=arch=compute_{architecture},code=sm_{architecture}", "-Xptxas", "-v",
              "-Werror", "all-warnings", "-I", f"{ROOT}/src", "-c", f"{ROOT}/src/kernels/cuda/set.cu", "-o", f"{folder}/o"],
             capture_output=True, text=True)
-    if run.returncode:
-        sys.exit(run.stderr)
+        if run.returncode:
+            sys.exit(run.stderr)
+        if architecture == HOPPER:
+            check_hopper(run.stderr, f"{folder}/o")
     return parse(run.stderr)
+
+
+def check_hopper(said, compiled):
+    """That the products of four warps are what the tensor cores run, one after the other without a wait."""
+    if "wgmma.mma_async instructions are serialized" in said:
+        sys.exit("sm_90a: ptxas serializes products of four warps:\n" + said)
+    dump = os.environ.get("CUOBJDUMP") or shutil.which("cuobjdump") or os.path.join(os.path.dirname(NVCC), "cuobjdump")
+    if not os.access(dump, os.X_OK):
+        print("skipped: the machine code for sm_90a is not looked into: there is no cuobjdump (CUOBJDUMP names one)")
+        return
+    code = subprocess.run([dump, "-sass", compiled], capture_output=True, text=True, check=True).stdout
+    counts = hgmma_counts(code)
+    missing = [k for k, n in counts.items() if not n]
+    if missing or not counts:
+        sys.exit(f"sm_90a: no HGMMA in {', '.join(missing) or 'any kernel: none is named ' + GROUPED}")
+    print(f"sm_90a: HGMMA in {len(counts)} kernels, {sum(counts.values())} in all")
+
+
+def hgmma_counts(code):
+    """{kernel: instructions} of the kernels that must have some."""
+    parts = re.split(r"Function : (\w+)", code)[1:]
+    return {name_of(n): body.count("HGMMA.") for n, body in zip(parts[::2], parts[1::2]) if GROUPED in n}
 
 
 def parse(text):

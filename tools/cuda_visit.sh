@@ -33,7 +33,7 @@ awq=build/cuda/apps/awq/awq
 step doctor 10 "$awq" doctor
 step tests 80 build/cuda/tests/cuda_device_test
 sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
-few='*CudaQuantized*/bits4_groups32_*:*CudaAttention*_case0:CudaBackendTest.*'
+few='*CudaQuantized*/bits4_groups32_*:*CudaAttention*_case0:CudaBackendTest.*:Steps.AReplay*'
 step memcheck 50 "$sanitizer" --tool memcheck --error-exitcode 9 build/cuda/tests/cuda_device_test --gtest_filter="$few"
 step racecheck 50 "$sanitizer" --tool racecheck --error-exitcode 9 build/cuda/tests/cuda_device_test --gtest_filter="$few"
 bench() { step "$1" 45 "$awq" bench --device cuda --repeat 3 $2; }

@@ -140,6 +140,11 @@ void add_device_options(CLI::App& app, DeviceOptions& device) {
 
 void add_run_options(CLI::App& app, DeviceOptions& device, const char* standard_kv) {
   app.add_option("--device", device.device, "cpu (default) or cuda: the first GPU; `awq doctor` says what there is");
+  app.add_option(
+         "--gpu-layers", device.gpu_layers,
+         "With --device cuda: blocks on the GPU, the model's last ones and its head; default: as many as fit its "
+         "memory beside keys and values of 4096 tokens. The CPU computes the others")
+      ->check(CLI::PositiveNumber);
   app.add_option("--activations", device.activations,
                  "For 4-bit products: int16 (default, exact to 2^-16), int8 (faster, less exact), bf16 (faster where "
                  "tiles multiply long prompts); on a GPU f16 (default) or bf16");

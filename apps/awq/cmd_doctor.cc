@@ -19,6 +19,8 @@ nlohmann::ordered_json json_of(const DoctorReport& r) {
             {"architecture", r.gpu.architecture},
             {"driver", r.gpu.driver},
             {"targets", r.gpu.targets},
+            {"memory", r.gpu.memory},
+            {"free", r.gpu.free},
             {"why_not", r.gpu.why_not}}}};
 }
 
@@ -36,6 +38,9 @@ void print(const DoctorReport& r) {
              sets_text(r, false));
   const GpuInfo& g = r.gpu;
   fmt::print("GPU        {}\n", g.name.empty() ? "none" : fmt::format("{}, {}", g.name, g.architecture));
+  if (g.memory)
+    fmt::print("memory     {} of {} free; --gpu-layers: as many blocks as fit\n", human_bytes(uint64_t(g.free)),
+               human_bytes(uint64_t(g.memory)));
   if (g.built) fmt::print("CUDA       driver {}; kernels for sm_ {}\n", g.driver, g.targets);
   fmt::print("--device   cpu{}\n", g.usable ? ", cuda" : "; not cuda: " + g.why_not);
 }

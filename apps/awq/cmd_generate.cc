@@ -3,6 +3,7 @@
 
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "cli.h"
 
@@ -85,8 +86,11 @@ std::string_view name_of(FinishReason r) {
 }
 
 Engine open_engine(const std::string& model, const DeviceOptions& device) {
-  ProgressLine line;
-  return Engine(model, device, std::ref(line));
+  std::optional<ProgressLine> line(std::in_place);
+  Engine engine(model, device, std::ref(*line));
+  line.reset();
+  if (const std::string placed = engine.placement(); !placed.empty()) fmt::print(stderr, "{}\n", placed);
+  return engine;
 }
 
 void print_json(const Generation& g, const Engine& e) {

@@ -35,6 +35,7 @@ void run_serve(ServeFlags& o) {
   serve(
       o.model, o.serve,
       [&](const ServeReport& r) {
+        if (!r.placement.empty()) fmt::print(stderr, "{}\n", r.placement);
         fmt::print(stderr,
                    "{} on http://{}:{}, ready after {:.2f} s: {} threads, {}, context {}, {} for keys and values\n",
                    r.model, r.host, r.port, r.load_seconds, r.threads, r.kernels, r.context,
@@ -71,7 +72,7 @@ void add_serve(CLI::App& app) {
       ->capture_default_str();
   c->add_option_function<std::string>(
        "--kv-memory", [o](const std::string& s) { o->serve.kv_bytes = bytes_of(s); },
-       "Memory for keys and values, as 2.5G; default: a quarter of what is free")
+       "Memory for keys and values, as 2.5G; default: a quarter of what is free, on a GPU all that is left")
       ->type_name("BYTES");
   c->add_option("--max-body", o->serve.body_bytes, "Largest request, in bytes")
       ->check(CLI::Range(size_t(1024), size_t(1) << 30))

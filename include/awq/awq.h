@@ -48,6 +48,9 @@ struct DeviceOptions {
   /// What runs the model: "cpu" (empty means it too) or "cuda", the first GPU, on which `activations` are "f16" (empty
   /// means it too) or "bf16" and `kv` is f16, bf16 or int8. What quantizes, or looks into a model, runs on the CPU.
   std::string device{};
+  /// How many of a model's last blocks the GPU has, with the head; the CPU computes those before them. 0: as many as
+  /// fit its memory, beside keys and values of 4,096 tokens. Throws Error where so many do not fit.
+  int gpu_layers = 0;
 };
 
 int max_threads();  // CPUs that this process may use, hyper-threads counted
@@ -64,6 +67,7 @@ struct GpuInfo {
   std::string driver{};                // "for CUDA 13.0"
   std::string targets{};               // that kernels were compiled for: "80 86 89 90a 100"
   std::string why_not{};               // where it is not usable
+  int64_t memory = 0, free = 0;        // bytes of its memory, and those that no program has
 };
 struct DoctorReport {
   std::string cpu;
@@ -781,7 +785,7 @@ struct ServeOptions {
   DeviceOptions device{};
 };
 struct ServeReport {
-  std::string host, model, kernels;
+  std::string host, model, kernels, placement;
   int port = 0, context = 0, threads = 0;
   int64_t kv_bytes = 0;
   double load_seconds = 0;
@@ -842,6 +846,7 @@ class Engine {
 
   int context() const;  // tokens the model was made for
   std::string_view kernels() const;
+  std::string placement() const;  // of blocks on a GPU and the CPU, with the memory that they take; empty: on the CPU
   int threads() const;
   int64_t bytes_per_token() const;
   int64_t kv_bytes(int positions) const;  // what the KV cache takes once it holds that many tokens

@@ -34,7 +34,12 @@ std::vector<double> decode_seconds(Backend& dev, const Model& m, const Caches& c
     std::vector<Sequence> batch;
     for (const auto& kv : caches) batch.push_back({kv.get(), first + i, 1});
     const std::span row(tokens.data() + size_t(i) * caches.size(), caches.size());
-    seconds.push_back(seconds_of([&] { head_logits(dev, m, hidden_forward(dev, m, row, batch)); }));
+    seconds.push_back(seconds_of([&] {
+      if (dev.most_top())
+        step_top(dev, m, row, batch, 1);
+      else
+        step_logits(dev, m, row, batch);
+    }));
     on_step(i + 1);
   }
   return seconds;

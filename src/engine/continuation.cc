@@ -39,7 +39,7 @@ class WritingJob {
       batch.push_back({w.kv.get(), int(w.history.size()) - 1, 1});
       last.push_back(w.history.back());
     }
-    const Tensor logits = head_logits(dev_, model_, hidden_forward(dev_, model_, last, batch));
+    const Tensor logits = step_logits(dev_, model_, last, batch);
     const auto vocab = size_t(logits.shape()[1]);
     for (size_t i = 0; i < all_.size(); ++i) append(all_[i], logits.as<float>().subspan(i * vocab, vocab));
   }

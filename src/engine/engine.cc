@@ -40,9 +40,8 @@ struct Engine::Impl {
   Tensor forward(std::span<const int32_t> tokens) {
     std::vector<int32_t> again;
     const int needed = int(cached.size() + tokens.size());
-    if (needed > length && !cached.empty() && regime(model.spec, needed) != regime(model.spec, length)) {
-      // Keys in the cache were turned by other angles. Where these follow the length, they get room to stay for a
-      // while.
+    if (turns_anew(needed)) {
+      // Where angles follow the length, they get room to stay for a while.
       const int step = model.spec.blocks.front().attention.rope.original_context;
       again.assign(cached.begin(), cached.end());
       again.insert(again.end(), tokens.begin(), tokens.end());
@@ -54,6 +53,36 @@ struct Engine::Impl {
     const Tensor last = prefill(*device.backend, model, *kv, int(cached.size()), tokens, {}, length);
     cached.insert(cached.end(), tokens.begin(), tokens.end());
     return last;
+  }
+
+  /// Whether keys in the cache were turned by other angles than so many tokens are.
+  bool turns_anew(int needed) const {
+    return needed > length && !cached.empty() && regime(model.spec, needed) != regime(model.spec, length);
+  }
+
+  /// What a token is picked from: all logits, or the largest of them.
+  struct Choices {
+    Tensor logits{};
+    TopLogits top{};
+  };
+  /// After one token more; `count` of the largest, 0: all.
+  Choices step(int32_t token, int count) {
+    const int needed = int(cached.size()) + 1;
+    if (turns_anew(needed)) return {.logits = forward({&token, 1})};
+    length = std::max(length, needed);
+    const Sequence s{kv.get(), int(cached.size()), 1, length};
+    Choices c;
+    if (count)
+      c.top = step_top(*device.backend, model, {&token, 1}, {&s, 1}, count);
+    else
+      c.logits = step_logits(*device.backend, model, {&token, 1}, {&s, 1});
+    cached.push_back(token);
+    return c;
+  }
+  /// How many logits a sampler needs on the host; 0: all.
+  int needed_by(const Sampler& sampler) const {
+    const int n = sampler.candidates();
+    return n <= std::min(device.backend->most_top(), model.spec.vocab) ? n : 0;
   }
 
   /// Keeps what the cache shares with the prompt. The last token is always computed again: its logits are needed.
@@ -104,12 +133,17 @@ Generation Engine::Impl::generate(std::span<const int32_t> prompt, const Generat
     g.text += piece;
     if (!piece.empty() && on_text) going = on_text(piece);
   };
+  kv->make_room(int64_t(prompt.size()) + limit);
   const auto start = std::chrono::steady_clock::now();
-  Tensor logits = forward(prompt.subspan(size_t(g.reused_tokens)));
+  Choices choices{.logits = forward(prompt.subspan(size_t(g.reused_tokens)))};
   g.prefill_seconds = seconds_since(start);
   g.finish = FinishReason::length;
+  const auto next = [&] {
+    if (choices.logits) return sampler.sample(choices.logits.as<float>(), history, prompt.size());
+    return sampler.sample_among(choices.top.tokens, choices.top.logits);
+  };
   while (int(g.tokens.size()) < limit) {
-    const int32_t token = sampler.sample(logits.as<float>(), history, prompt.size());
+    const int32_t token = next();
     if (text.ends(token)) {
       g.finish = FinishReason::stop;
       break;
@@ -120,7 +154,7 @@ Generation Engine::Impl::generate(std::span<const int32_t> prompt, const Generat
     if (answer.stopped()) g.finish = FinishReason::stop;
     if (!going) g.finish = FinishReason::cancelled;
     if (answer.stopped() || !going || int(g.tokens.size()) == limit) break;
-    logits = forward({&token, 1});
+    choices = step(token, needed_by(sampler));
   }
   show(answer.flush());
   g.decode_seconds = seconds_since(start) - g.prefill_seconds;
@@ -162,6 +196,7 @@ Generation Engine::generate(std::span<const int32_t> prompt, const GenerateOptio
 }
 int Engine::context() const { return impl_->model.spec.max_context; }
 std::string_view Engine::kernels() const { return impl_->device.backend->kernels(); }
+std::string Engine::placement() const { return impl_->device.backend->placement(); }
 int Engine::threads() const { return impl_->device.backend->threads(); }
 int64_t Engine::bytes_per_token() const { return impl_->model.bytes_per_token(); }
 int64_t Engine::kv_bytes(int positions) const { return impl_->kv->bytes_for(positions); }

@@ -1,5 +1,7 @@
 #include "engine/runtime.h"
 
+#include <bit>
+
 #include "base/cpu.h"
 #include "model/cuda_backend.h"
 
@@ -61,9 +63,14 @@ int allowed_threads(int threads) {
 
 std::unique_ptr<Backend> backend_of(const DeviceOptions& options, ThreadPool& pool, const kernels::KernelSet& kernels,
                                     Tiles tiles) {
+  if (options.gpu_layers && options.device != "cuda")
+    fail("device", "--gpu-layers {}: only a GPU has them; give --device cuda with it", options.gpu_layers);
   if (options.device.empty() || options.device == "cpu")
     return cpu_backend(pool, kernels, activations_of(options.activations), tiles);
-  if (options.device == "cuda") return cuda_backend(pool, cuda::open_device(), options.activations, tiles);
+  if (options.device == "cuda")
+    return split_backend(cuda_backend(pool, cuda::open_device(), options.activations, tiles),
+                         cpu_backend(pool, kernels, Activations::int16, tiles), options.gpu_layers,
+                         kv_type(options.kv, kCacheType));
   fail("device", "--device: \"{}\" is not known; give cpu or cuda", options.device);
 }
 
@@ -101,11 +108,37 @@ int regime(const ModelSpec& spec, int length) {
   return largest;
 }
 
-Tensor head_logits(Backend& dev, const Model& m, const Tensor& hidden) {
+namespace {
+
+Tensor logits_of_hidden(Backend& dev, const Model& m, const Tensor& hidden) {
   Tensor logits = dev.empty({hidden.shape()[0], m.head->rows()});
   (*m.head)(hidden, logits);
   if (m.spec.logit_cap != 0) dev.soft_cap(logits, m.spec.logit_cap);
-  return dev.host(logits);
+  return logits;
+}
+
+}  // namespace
+
+Tensor head_logits(Backend& dev, const Model& m, const Tensor& hidden) {
+  return dev.host(logits_of_hidden(dev, m, hidden));
+}
+
+Tensor step_logits(Backend& dev, const Model& m, std::span<const int32_t> tokens, Batch batch) {
+  const PassEnd head{1, [&](const Tensor& hidden) { return logits_of_hidden(dev, m, hidden); }};
+  return dev.host(step_forward(dev, m, tokens, batch, head));
+}
+
+TopLogits step_top(Backend& dev, const Model& m, std::span<const int32_t> tokens, Batch batch, int count) {
+  const PassEnd top{1 + count, [&](const Tensor& hidden) { return dev.top(logits_of_hidden(dev, m, hidden), count); }};
+  const Tensor found = dev.host(step_forward(dev, m, tokens, batch, top));
+  const auto values = found.as<float>();
+  TopLogits t{{}, {values.begin(), values.begin() + long(values.size() / 2)}};
+  for (const float place : values.subspan(values.size() / 2)) {
+    t.tokens.push_back(std::bit_cast<int32_t>(place));
+    if (t.tokens.back() >= m.head->rows())
+      fail("generate", "fewer than {} logits are finite: the model is damaged, or its activations overflow", count);
+  }
+  return t;
 }
 
 }  // namespace awq

@@ -80,6 +80,17 @@ class TextSide {
 /// Logits f32 [rows, vocab] of hidden states, on the host.
 Tensor head_logits(Backend& dev, const Model& m, const Tensor& hidden);
 
+/// Logits f32 [sequences, vocab] after one more token of each, on the host. Steps of a device that records are
+/// replayed.
+Tensor step_logits(Backend& dev, const Model& m, std::span<const int32_t> tokens, Batch batch);
+/// The `count` largest of them, in falling order, of equals the first; on a device that has Backend::top only they come
+/// to the host. Throws Error where there are not so many finite ones.
+struct TopLogits {
+  std::vector<int32_t> tokens;
+  std::vector<float> logits;  // [sequences, count]
+};
+TopLogits step_top(Backend& dev, const Model& m, std::span<const int32_t> tokens, Batch batch, int count);
+
 constexpr DType kCacheType = DType::bf16;  // of keys and values, for generation, unless --kv says otherwise
 constexpr int kPrefillChunk = 512;         // tokens of a prompt at once: enough to reuse weights, little memory
 /// Runs tokens that follow the first `position` tokens of `kv` and returns the logits f32 [1, vocab] after the last.

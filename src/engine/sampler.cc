@@ -121,6 +121,16 @@ int32_t Sampler::pick(std::span<const float> p, double at) const {
   return int32_t(i);
 }
 
+int Sampler::candidates() const {
+  const SamplerOptions& o = options_;
+  if (!o.bias.empty() || o.presence_penalty != 0 || o.frequency_penalty != 0 || o.repetition_penalty != 1) return 0;
+  return o.temperature <= 0 ? 1 : std::max(o.top_k, 0);
+}
+
+int32_t Sampler::sample_among(std::span<const int32_t> tokens, std::span<float> logits) {
+  return tokens[size_t(sample(logits, {}, 0))];
+}
+
 int32_t Sampler::sample(std::span<float> logits, std::span<const int32_t> history, size_t prompt) {
   penalize(logits, history, prompt);
   if (options_.temperature <= 0) return likeliest(logits);

@@ -31,6 +31,10 @@ class Sampler {
   /// logits [vocab] (changed by biases and penalties); `history` are the tokens so far, the first `prompt` of them not
   /// of the answer.
   int32_t sample(std::span<float> logits, std::span<const int32_t> history, size_t prompt);
+  /// How many of the largest logits decide alone; 0: any may.
+  int candidates() const;
+  /// The same of these alone, in falling order.
+  int32_t sample_among(std::span<const int32_t> tokens, std::span<float> logits);
 
  private:
   struct Choice {

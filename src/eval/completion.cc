@@ -31,7 +31,7 @@ void step(Device& device, const Model& model, std::span<Answer* const> going, co
     batch.push_back({a->kv.get(), a->position++, 1});
     last.push_back(a->tokens.back());
   }
-  const Tensor logits = head_logits(*device.backend, model, hidden_forward(*device.backend, model, last, batch));
+  const Tensor logits = step_logits(*device.backend, model, last, batch);
   const auto vocab = size_t(logits.shape()[1]);
   for (size_t i = 0; i < going.size(); ++i)
     append(*going[i], likeliest(logits.as<float>().subspan(i * vocab, vocab)), side, limits);

@@ -196,15 +196,25 @@ Model load_outer(Backend& dev, const Checkpoint& model) {
 }
 
 Model load_model(Backend& dev, const Checkpoint& model, const std::function<void(int, int)>& on_parameter) {
+  ModelSpec placed = model.spec();
+  dev.place(placed, [&](int block, Param p) { return block < 0 ? load_head_pieces(model) : model.pieces(block, p); });
+  dev.enter(false);
   Model m = load_outer(dev, model);
+  m.spec = std::move(placed);
   int done = 0, total = 1;
   for (const BlockSpec& b : m.spec.blocks) total += int(b.params().size());
   const auto loaded = [&] {
     if (on_parameter) on_parameter(++done, total);
   };
   loaded();
-  for (int i = 0; i < int(m.spec.blocks.size()); ++i)
+  for (int i = 0; i < int(m.spec.blocks.size()); ++i) {
+    const bool on_host = m.spec.blocks[size_t(i)].on_host;
+    dev.enter(on_host);
     m.blocks.push_back(load_block(dev, model, i, loaded, i ? m.blocks.front().own : std::nullopt));
+    m.blocks.back().spec.on_host = on_host;
+  }
+  dev.enter(false);
+  m.recordings = dev.recordings();
   return m;
 }
 

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -49,6 +50,8 @@ class KvCache {
   virtual std::vector<Tensor> page(int64_t index) const = 0;
   /// Puts a page of a cache of the same kind in the place of its own, or behind those that it has.
   virtual void put_page(int64_t index, std::span<const Tensor> page) = 0;
+  /// Takes a device's memory for so many positions now. Throws Error where it has not so much beside what it works in.
+  virtual void make_room([[maybe_unused]] int64_t positions) {}
 };
 /// The type named by --kv: "f32", "f16", "bf16" or "int8"; `otherwise` where the name is empty. Throws Error.
 DType kv_type(std::string_view name, DType otherwise);
@@ -75,10 +78,31 @@ struct DeviceRates {
   DType type = DType::f16;
 };
 
+/// A model's matrix by its block and parameter, -1 and head for the head, as it would be loaded.
+using MatrixOf = std::function<Pieces(int block, Param p)>;
+
+/// What a device has recorded of a model's passes: see Backend::repeat.
+class Recordings {
+ public:
+  virtual ~Recordings() = default;
+};
+
 /// What a delta net makes its output of: projections f32 [tokens, rows], and its constants, which are on the host.
 struct DeltaInput {
   Tensor q, k, v, beta, decay;
   Tensor conv, decay_bias, decay_rate;  // f32 [channels, kernel], [value_heads], [value_heads]
+};
+
+/// What attention is made of: projections f32 [tokens, rows], the norms of each head of queries and keys where a model
+/// has them, and frequencies that all channels of RopeSpec::dims are turned by; none: they are not.
+struct HeadsInput {
+  struct Norm {
+    Tensor gain, bias;
+    NormSpec spec;
+  };
+  Tensor q, k, v;
+  std::optional<Norm> q_norm, k_norm;
+  std::span<const float> frequencies, sinks;
 };
 
 /// A device that can run a block. Model code is written once against this interface; a call is a whole operation on a
@@ -89,11 +113,37 @@ class Backend {
   virtual std::string_view name() const = 0;     // "cpu"
   virtual std::string_view kernels() const = 0;  // "avx2"
   virtual int threads() const = 0;
+  /// Marks the blocks of a model that is about to be loaded for which this device has no memory (BlockSpec::on_host).
+  /// Throws Error where it has too little for any, or for what was asked for.
+  virtual void place(ModelSpec&, const MatrixOf&) {}
+  /// What that came to, with its numbers; empty: all memory is the host's.
+  virtual std::string placement() const { return {}; }
+  /// Calls that follow are for blocks that are computed there, and so is x.
+  virtual void enter([[maybe_unused]] bool on_host) {}
+  virtual void enter(bool, Tensor&) {}
+  /// Bytes of keys and values, the host's too, for which a device has memory beside what it works in. None: the host's.
+  virtual std::optional<int64_t> kv_room(std::span<const BlockSpec>, DType) { return std::nullopt; }
   /// Measured now. None: kernels/ceilings.h measures the CPU.
   virtual std::optional<DeviceRates> rates() { return std::nullopt; }
   virtual Tensor empty(Shape shape) = 0;
   /// What x holds, where the host can read it: x itself, or a copy. Only it may read tensors of a device.
   virtual Tensor host(const Tensor& x) { return x; }
+
+  /// For `repeat`; null where nothing is recorded.
+  virtual std::unique_ptr<Recordings> recordings() { return nullptr; }
+  /// pass(x), where nothing that `pass` calls depends on anything but `kind`, the number of the batch's sequences, of
+  /// which each has one token, and their positions: a device may record it and replay it for other batches. The result
+  /// holds until the next call.
+  virtual Tensor repeat(Recordings*, [[maybe_unused]] int kind, Batch, const Tensor& x,
+                        const std::function<Tensor(Tensor& x)>& pass) {
+    Tensor own = x;
+    return pass(own);
+  }
+  /// How many of the largest `top` can give; 0: nothing is gained by it, the host has all values.
+  virtual int most_top() const { return 0; }
+  /// The `count` largest of each row of x in falling order, of equals the first, f32 [rows, 2 count]: values, and
+  /// behind them the bits of their places, int32. Places that are not below x's columns: so many are not finite.
+  virtual Tensor top(const Tensor& x, [[maybe_unused]] int count) { return x; }
 
   /// `bias` may be null; else f32 [rows].
   virtual std::unique_ptr<Linear> linear(const Pieces& w, const Tensor* bias) = 0;
@@ -121,6 +171,20 @@ class Backend {
   /// out_rows] = attention of q [tokens, q_rows] over all positions each token may see. sinks f32 [heads], or empty.
   virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const float> sinks, Batch batch,
                          int block, const AttentionSpec& spec, Tensor& y) = 0;
+  /// norm, rope and attention of heads; q and k may be written over.
+  virtual void heads(const HeadsInput& in, Batch batch, int block, const AttentionSpec& spec, Tensor& y);
+  /// add, and then h = norm(x); h may be y.
+  virtual void add_norm(const Tensor& y, float by, Tensor& x, const Tensor& gain, const Tensor& bias,
+                        const NormSpec& spec, Tensor& h) {
+    add(y, by, x);
+    norm(x, gain, bias, spec, x.shape()[1], h);
+  }
+  /// y = down(act(gate) * up), or down(act(gate)) where `up` is null; gate may be written over.
+  virtual void activated_product(Activation act, Tensor& gate, const Tensor* up, const Linear& down, Tensor& y,
+                                 int64_t batch) {
+    activate(act, gate, up, gate);
+    down.multiply(gate, y, batch);
+  }
   /// y [tokens, value_rows] of a delta net, before its norm; its states in the caches of `block` go on by the batch's
   /// tokens. A sequence that begins at 0 begins with an empty state; another must go on where its state is.
   virtual void delta(const DeltaInput& in, Batch batch, int block, const DeltaSpec& spec, Tensor& y) = 0;

@@ -19,6 +19,15 @@ std::vector<int> positions_of(Batch batch) {
 
 }  // namespace
 
+void Backend::heads(const HeadsInput& in, Batch batch, int block, const AttentionSpec& spec, Tensor& y) {
+  Tensor q = in.q, k = in.k;
+  if (in.q_norm) norm(q, in.q_norm->gain, in.q_norm->bias, in.q_norm->spec, spec.head_dim, q);
+  if (in.k_norm) norm(k, in.k_norm->gain, in.k_norm->bias, in.k_norm->spec, spec.head_dim, k);
+  if (!in.frequencies.empty())
+    for (Tensor* t : {&q, &k}) rope(*t, batch, in.frequencies, spec.head_dim, 0, spec.rope.interleaved);
+  attention(q, k, in.v, in.sinks, batch, block, spec, y);
+}
+
 void require_rows(const Tensor& table, std::span<const int32_t> tokens) {
   const int64_t vocab = table.shape()[0];
   for (const int32_t t : tokens)

@@ -13,6 +13,9 @@ namespace {
 
 using enum Role;
 
+constexpr int kMostRepeated = 64;  // sequences of a pass that is recorded; with more, starting kernels takes little
+constexpr int kMostKinds = 128;    // of passes
+
 void norm(Backend& dev, const Block& b, Role role, const Tensor& x, Tensor& y, int64_t width) {
   const auto w = b.norm.find({role});
   const NormWeights none, &weights = w == b.norm.end() ? none : w->second;
@@ -38,11 +41,15 @@ void tapped(const Tap& tap, Site site, const Tensor& x, std::span<const int32_t>
   if (tap) tap(site, x, rows);
 }
 
+/// Whether all sequences are turned by the block's own frequencies.
+bool turned_alike(const AttentionSpec& a, Batch batch) {
+  return std::ranges::all_of(batch, [&](const Sequence& s) { return a.rope.regime(s.reach()) == 0; });
+}
+
 /// Of each of x's heads of so many channels the rotated ones, which begin at `first`.
 void rotate(Backend& dev, const Block& block, Batch batch, int head_dim, int first, Tensor& x) {
   const AttentionSpec& a = block.spec.attention;
-  const auto usual = [&](const Sequence& s) { return a.rope.regime(s.reach()) == 0; };
-  if (std::ranges::all_of(batch, usual)) return dev.rope(x, batch, block.rope, head_dim, first, a.rope.interleaved);
+  if (turned_alike(a, batch)) return dev.rope(x, batch, block.rope, head_dim, first, a.rope.interleaved);
   int64_t row = 0;
   for (const Sequence& s : batch) {
     Tensor part = x.rows(row, row + s.tokens);
@@ -63,6 +70,14 @@ void prepare(Backend& dev, const Block& block, Role norm_role, Batch batch, Tens
 void add_residual(Backend& dev, const Block& block, Role post_norm, Tensor& y, Tensor& x) {
   if (block.spec.placement != NormPlacement::before) norm(dev, block, post_norm, y, y);
   dev.add(y, block.spec.residual_scale, x);
+}
+
+/// The same, and h = norm of x after it.
+void add_residual_norm(Backend& dev, const Block& block, Role post_norm, Tensor& y, Tensor& x, Role role, Tensor& h) {
+  if (block.spec.placement != NormPlacement::before) norm(dev, block, post_norm, y, y);
+  const auto w = block.norm.find({role});
+  const NormWeights none, &weights = w == block.norm.end() ? none : w->second;
+  dev.add_norm(y, block.spec.residual_scale, x, weights.gain, weights.bias, block.spec.norm_of(role), h);
 }
 
 /// What attention mixes, with positions.
@@ -136,16 +151,52 @@ Mixed mixed_of(Backend& dev, const Block& block, Batch batch, const Tensor& x, c
   return m;
 }
 
+std::span<const float> sinks_of(const Block& block) {
+  const auto own = block.norm.find({sinks});
+  return own == block.norm.end() ? std::span<const float>() : std::as_const(own->second.gain).as<float>();
+}
+
+std::optional<HeadsInput::Norm> head_norm(const Block& block, Role role) {
+  if (block.spec.attention.head_norm == HeadNorm::none) return std::nullopt;
+  const auto w = block.norm.find({role});
+  const NormWeights none, &weights = w == block.norm.end() ? none : w->second;
+  return HeadsInput::Norm{weights.gain, weights.bias, block.spec.norm_of(role)};
+}
+
+bool attends_heads(const BlockSpec& spec, Batch batch) {
+  const AttentionSpec& a = spec.attention;
+  return !a.latent && a.head_norm != HeadNorm::row && a.values == Values::plain && !spec.shared_keys &&
+         (!a.rope.dims || turned_alike(a, batch));
+}
+
+/// Attention of heads that are normalised each by itself, if at all, and turned by the block's own frequencies: one
+/// call.
+void attend_heads(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, Tensor& mixed) {
+  const AttentionSpec& a = block.spec.attention;
+  auto [queries, keys, values] = apply(dev, block, {{q}, {k}, {v}}, x, x.shape()[0]);
+  if (a.clip != 0)
+    for (Tensor* t : {&queries, &keys, &values}) dev.clip(*t, a.clip);
+  const HeadsInput in{.q = queries,
+                      .k = keys,
+                      .v = values,
+                      .q_norm = head_norm(block, q_norm),
+                      .k_norm = head_norm(block, k_norm),
+                      .frequencies = a.rope.dims ? std::span<const float>(block.rope) : std::span<const float>(),
+                      .sinks = sinks_of(block)};
+  dev.heads(in, batch, kv_block, a, mixed);
+}
+
 /// What attention makes of x, for o.
 Tensor attended(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, const Tap& tap,
                 Beside* beside) {
   const AttentionSpec& a = block.spec.attention;
-  const auto [queries, keys, values] = mixed_of(dev, block, batch, x, tap, beside);
   Tensor mixed = dev.empty({x.shape()[0], a.out_rows()});
-  const auto extra = block.norm.find({sinks});
-  const std::span<const float> scores =
-      extra == block.norm.end() ? std::span<const float>() : std::as_const(extra->second.gain).as<float>();
-  dev.attention(queries, keys, values, scores, batch, kv_block, a, mixed);
+  if (attends_heads(block.spec, batch)) {
+    attend_heads(dev, block, batch, kv_block, x, mixed);
+  } else {
+    const auto [queries, keys, values] = mixed_of(dev, block, batch, x, tap, beside);
+    dev.attention(queries, keys, values, sinks_of(block), batch, kv_block, a, mixed);
+  }
   if (a.gated) dev.activate(Activation::sigmoid, apply(dev, block, {{o_gate}}, x, x.shape()[0])[0], &mixed, mixed);
   return mixed;
 }
@@ -189,20 +240,22 @@ void attention_forward(Backend& dev, const Block& block, Batch batch, int kv_blo
 void expert_forward(Backend& dev, const Block& block, int expert, const Tensor& x, Tensor& y, int64_t batch,
                     const Tap& tap, std::span<const int32_t> rows) {
   const MlpSpec& m = block.spec.mlp;
-  Tensor h;
+  const Linear& last = block[{down, expert}];
+  Tensor h, u;
   if (m.gated) {
-    auto [g, u] = apply(dev, block, {{gate, expert}, {up, expert}}, x, batch);
-    if (m.act == Activation::clamped_swish)
-      dev.clamped_swish(g, u, m.alpha, m.limit);
-    else
-      dev.activate(m.act, g, &u, g);
-    h = g;
+    auto both = apply(dev, block, {{gate, expert}, {up, expert}}, x, batch);
+    h = both[0], u = both[1];
   } else {
     h = apply(dev, block, {{up, expert}}, x, batch)[0];
-    dev.activate(m.act, h, nullptr, h);
   }
+  if (m.act != Activation::clamped_swish && !tap)
+    return dev.activated_product(m.act, h, m.gated ? &u : nullptr, last, y, batch);
+  if (m.act == Activation::clamped_swish)
+    dev.clamped_swish(h, u, m.alpha, m.limit);
+  else
+    dev.activate(m.act, h, m.gated ? &u : nullptr, h);
   tapped(tap, {down, expert}, h, rows);
-  block[{down, expert}].multiply(h, y, batch);
+  last.multiply(h, y, batch);
 }
 
 namespace {
@@ -301,8 +354,11 @@ void block_forward(Backend& dev, const Block& block, Batch batch, int kv_block, 
   if (before) norm(dev, block, attn_norm, x, h);
   attention_forward(dev, block, batch, kv_block, before ? h : x, y, tap, beside);
   if (spec.parallel == Parallel::two_norms) norm(dev, block, mlp_norm, x, h);
-  add_residual(dev, block, attn_post_norm, y, x);
-  if (spec.parallel == Parallel::no && before && !apart) norm(dev, block, mlp_norm, x, h);
+  if (spec.parallel == Parallel::no && before && !apart) {
+    add_residual_norm(dev, block, attn_post_norm, y, x, mlp_norm, h);
+  } else {
+    add_residual(dev, block, attn_post_norm, y, x);
+  }
   apart ? apart_forward(dev, block, x, y, tap) : mlp_forward(dev, block, before ? h : x, y, tap);
   add_residual(dev, block, mlp_post_norm, y, x);
   if (spec.own_width) add_own(dev, block, own_of(beside), x, tap);
@@ -559,15 +615,52 @@ void final_norm_forward(Backend& dev, const Model& m, Tensor& x) {
   if (m.spec.head_input_scale != 1) dev.scale(x, m.spec.head_input_scale);
 }
 
-Tensor hidden_forward(Backend& dev, const Model& m, std::span<const int32_t> tokens, Batch batch) {
-  Tensor x = embed_forward(dev, m.spec, m.embed, tokens, batch);
+namespace {
+
+void blocks_forward(Backend& dev, const Model& m, std::span<const int32_t> tokens, Batch batch, Tensor& x) {
   for (size_t i = 0; i < m.blocks.size(); ++i) {
     const Block& b = m.blocks[i];
+    dev.enter(b.spec.on_host, x);
     Beside beside{.own = own_input(dev, b, tokens), .keys = {}, .values = {}};
     block_forward(dev, b, batch, b.spec.borrows_keys() ? *b.spec.shared_keys->of : int(i), x, {}, &beside);
   }
+  dev.enter(false, x);
   final_norm_forward(dev, m, x);
+}
+
+Tensor embedded(Backend& dev, const Model& m, std::span<const int32_t> tokens, Batch batch) {
+  dev.enter(!m.blocks.empty() && m.blocks.front().spec.on_host);
+  return embed_forward(dev, m.spec, m.embed, tokens, batch);
+}
+
+/// Whether passes over single tokens differ in tokens and positions alone: no part is on the host, nor decided there.
+bool repeats(const Model& m, Batch batch) {
+  const auto alike = [&](const Block& b) {
+    return !b.spec.on_host && !b.spec.experts && !b.spec.delta && !b.spec.own_width &&
+           (!b.spec.attention.rope.dims || turned_alike(b.spec.attention, batch));
+  };
+  const auto one = [](const Sequence& s) { return s.tokens == 1; };
+  return m.recordings && int64_t(batch.size()) <= kMostRepeated && std::ranges::all_of(batch, one) &&
+         std::ranges::all_of(m.blocks, alike);
+}
+
+}  // namespace
+
+Tensor hidden_forward(Backend& dev, const Model& m, std::span<const int32_t> tokens, Batch batch) {
+  Tensor x = embedded(dev, m, tokens, batch);
+  blocks_forward(dev, m, tokens, batch, x);
   return x;
+}
+
+Tensor step_forward(Backend& dev, const Model& m, std::span<const int32_t> tokens, Batch batch, const PassEnd& end) {
+  const auto pass = [&](Tensor& x) {
+    blocks_forward(dev, m, tokens, batch, x);
+    return end.make ? end.make(x) : x;
+  };
+  Tensor x = embedded(dev, m, tokens, batch);
+  if (!repeats(m, batch)) return pass(x);
+  const int kinds_of_fewer = int(m.blocks.size()) * kMostKinds;  // a copy of a model may have fewer blocks
+  return dev.repeat(m.recordings.get(), kinds_of_fewer + end.kind, batch, x, pass);
 }
 
 }  // namespace awq

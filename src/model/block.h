@@ -112,11 +112,20 @@ struct Model {
   std::vector<Block> blocks;
   NormWeights final_norm;
   std::shared_ptr<const Linear> head;
-  int64_t bytes_per_token() const;  // weights read to decode one token
+  std::shared_ptr<Recordings> recordings{};  // the backend's, of its passes over single tokens; or null
+  int64_t bytes_per_token() const;           // weights read to decode one token
 };
 /// The last block's output to what the head reads, in place.
 void final_norm_forward(Backend& dev, const Model& m, Tensor& x);
 /// Tokens (rows in the batch's order) to the last hidden states, normalised: [tokens, dim].
 Tensor hidden_forward(Backend& dev, const Model& m, std::span<const int32_t> tokens, Batch batch);
+/// What follows the last hidden states, as a pass over single tokens may have it recorded: see Backend::repeat.
+struct PassEnd {
+  int kind = 0;  // of what it does; 0: nothing
+  std::function<Tensor(const Tensor& hidden)> make{};
+};
+/// `end` of the hidden states of one token of each sequence. Where a device records passes, and this model's depend on
+/// positions alone, it is replayed. The result holds until the next call.
+Tensor step_forward(Backend& dev, const Model& m, std::span<const int32_t> tokens, Batch batch, const PassEnd& end);
 
 }  // namespace awq

@@ -40,13 +40,13 @@ class CpuBackend final : public Backend {
             Tensor& y) override {
     const Tensor ones = gain ? gain : constant(width, 1 - norm.gain_offset), zeros = bias ? bias : constant(width, 0);
     const auto runs = [&](int64_t first, int64_t n, int64_t of_gain) {
-      const float *in = x.as<float>().data() + first * width, *g = ones.as<float>().data() + of_gain * width;
+      const float *in = x.as<float>().data() + first * width, *g = ones.as<float>().data() + of_gain * width,
+                  *added = zeros.as<float>().data() + (bias ? of_gain * width : 0);
       float* out = y.as<float>().data() + first * width;
       if (norm.kind == NormKind::rms)
         kernels_.rms_norm(in, g, norm.gain_offset, norm.eps, int32_t(n), int32_t(width), out);
       else
-        kernels_.layer_norm(in, g, zeros.as<float>().data(), norm.gain_offset, norm.eps, int32_t(n), int32_t(width),
-                            out);
+        kernels_.layer_norm(in, g, added, norm.gain_offset, norm.eps, int32_t(n), int32_t(width), out);
     };
     const int64_t own = ones.shape()[0] / width;  // runs of a row that have gains of their own
     rows(x.shape().elements() / (own * width), own * width, [&](int64_t b, int64_t e) {

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <tuple>
 
 #include "base/numeric.h"
 #include "kernels/registry.h"
 #include "model/backend_parts.h"
 #include "model/cuda_attention.h"
+#include "model/cuda_steps.h"
 
 namespace awq {
 namespace {
@@ -18,7 +20,7 @@ cuda::Half half_of(std::string_view activations) {
        activations);
 }
 
-class CudaBackend final : public Backend {
+class CudaBackend final : public GpuBackend {
  public:
   CudaBackend(ThreadPool& pool, std::unique_ptr<cuda::Device> device, std::string_view activations, Tiles tiles)
       : kernels_name_(device->name()),
@@ -26,7 +28,8 @@ class CudaBackend final : public Backend {
               .pool = pool,
               .half = half_of(activations),
               .alone = tiles == Tiles::never},
-        arrays_(*cuda_.memory) {}
+        arrays_(*cuda_.memory),
+        constants_(*cuda_.memory, SIZE_MAX) {}
 
   std::string_view name() const override { return "cuda"; }
   std::string_view kernels() const override { return kernels_name_; }
@@ -42,11 +45,32 @@ class CudaBackend final : public Backend {
   Tensor host(const Tensor& x) override { return memory().owns(x.data()) ? memory().download(x) : x; }
   std::unique_ptr<Linear> linear(const Pieces& w, const Tensor* bias) override { return cuda_linear(w, bias, cuda_); }
   int64_t linear_bytes(const Pieces& w) const override { return cuda_linear_bytes(w); }
+  CudaMemory& memory() override { return *cuda_.memory; }
+  int64_t linear_memory(const Pieces& w, bool bias) const override { return cuda_linear_memory(w, bias); }
+  int64_t linear_room(const Pieces& w) const override { return cuda_slice_bytes(w); }
   void apply(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y, int64_t batch) override {
     cuda_linears(f, x, y, batch);
   }
   std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks, DType dtype) override {
     return std::make_unique<CudaKvCache>(cuda_.memory, blocks, dtype);
+  }
+
+  std::unique_ptr<Recordings> recordings() override { return std::make_unique<CudaRecordings>(cuda_.memory, cuda_); }
+  Tensor repeat(Recordings* recordings, int kind, Batch batch, const Tensor& x,
+                const std::function<Tensor(Tensor&)>& pass) override {
+    CudaStep& step = static_cast<CudaRecordings&>(*recordings).of(x.shape()[0], kind);
+    return step.run(batch, x, pass, [&](bool in) { step_ = in ? &step : nullptr; });
+  }
+  int most_top() const override { return cuda::kMostTop; }
+  Tensor top(const Tensor& x, int count) override {
+    const int64_t rows = x.shape()[0], width = x.shape()[1];
+    const auto pieces = int32_t((width + cuda::kTopPiece - 1) / cuda::kTopPiece);
+    Tensor values = empty({rows, pieces * count}), places = empty({rows, pieces * count}), y = empty({2 * rows, count});
+    cuda::TopArgs a{in(x), nullptr, out(values), bits(places), int32_t(rows), int32_t(width), count, pieces};
+    run().top(on(), a);
+    run().top(on(),
+              {in(values), bits(places), out(y), bits(y) + rows * count, int32_t(rows), pieces * count, count, 1});
+    return y;
   }
 
   /// Of a table on the host only the tokens' rows are sent.
@@ -60,31 +84,27 @@ class CudaBackend final : public Backend {
 
   void norm(const Tensor& x, const Tensor& gain, const Tensor& bias, const NormSpec& norm, int64_t width,
             Tensor& y) override {
-    cuda::NormArgs a{};
-    a.x = in(x);
-    a.gain = constant(gain);
-    a.bias = constant(bias);
-    a.y = out(y);
-    a.runs = x.shape().elements() / width;
-    a.width = int32_t(width);
-    a.runs_of_row = gain ? int32_t(gain.shape()[0] / width) : 1;
-    a.eps = norm.eps;
-    a.gain_offset = norm.gain_offset;
-    a.layer = norm.kind == NormKind::layer;
+    run().norm(on(), norm_args(x, gain, bias, norm, width, y));
+  }
+  void add_norm(const Tensor& y, float by, Tensor& x, const Tensor& gain, const Tensor& bias, const NormSpec& spec,
+                Tensor& h) override {
+    cuda::NormArgs a = norm_args(x, gain, bias, spec, x.shape()[1], h);
+    a.added = in(y);
+    a.by = by;
+    a.sum = out(x);
     run().norm(on(), a);
+  }
+  void activated_product(Activation act, Tensor& gate, const Tensor* up, const Linear& down, Tensor& y,
+                         int64_t batch) override {
+    if (!cuda_activated(map_of(act), gate, up, down, y, batch))
+      Backend::activated_product(act, gate, up, down, y, batch);
   }
 
   void rope(Tensor& x, Batch batch, std::span<const float> frequencies, int head_dim, int first,
             bool interleaved) override {
-    const auto [table, slot, fresh] = ropes_.of(batch, frequencies);
-    Angles& angles = angles_[slot];
-    if (fresh) {
-      const Shape shape{int64_t(table.positions.size()), int64_t(frequencies.size())};
-      angles = {memory().upload(table.cosines.data(), shape, DType::f32),
-                memory().upload(table.sines.data(), shape, DType::f32)};
-    }
-    run().rope(on(), {out(x), in(angles.cosines), in(angles.sines), x.shape()[0], int32_t(x.shape()[1]), head_dim,
-                      first, int32_t(frequencies.size()), interleaved});
+    const auto [cosines, sines] = angles(batch, frequencies);
+    run().rope(on(), {out(x), cosines, sines, x.shape()[0], int32_t(x.shape()[1]), head_dim, first,
+                      int32_t(frequencies.size()), interleaved});
   }
 
   void join_heads(const Tensor& own, const Tensor& shared, int heads, Tensor& y) override {
@@ -94,7 +114,24 @@ class CudaBackend final : public Backend {
 
   void attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const float> sinks, Batch batch,
                  int block, const AttentionSpec& spec, Tensor& y) override {
-    cuda_attention(cuda_, arrays_, q, k, v, sinks, batch, block, spec, y);
+    const CudaHeads h = heads_of(q, k, v, sinks, batch, block, spec);
+    cuda_attention(cuda_, tables(batch, spec), h, false, y);
+  }
+  void heads(const HeadsInput& in, Batch batch, int block, const AttentionSpec& spec, Tensor& y) override {
+    const CudaHeads h = heads_of(in.q, in.k, in.v, in.sinks, batch, block, spec);
+    const CudaTables t = tables(batch, spec);
+    Tensor q = in.q;
+    cuda::HeadsArgs a{};
+    a.store = kv_store_of(t, h);
+    a.q = out(q);
+    a.heads = spec.heads;
+    a.q_norm = head_norm(in.q_norm, spec.head_dim);
+    a.k_norm = head_norm(in.k_norm, spec.head_dim);
+    a.half = int32_t(in.frequencies.size());
+    a.interleaved = spec.rope.interleaved;
+    if (a.half) std::tie(a.cosines, a.sines) = angles(batch, in.frequencies);
+    run().heads(on(), a);
+    cuda_attention(cuda_, t, h, true, y);
   }
 
   /// On the CPU: a state goes from token to token, of which there is one where a GPU waits most. Not measured on one.
@@ -127,11 +164,65 @@ class CudaBackend final : public Backend {
     Tensor cosines, sines;
   };
 
-  CudaMemory& memory() { return *cuda_.memory; }
   const cuda::Kernels& run() const { return cuda_.kernels(); }
   void* on() { return memory().device().stream(); }
   static const float* in(const Tensor& t) { return t.as<float>().data(); }
   static float* out(Tensor& t) { return t.as<float>().data(); }
+  static int32_t* bits(Tensor& t) { return reinterpret_cast<int32_t*>(t.data()); }
+
+  cuda::NormArgs norm_args(const Tensor& x, const Tensor& gain, const Tensor& bias, const NormSpec& norm, int64_t width,
+                           Tensor& y) {
+    cuda::NormArgs a{};
+    a.x = in(x);
+    a.gain = constant(gain);
+    a.bias = constant(bias);
+    a.y = out(y);
+    a.runs = x.shape().elements() / width;
+    a.width = int32_t(width);
+    a.runs_of_row = gain ? int32_t(gain.shape()[0] / width) : 1;
+    a.eps = norm.eps;
+    a.gain_offset = norm.gain_offset;
+    a.layer = norm.kind == NormKind::layer;
+    return a;
+  }
+  /// Cosines and sines of a batch's positions.
+  std::pair<const float*, const float*> angles(Batch batch, std::span<const float> frequencies) {
+    if (step_)
+      if (const auto at = step_->angles(frequencies)) return {at->cosines, at->sines};
+    const auto [table, slot, fresh] = ropes_.of(batch, frequencies);
+    Angles& known = angles_[slot];
+    if (fresh) {
+      const Shape shape{int64_t(table.positions.size()), int64_t(frequencies.size())};
+      known = {memory().upload(table.cosines.data(), shape, DType::f32),
+               memory().upload(table.sines.data(), shape, DType::f32)};
+    }
+    return {in(known.cosines), in(known.sines)};
+  }
+  CudaTables tables(Batch batch, const AttentionSpec& spec) {
+    if (step_)
+      if (const auto known = step_->attention(spec)) return *known;
+    return tables_of(arrays_, CudaBatch(batch, spec));
+  }
+  CudaHeads heads_of(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const float> sinks, Batch batch,
+                     int block, const AttentionSpec& spec) {
+    return {.q = q,
+            .k = k,
+            .v = v,
+            .slopes = constants_.at(times_log2e(spec.alibi_slopes())),
+            .sinks = constants_.at(times_log2e(sinks)),
+            .kv = static_cast<const CudaKvCache&>(*batch.front().kv).shape(block),
+            .spec = spec};
+  }
+  cuda::HeadNormArgs head_norm(const std::optional<HeadsInput::Norm>& n, int width) {
+    if (!n) return {};
+    return {.gain = constant(n->gain),
+            .bias = constant(n->bias),
+            .heads = n->gain ? int32_t(n->gain.shape()[0] / width) : 1,
+            .eps = n->spec.eps,
+            .gain_offset = n->spec.gain_offset,
+            .layer = n->spec.kind == NormKind::layer,
+            .present = true};
+  }
 
   void gather(const Tensor& table, std::span<const int32_t> rows, float scale, Tensor& x) {
     const std::vector<float> weights(rows.size(), scale);
@@ -217,7 +308,8 @@ class CudaBackend final : public Backend {
   };
   std::string kernels_name_;
   CudaContext cuda_;
-  CudaArrays arrays_;
+  CudaArrays arrays_, constants_;  // the latter of models: recordings read them
+  CudaStep* step_ = nullptr;       // whose pass this is
   std::map<const std::byte*, Constant> known_;
   RopeTables ropes_{cuda_.pool};
   std::array<Angles, RopeTables::kCount> angles_;
@@ -225,8 +317,8 @@ class CudaBackend final : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> cuda_backend(ThreadPool& pool, std::unique_ptr<cuda::Device> device,
-                                      std::string_view activations, Tiles tiles) {
+std::unique_ptr<GpuBackend> cuda_backend(ThreadPool& pool, std::unique_ptr<cuda::Device> device,
+                                         std::string_view activations, Tiles tiles) {
   return std::make_unique<CudaBackend>(pool, std::move(device), activations, tiles);
 }
 

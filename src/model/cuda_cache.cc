@@ -59,7 +59,21 @@ void CudaKvCache::put_page(int64_t index, std::span<const Tensor> page) {
 }
 
 void CudaKvCache::reserve(int64_t positions) {
-  while (int64_t(pages_.size()) < cuda_pages(positions)) pages_.push_back(memory_->empty({page_bytes_}, DType::u8));
+  while (int64_t(pages_.size()) < cuda_pages(positions)) pages_.push_back(memory_->kept({page_bytes_}, DType::u8));
+}
+
+void CudaKvCache::make_room(int64_t positions) {
+  const int64_t more = (cuda_pages(positions) - int64_t(pages_.size())) * CudaMemory::kept_bytes(page_bytes_);
+  if (more > memory_->room())
+    fail(
+        "cuda memory",
+        "keys and values of {} tokens take another {:.1f} MB of {}, whose budget of {:.1f} MB has {:.1f} MB left: "
+        "{:.1f} "
+        "MB are in use and the rest is to work in. Ask for a shorter answer, or give --kv int8, fewer --gpu-layers, or "
+        "--device cpu",
+        positions, double(more) / 1e6, memory_->device().name(), double(memory_->budget()) / 1e6,
+        double(std::max<int64_t>(memory_->room(), 0)) / 1e6, double(memory_->bytes_in_use()) / 1e6);
+  reserve(positions);
 }
 
 }  // namespace awq

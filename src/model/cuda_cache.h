@@ -17,7 +17,9 @@ class CudaKvCache final : public KvCache {
   int page_positions() const override { return cuda::kKvPage; }
   std::vector<Tensor> page(int64_t index) const override { return {pages_.at(size_t(index))}; }
   void put_page(int64_t index, std::span<const Tensor> page) override;
+  void make_room(int64_t positions) override;
   void reserve(int64_t positions);
+  int64_t page_bytes() const { return page_bytes_; }
   const cuda::KvShape& shape(int block) const { return shapes_.at(size_t(block)); }
   std::span<const Tensor> pages() const { return pages_; }
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "base/numeric.h"
 
@@ -30,6 +31,12 @@ struct CudaForm {
   int64_t grids() const { return tiles() * kRowTile * groups(); }
   int64_t scale_bytes() const { return half_scales ? 2 : 4; }
 };
+
+/// Of a matrix that is decoded slice by slice.
+int64_t rows_of_slice(const CudaForm& f) { return std::max<int64_t>(kSliceBytes / (f.padded() * 2) / 128, 1) * 128; }
+int64_t slice_bytes(const CudaForm& f) {
+  return std::min(rows_of_slice(f), cuda_round_up(f.rows, 128)) * f.padded() * 2;
+}
 
 bool runs_as_codes(const QuantSpec& q, int64_t cols) {
   return q.bits <= 8 && (q.group_size % cuda::kSumColumns == 0 || q.group_size == cols);
@@ -146,7 +153,7 @@ class CudaLinear final : public Linear {
 
   void multiply(const Tensor& x, Tensor& y, int64_t batch) const override {
     const CudaLinear* self = this;
-    together({&self, 1}, x, {&y, 1}, batch);
+    together({&self, 1}, {x}, {&y, 1}, batch);
   }
   int64_t rows() const override { return form_.rows; }
   int64_t bytes() const override {
@@ -159,13 +166,23 @@ class CudaLinear final : public Linear {
     return form_.cols == other.form_.cols && same_bytes(order_, other.order_) && same_bytes(inputs_, other.inputs_);
   }
 
+  bool reads_floats() const { return form_.bits == 32; }
+
+  /// What activations are made of: x, or map(x) times `up`.
+  struct Source {
+    const Tensor& x;
+    const Tensor* up = nullptr;
+    std::optional<cuda::Map> map{};
+  };
+
   /// y[i] = f[i](x) for layers that read alike: activations are prepared once.
-  static void together(std::span<const CudaLinear* const> f, const Tensor& x, std::span<Tensor> y, int64_t batch) {
+  static void together(std::span<const CudaLinear* const> f, const Source& of, std::span<Tensor> y, int64_t batch) {
     const CudaLinear& first = *f[0];
+    const Tensor& x = of.x;
     const int64_t tokens = x.shape()[0], most = first.cuda_.alone ? int64_t(cuda::kFewTokens) : tokens;
     for (int64_t t = 0; t < tokens; t += most) {
       const int64_t end = std::min(tokens, t + most);
-      const Prepared p(first, x.rows(t, end));
+      const Prepared p(first, of, t, end, first.cuda_.alone ? end - t : batch);
       for (size_t i = 0; i < f.size(); ++i) {
         Tensor part = y[i].rows(t, end);
         f[i]->product(p.act, part, first.cuda_.alone ? end - t : batch);
@@ -176,9 +193,10 @@ class CudaLinear final : public Linear {
  private:
   /// Activations in 16 bits, for as long as products are being started.
   struct Prepared {
-    Prepared(const CudaLinear& l, const Tensor& x) {
+    Prepared(const CudaLinear& l, const Source& of, int64_t begin, int64_t end, int64_t batch) {
       CudaMemory& m = *l.cuda_.memory;
-      const int64_t tokens = x.shape()[0], padded = l.form_.padded();
+      const Tensor x = of.x.rows(begin, end);
+      const int64_t tokens = end - begin, padded = l.form_.padded();
       values = m.empty({tokens, padded}, DType::f16);
       scales = m.empty({tokens}, DType::f32);
       sums = m.empty({tokens, padded / cuda::kSumColumns}, DType::f32);
@@ -186,8 +204,11 @@ class CudaLinear final : public Linear {
       if (changed) copy = m.empty(x.shape(), DType::f32);
       act = {values.data(),   floats(scales),        floats(sums),    changed ? floats(copy) : x.as<float>().data(),
              int32_t(tokens), int32_t(l.form_.cols), int32_t(padded), l.cuda_.half};
-      l.cuda_.kernels().prepare(m.device().stream(),
-                                {x.as<float>().data(), floats(l.inputs_at_), ints(l.order_at_), act, floats(copy)});
+      act.grouped = batch > cuda::kMaxDirect && m.device().multiplies_by_groups();
+      cuda::PrepareArgs a{x.as<float>().data(), floats(l.inputs_at_), ints(l.order_at_), act, floats(copy)};
+      if (of.map) a.mapped = true, a.map = *of.map;
+      if (of.up) a.up = of.up->rows(begin, end).as<float>().data();
+      l.cuda_.kernels().prepare(m.device().stream(), a);
     }
     Tensor values, scales, sums, copy;
     cuda::Act act;
@@ -195,7 +216,14 @@ class CudaLinear final : public Linear {
 
   template <class T>
   Tensor upload(std::span<const T> v) {
-    return cuda_.memory->upload(v);
+    Tensor t = cuda_.memory->kept({int64_t(v.size_bytes())}, DType::u8);
+    device().upload(t.data(), v.data(), v.size_bytes());
+    return t;
+  }
+  Tensor zero_codes() {
+    Tensor t = cuda_.memory->kept({form_.code_bytes()}, DType::u8);
+    device().zero(t.data(), t.bytes());
+    return t;
   }
   static float* floats(const Tensor& t) {
     return t ? reinterpret_cast<float*>(const_cast<std::byte*>(t.data())) : nullptr;
@@ -206,7 +234,7 @@ class CudaLinear final : public Linear {
     cuda::Matrix m;
     m.codes = form_.bits == 32 ? nullptr : reinterpret_cast<uint8_t*>(floats(codes_));
     m.dense = form_.bits == 32 ? floats(codes_) : nullptr;
-    m.scales = form_.bits == 16 ? floats(row_scales_) : floats(scales_);
+    m.scales = floats(scales_);
     m.zeros = reinterpret_cast<uint8_t*>(floats(zeros_));
     m.offsets = floats(offsets_);
     m.row_scales = floats(row_scales_);
@@ -223,14 +251,13 @@ class CudaLinear final : public Linear {
   void product(const cuda::Act& x, Tensor& y, int64_t batch) const {
     CudaMemory& m = *cuda_.memory;
     const int processors = m.device().multiprocessors();
-    const Tensor partial = m.empty({cuda::partial_floats(x.tokens, processors)}, DType::f32);
     cuda::LinearArgs a;
     a.w = view();
     a.x = x;
     a.bias = floats(bias_);
     a.y = y.as<float>().data();
     a.y_row = form_.rows;
-    a.partial = floats(partial);
+    a.partial = cuda_.room_for_parts(cuda::partial_floats(x.tokens, processors));
     a.counters = cuda_.zero_counters(cuda::linear_tiles(form_.rows, x.tokens));
     a.batch = int32_t(batch);
     a.multiprocessors = processors;
@@ -238,16 +265,16 @@ class CudaLinear final : public Linear {
     a.slice_rows = slice_rows();
     cuda_.kernels().linear(m.device().stream(), a);
   }
-  int32_t slice_rows() const { return int32_t(std::max<int64_t>(kSliceBytes / (form_.padded() * 2) / 128, 1) * 128); }
+  int32_t slice_rows() const { return int32_t(rows_of_slice(form_)); }
   /// Of a slice of decoded rows, before the first token asks for it.
   void make_room() {
-    const int64_t bytes = std::min<int64_t>(slice_rows(), cuda_round_up(form_.rows, 128)) * form_.padded() * 2;
+    const int64_t bytes = slice_bytes(form_);
     if (form_.bits <= 8 && (!cuda_.slice || int64_t(cuda_.slice.bytes()) < bytes))
       cuda_.slice = cuda_.memory->empty({bytes}, DType::u8);
   }
 
   void pack_codes(const Pieces& w) {
-    codes_ = cuda_.memory->zeros({form_.code_bytes()}, DType::u8);
+    codes_ = zero_codes();
     Grids grids(form_);
     each_piece(
         w, [&](const Piece& piece) { grids.put(piece, std::get<QMatrix>(piece.weight)); },
@@ -266,8 +293,8 @@ class CudaLinear final : public Linear {
   }
 
   void pack_floats(const Pieces& w) {
-    codes_ = cuda_.memory->zeros({form_.code_bytes()}, DType::u8);
-    row_scales_ = cuda_.memory->empty({form_.rows}, DType::f32);
+    codes_ = zero_codes();
+    row_scales_ = cuda_.memory->kept({form_.rows}, DType::f32);
     each_piece(
         w, [](const Piece&) {},
         [&](const Piece& piece) {
@@ -294,7 +321,7 @@ class CudaLinear final : public Linear {
   }
 
   void pack_dense(const Pieces& w) {
-    codes_ = cuda_.memory->empty({form_.rows, form_.cols}, DType::f32);
+    codes_ = cuda_.memory->kept({form_.rows, form_.cols}, DType::f32);
     each_piece(
         w, [](const Piece&) {},
         [&](const Piece& piece) {
@@ -332,6 +359,11 @@ int32_t* CudaContext::zero_counters(int64_t tiles) {
   return counters.as<int32_t>().data();
 }
 
+float* CudaContext::room_for_parts(int64_t floats) {
+  if (!parts || parts.shape()[0] < floats) parts = memory->empty({floats}, DType::f32);
+  return parts.as<float>().data();
+}
+
 std::unique_ptr<Linear> cuda_linear(const Pieces& w, const Tensor* bias, CudaContext& cuda) {
   return std::make_unique<CudaLinear>(w, bias, cuda);
 }
@@ -342,6 +374,22 @@ int64_t cuda_linear_bytes(const Pieces& w) {
   return f.code_bytes() + (f.bits == 16 ? 0 : f.grids() * (f.scale_bytes() + (f.offsets ? f.scale_bytes() : 1)));
 }
 
+int64_t cuda_linear_memory(const Pieces& w, bool bias) {
+  const CudaForm f = form_of(w);
+  const int64_t grids = f.bits <= 8 ? f.grids() : 0;
+  int64_t bytes = 0;
+  for (const int64_t part : {f.bits == 32 ? f.rows * f.cols * 4 : f.code_bytes(), grids * f.scale_bytes(),
+                             grids * (f.offsets ? f.scale_bytes() : 1), f.bits == 32 ? 0 : f.rows * 4,
+                             bias ? f.rows * 4 : 0, w.order ? f.cols * 4 : 0, w.inputs ? f.cols * 4 : 0})
+    if (part) bytes += CudaMemory::kept_bytes(part);
+  return bytes;
+}
+
+int64_t cuda_slice_bytes(const Pieces& w) {
+  const CudaForm f = form_of(w);
+  return f.bits <= 8 ? CudaMemory::working_bytes(slice_bytes(f)) : 0;
+}
+
 void cuda_linears(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y, int64_t batch) {
   for (size_t begin = 0, end = 0; begin < f.size(); begin = end) {
     std::vector<const CudaLinear*> alike;
@@ -350,8 +398,15 @@ void cuda_linears(std::span<const Linear* const> f, const Tensor& x, std::span<T
       if (!alike.empty() && !alike[0]->reads_like(l)) break;
       alike.push_back(&l);
     }
-    CudaLinear::together(alike, x, y.subspan(begin, end - begin), batch);
+    CudaLinear::together(alike, {x}, y.subspan(begin, end - begin), batch);
   }
+}
+
+bool cuda_activated(cuda::Map map, const Tensor& gate, const Tensor* up, const Linear& down, Tensor& y, int64_t batch) {
+  const auto* l = static_cast<const CudaLinear*>(&down);
+  if (l->reads_floats()) return false;
+  CudaLinear::together({&l, 1}, {gate, up, map}, {&y, 1}, batch);
+  return true;
 }
 
 }  // namespace awq

@@ -200,7 +200,7 @@ Tensor Batcher::forward(const std::vector<Part>& parts) {
     batch.push_back({p.job->kv.get(), p.job->done, p.tokens, p.job->length});
     tokens.insert(tokens.end(), p.job->tokens.begin() + p.job->done, p.job->tokens.begin() + p.job->done + p.tokens);
   }
-  return hidden_forward(dev_, model_, tokens, batch);
+  return step_forward(dev_, model_, tokens, batch, {});
 }
 
 /// Full pages become everybody's; what somebody else computed alike takes the place of its own. States are of all that

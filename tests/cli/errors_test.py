@@ -292,6 +292,7 @@ case("more threads than CPUs", ["generate", good, "-p", "x", "--threads", "9999"
 case("bench: more threads than CPUs", [*bench, "--threads", "9999"])
 case("bench: unknown shape", ["bench", "--shape", "llama-9"])
 case("unknown device", ["bench", "--shape", "llama-3.2-1b", "--device", "tpu"])
+case("GPU layers on the CPU", ["bench", "--shape", "llama-3.2-1b", "--gpu-layers", "2"])
 case("bench: group does not divide", ["bench", "--shape", "smollm2-135m", "--group-size", "128"])
 case("bench: weights of another type", ["bench", "--shape", "smollm2-135m", "--weights", "int3"])
 case("bench: groups of float weights", ["bench", "--shape", "smollm2-135m", "--weights", "bf16", "--group-size", "64"])

@@ -94,6 +94,45 @@ TEST_F(CudaBackendTest, Norms) {
   expect_near(random({3, 32}), 16 * 0x1p-22, [&](Backend& b, Tensor& x) { b.norm(x, each, {}, NormSpec{}, 16, x); });
 }
 
+TEST_F(CudaBackendTest, SumsAndTheirNorms) {
+  for (const NormKind kind : {NormKind::rms, NormKind::layer})
+    for (const int64_t width : {int64_t(7), int64_t(700)}) {
+      const NormSpec spec{.kind = kind};
+      const Tensor y = random({4, width}), y_there = there(y), gain = random({width}), x = random({4, width});
+      const auto sum = [&](Backend& b, Tensor& h, bool in_place) {
+        Tensor own = &b == cpu_.get() ? x.clone() : there(x), added = &b == cpu_.get() ? y.clone() : there(y);
+        b.add_norm(added, 0.7f, own, gain, {}, spec, in_place ? added : h);
+        if (in_place) b.zero(h), b.add(added, 1, h);
+        b.add(own, 0.25f, h);  // both results
+      };
+      for (const bool in_place : {false, true})
+        expect_near(random({4, width}), double(width) * 0x1p-22, [&](Backend& b, Tensor& h) { sum(b, h, in_place); });
+    }
+}
+
+// Activations are computed where they are rounded for the product; with columns in another order and factors too.
+TEST_F(CudaBackendTest, ActivatedProductsAreThoseOfActivations) {
+  for (const bool changed : {false, true})
+    for (const DType type : {DType::f16, DType::f32}) {
+      Pieces w = pieces_of(Weight(random({24, 96}).to(type)));
+      if (changed) {
+        w.order = Tensor::empty({96}, DType::i32);
+        for (int i = 0; i < 96; ++i) w.order.as<int32_t>()[size_t(i)] = (i * 5 + 3) % 96;
+        w.inputs = random({96});
+      }
+      const auto f = gpu_->linear(w, nullptr);
+      for (const Activation act : {Activation::silu, Activation::relu2, Activation::gelu})
+        for (const bool gated : {true, false}) {
+          const Tensor gate = random({5, 96}, 3), up = there(random({5, 96}, 3));
+          Tensor a = there(gate), b = there(gate), y = gpu_->empty({5, 24}), z = gpu_->empty({5, 24});
+          gpu_->activated_product(act, a, gated ? &up : nullptr, *f, y, 5);
+          gpu_->activate(act, b, gated ? &up : nullptr, b);
+          f->multiply(b, z, 5);
+          EXPECT_TRUE(same_bytes(gpu_->host(y), gpu_->host(z)));
+        }
+    }
+}
+
 TEST_F(CudaBackendTest, Positions) {
   const std::vector<float> frequencies = {1, 0.3f, 0.01f};
   const Sequence batch[] = {{nullptr, 5, 2}, {nullptr, 900, 3}};
@@ -248,6 +287,68 @@ INSTANTIATE_TEST_SUITE_P(Specs, CudaAttention,
                          [](const auto& c) {
                            return fmt::format("{}_heads_of_{}_case{}", c.param.heads, c.param.head_dim, c.index);
                          });
+
+/// What attention of heads is made of, and caches of what came before.
+struct HeadsCase {
+  HeadsInput in;
+  AttentionSpec spec;
+  BlockSpec block;
+  explicit HeadsCase(int heads, int kv_heads, int head_dim) {
+    spec.heads = heads, spec.kv_heads = kv_heads, spec.head_dim = head_dim;
+    spec.query_scale = 1 / std::sqrt(float(head_dim));
+    block.attention = spec;
+  }
+};
+
+// One kernel for norms, rotation and storing: without norms the bits of one after the other.
+TEST_F(CudaBackendTest, HeadsAreThoseOfTheSingleCalls) {
+  const std::vector<float> frequencies = {1, 0.3f, 0.01f};
+  for (const DType type : {DType::f16, DType::bf16, DType::i8})
+    for (const int turned : {0, 1, 2}) {
+      HeadsCase c(4, 2, 40);
+      c.spec.rope.interleaved = turned == 2;
+      const auto a = gpu_->kv_cache({&c.block, 1}, type), b = gpu_->kv_cache({&c.block, 1}, type);
+      int first = 0;
+      for (const int tokens : {11, 1, 3}) {
+        const Sequence one{a.get(), first, tokens}, other{b.get(), first, tokens};
+        first += tokens;
+        const Tensor q = random({tokens, 160}, 2), k = random({tokens, 80}, 2), v = there(random({tokens, 80}));
+        c.in = {there(q), there(k), v, {}, {}, turned ? std::span(frequencies) : std::span<const float>(), {}};
+        Tensor y = gpu_->empty({tokens, 160}), z = gpu_->empty({tokens, 160}), own_q = there(q), own_k = there(k);
+        gpu_->heads(c.in, {&one, 1}, 0, c.spec, y);
+        for (Tensor* t : {&own_q, &own_k})
+          if (turned) gpu_->rope(*t, {&other, 1}, frequencies, 40, 0, c.spec.rope.interleaved);
+        gpu_->attention(own_q, own_k, v, {}, {&other, 1}, 0, c.spec, z);
+        ASSERT_TRUE(same_bytes(gpu_->host(y), gpu_->host(z))) << tokens << ' ' << turned;
+      }
+    }
+}
+
+// With norms a sum's order differs: the bound is attention's (CudaAttention), with scores up to twice as large.
+TEST_F(CudaBackendTest, HeadsWithNormsEqualTheCpus) {
+  const std::vector<float> frequencies = {1, 0.3f, 0.01f, 0.002f};
+  for (const NormKind kind : {NormKind::rms, NormKind::layer})
+    for (const bool each : {false, true}) {  // heads of their own gains
+      HeadsCase c(4, 2, 48);
+      const auto norm = [&](int heads) {
+        return HeadsInput::Norm{random({each ? heads * 48 : 48}),
+                                kind == NormKind::layer ? random({each ? heads * 48 : 48}) : Tensor(),
+                                NormSpec{.kind = kind, .gain_offset = each ? 1.f : 0.f}};
+      };
+      const auto q_norm = norm(4), k_norm = norm(2);
+      const auto a = cpu_->kv_cache({&c.block, 1}, DType::f16), b = gpu_->kv_cache({&c.block, 1}, DType::f16);
+      int first = 0;
+      for (const int tokens : {20, 1, 1}) {
+        const Sequence one{a.get(), first, tokens}, other{b.get(), first, tokens};
+        first += tokens;
+        const Tensor q = random({tokens, 192}, 2), k = random({tokens, 96}, 2), v = random({tokens, 96});
+        Tensor y = Tensor::zeros({tokens, 192}, DType::f32), z = gpu_->empty({tokens, 192});
+        cpu_->heads({q.clone(), k.clone(), v, q_norm, k_norm, frequencies, {}}, {&one, 1}, 0, c.spec, y);
+        gpu_->heads({there(q), there(k), there(v), q_norm, k_norm, frequencies, {}}, {&other, 1}, 0, c.spec, z);
+        expect_near(y, z, 2 * 0x1p-11 * (1 + 4 * std::sqrt(48) / 8) + 0x1p-18);
+      }
+    }
+}
 
 TEST_F(CudaBackendTest, CachesAreCopiedSharedAndCounted) {
   AttentionSpec spec;

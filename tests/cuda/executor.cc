@@ -89,9 +89,16 @@ struct Thread {
   std::deque<std::vector<Copy>> groups;  // committed, oldest first
 };
 
+/// A warp's part of a product of four.
+struct GroupProduct {
+  GroupSlot lanes[kWarp];
+  float (*widen)(uint16_t);
+};
+
 struct Warp {
-  std::vector<int> lanes;  // threads, in the order in which they run
-  size_t at = 0;           // of them, the one that goes on
+  std::vector<GroupProduct> products;  // that nobody waited for
+  std::vector<int> lanes;              // threads, in the order in which they run
+  size_t at = 0;                       // of them, the one that goes on
   uint64_t generation = 0;
   int arrived = 0;
   Collective kind{};
@@ -155,6 +162,7 @@ void entry() {
   machine.body(machine.argument);
   Thread& t = machine.self();
   if (!t.issued.empty() || !t.groups.empty()) give_up("it ends with asynchronous copies that it did not wait for");
+  if (!machine.warp().products.empty()) give_up("it ends with products that it did not wait for");
   t.state = Thread::State::done;
   --machine.live;
   machine.yield(false);
@@ -229,6 +237,44 @@ void multiply(uint8_t* all, Widen widen) {
   for (int l = 0; l < kWarp; ++l) std::memcpy(all + l * kSlot, s[l].d, sizeof(s[l].d));
 }
 
+/// b[k][token] as a descriptor without swizzle has it: bits 0 to 13 the address, 16 to 29 and 32 to 45 the distances of
+/// the next eight k and the next eight tokens, all in 16 bytes.
+const uint8_t* group_value(uint64_t b, int k, int token) {
+  const auto field = [&](int bit) { return int64_t(b >> bit & 0x3fff) * 16; };
+  return here.shared + field(0) + k / 8 * field(16) + token / 8 * field(32) + token % 8 * 16 + k % 8 * 2;
+}
+
+void multiply_group(const GroupProduct& p) {
+  float a[16][16], b[16][128];
+  for (int l = 0; l < kWarp; ++l)
+    for (int i = 0; i < 8; ++i)  // register i / 2: rows g and g + 8, then the next eight k
+      a[l / 4 + i / 2 % 2 * 8][2 * (l % 4) + i % 2 + i / 4 * 8] =
+          p.widen(uint16_t(p.lanes[l].a[i / 2] >> (16 * (i % 2))));
+  for (int k = 0; k < 16; ++k)
+    for (int n = 0; n < 128; ++n) {
+      uint16_t v;
+      std::memcpy(&v, group_value(p.lanes[0].b, k, n), sizeof(v));
+      b[k][n] = p.widen(v);
+    }
+  for (int l = 0; l < kWarp; ++l)
+    for (int i = 0; i < 64; ++i) {
+      const int row = l / 4 + i / 2 % 2 * 8, n = i / 4 * 8 + 2 * (l % 4) + i % 2;
+      for (int k = 0; k < 16; ++k) p.lanes[l].d[i] += a[row][k] * b[k][n];
+    }
+}
+
+void begin_group(uint8_t* all, float (*widen)(uint16_t)) {
+  GroupProduct p{{}, widen};
+  for (int l = 0; l < kWarp; ++l) {
+    std::memcpy(&p.lanes[l], all + l * kSlot, sizeof(GroupSlot));
+    if (p.lanes[l].b != p.lanes[0].b) give_up("the lanes of a product have different descriptors");
+  }
+  if (machine.late_copies)
+    machine.warp().products.push_back(p);
+  else
+    multiply_group(p);
+}
+
 const std::vector<float>& table_f16() {
   static const std::vector<float> table = [] {
     std::vector<float> t(1 << 16);
@@ -244,6 +290,16 @@ void mma_f16(uint8_t* all) {
   multiply(all, [table = table_f16().data()](uint16_t v) { return table[v]; });
 }
 void mma_bf16(uint8_t* all) { multiply(all, bf16_to_f32); }
+void group_f16(uint8_t* all) {
+  begin_group(all, [](uint16_t v) { return f16_to_f32(v); });
+}
+void group_bf16(uint8_t* all) {
+  begin_group(all, [](uint16_t v) { return bf16_to_f32(v); });
+}
+void finish_groups(uint8_t*) {
+  for (const GroupProduct& p : machine.warp().products) multiply_group(p);
+  machine.warp().products.clear();
+}
 
 void set_seed(uint64_t seed) {
   machine.seed = seed;

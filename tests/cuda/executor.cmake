@@ -5,7 +5,8 @@ if(NOT CMAKE_CXX_FLAGS MATCHES "-fsanitize=thread")
   target_sources(cuda_test PRIVATE cuda/executor.cc cuda/executor_set.cc cuda/executor_device.cc)
   # The same tests on a GPU, where there is one: run by hand, or by tools/cuda_visit.sh.
   if(AWQ_CUDA_FOUND)
-    add_executable(cuda_device_test cuda/backend_test.cc cuda/fixtures_test.cc cuda/gpu_device.cc)
+    add_executable(cuda_device_test cuda/backend_test.cc cuda/fixtures_test.cc cuda/split_test.cc cuda/steps_test.cc
+      cuda/gpu_device.cc)
     target_include_directories(cuda_device_test PRIVATE ${PROJECT_SOURCE_DIR}/src ${CMAKE_CURRENT_SOURCE_DIR})
     target_link_libraries(cuda_device_test PRIVATE awq awq_warnings nlohmann_json::nlohmann_json fmt::fmt GTest::gtest_main)
     target_compile_options(cuda_device_test PRIVATE -ffp-contract=off ${AWQ_QUICK})

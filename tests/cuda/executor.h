@@ -1,14 +1,16 @@
 #pragma once
 // A GPU's execution model on the host, for tests of the kernels in src/kernels/cuda: what kernels/cuda/lanes.h offers
 // them, by the documented meaning of each instruction (CUDA C++ Programming Guide; PTX ISA, "mma.m16n8k16",
-// "cp.async").
+// "cp.async", "wgmma.mma_async", matrix descriptors without swizzle).
 //
 // Blocks run one after another, the threads of a block as fibers. A thread runs until it waits: at a barrier, or for
 // its warp in a collective (shuffle, mma). A seed permutes blocks, warps and lanes, says at which collectives another
-// warp goes on, and whether an asynchronous copy is made when it is issued or only when it is waited for: a missing
-// barrier or wait then gives other results for some seeds. Shared memory begins as NaNs, at its exact size on the heap.
+// warp goes on, and whether an asynchronous copy or product is made when it is issued or only when it is waited for,
+// from what registers and memory hold then: a missing barrier or wait gives other results for some seeds. Shared memory
+// begins as NaNs, at its exact size on the heap.
 //
-// What it does not show: memory ordering between blocks (they do not overlap), bank conflicts, and the bits of an mma's
+// What it does not show: memory ordering between blocks (they do not overlap) and between copies and products
+// (fence_products), that the four warps of a group come together, bank conflicts, and the bits of an mma's
 // sum, whose order the hardware leaves open; here it is by k, in float.
 //
 // What a kernel does wrong against this model (lanes in different collectives, threads missing at a barrier, a copy
@@ -43,7 +45,7 @@ struct Place {
 extern Place here;  // of the thread that runs
 
 void block_barrier();
-enum class Collective : int { sync, shuffle, mma };
+enum class Collective : int { sync, shuffle, mma, group, group_wait };
 /// Leaves `bytes` of this lane, waits for the whole warp, and returns what all lanes left, `kSlot` bytes apart.
 /// The last lane to come first calls `complete` on them, if there is one.
 constexpr int kSlot = 64;
@@ -53,6 +55,9 @@ void commit_copies();
 void wait_copies(int most);
 void mma_f16(uint8_t* all);
 void mma_bf16(uint8_t* all);
+void group_f16(uint8_t* all);
+void group_bf16(uint8_t* all);
+void finish_groups(uint8_t* all);
 
 struct MmaSlot {
   float d[4];
@@ -64,6 +69,17 @@ inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
   const MmaSlot own{{d[0], d[1], d[2], d[3]}, {a[0], a[1], a[2], a[3]}, {b0, b1}};
   const uint8_t* all = collective(Collective::mma, &own, sizeof(own), complete);
   std::memcpy(d, all + here.thread % kWarp * kSlot, sizeof(d));
+}
+
+/// Registers stay where they are: the product reads and writes them when it is made.
+struct GroupSlot {
+  float* d;
+  const uint32_t* a;
+  uint64_t b;
+};
+inline void group(float (&d)[64], const uint32_t (&a)[4], uint64_t b, void (*complete)(uint8_t*)) {
+  const GroupSlot own{d, a, b};
+  collective(Collective::group, &own, sizeof(own), complete);
 }
 
 template <class T>
@@ -127,6 +143,9 @@ struct F16 {
   static void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     executor::mma(d, a, b0, b1, executor::mma_f16);
   }
+  static void multiply_group(float (&d)[64], const uint32_t (&a)[4], uint64_t b) {
+    executor::group(d, a, b, executor::group_f16);
+  }
 };
 struct Bf16 {
   static constexpr Half kHalf = Half::bf16;
@@ -139,7 +158,22 @@ struct Bf16 {
   static void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     executor::mma(d, a, b0, b1, executor::mma_bf16);
   }
+  static void multiply_group(float (&d)[64], const uint32_t (&a)[4], uint64_t b) {
+    executor::group(d, a, b, executor::group_bf16);
+  }
 };
+
+constexpr bool kHasWarpgroups = true;
+inline uint64_t tile_descriptor(const void* shared, int chunk, int eight) {
+  const auto at = uint64_t(static_cast<const uint8_t*>(shared) - executor::here.shared);
+  return at >> 4 | uint64_t(chunk >> 4) << 16 | uint64_t(eight >> 4) << 32;
+}
+inline void fence_products() {}
+inline void begin_products(uint32_t (&)[4][4]) {}
+inline void commit_products() {}
+inline void wait_products() {
+  executor::collective(executor::Collective::group_wait, nullptr, 0, executor::finish_groups);
+}
 
 inline void copy_async(void* shared, const void* global, bool valid) { executor::copy_async(shared, global, valid); }
 inline void commit_copies() { executor::commit_copies(); }

@@ -3,13 +3,24 @@
 #include <sys/mman.h>
 
 #include <cstring>
+#include <functional>
 #include <map>
+#include <optional>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "cuda/executor_set.h"
 
 namespace awq::cuda {
+
+namespace executor {
+Counts counts;
+}
+
 namespace {
+
+using executor::counts;
 
 constexpr size_t kPage = 4096;
 
@@ -65,11 +76,50 @@ class Opened {
   Arena& arena_;
 };
 
+/// What is put on it is done at once, or recorded.
+class Stream {
+ public:
+  explicit Stream(size_t bytes) : arena(bytes) {}
+  template <class F>
+  void put(const F& work) {
+    if (recorded_) return recorded_->push_back(work);
+    ++counts.started;
+    const Opened opened(arena);
+    work();
+  }
+  void refuse_recording(const char* what) const {
+    if (recorded_) throw std::runtime_error(std::string(what) + " while a step is recorded");
+  }
+  void begin() { recorded_.emplace(); }
+  std::vector<std::function<void()>> end() {
+    auto all = std::move(*recorded_);
+    recorded_.reset();
+    return all;
+  }
+  Arena arena;
+
+ private:
+  std::optional<std::vector<std::function<void()>>> recorded_;
+};
+
+class RecordedWork final : public Recording {
+ public:
+  RecordedWork(Stream& stream, std::vector<std::function<void()>> work) : stream_(stream), work_(std::move(work)) {}
+  void replay() override {
+    ++counts.replays;
+    const Opened opened(stream_.arena);
+    for (const auto& w : work_) w();
+  }
+
+ private:
+  Stream& stream_;
+  std::vector<std::function<void()>> work_;
+};
+
 /// The kernels, with the device's memory open while they run.
 template <auto Member, class Args>
 void with_memory(void* on, const Args& a) {
-  const Opened opened(*static_cast<Arena*>(on));
-  (executor_kernels().*Member)(nullptr, a);
+  static_cast<Stream*>(on)->put([a] { (executor_kernels().*Member)(nullptr, a); });
 }
 
 constexpr Kernels kOpening = {.linear = with_memory<&Kernels::linear, LinearArgs>,
@@ -81,48 +131,68 @@ constexpr Kernels kOpening = {.linear = with_memory<&Kernels::linear, LinearArgs
                               .join = with_memory<&Kernels::join, JoinArgs>,
                               .map = with_memory<&Kernels::map, MapArgs>,
                               .rows = with_memory<&Kernels::rows, RowsArgs>,
-                              .greedy = with_memory<&Kernels::greedy, GreedyArgs>,
+                              .top = with_memory<&Kernels::top, TopArgs>,
                               .kv_store = with_memory<&Kernels::kv_store, KvStoreArgs>,
+                              .heads = with_memory<&Kernels::heads, HeadsArgs>,
                               .attention = with_memory<&Kernels::attention, AttentionArgs>};
 
 class ExecutorDevice final : public Device {
  public:
-  ExecutorDevice(size_t bytes, int multiprocessors) : arena_(bytes), multiprocessors_(multiprocessors) {}
+  ExecutorDevice(size_t bytes, int multiprocessors, bool groups)
+      : stream_(bytes), multiprocessors_(multiprocessors), groups_(groups) {}
   const Kernels& kernels() const override { return kOpening; }
-  void* stream() override { return &arena_; }
+  void* stream() override { return &stream_; }
   int multiprocessors() const override { return multiprocessors_; }
+  bool multiplies_by_groups() const override { return groups_; }
   std::string name() const override { return "executor"; }
   // New memory holds NaNs, in every type of float.
   void* allocate(size_t bytes) override {
-    void* p = arena_.allocate(bytes);
+    void* p = stream_.arena.allocate(bytes);
     if (!p) return nullptr;
-    const Opened opened(arena_);
+    const Opened opened(stream_.arena);
     return std::memset(p, 0xff, bytes);
   }
-  void release(void* p) noexcept override { arena_.release(p); }
-  int64_t free_bytes() override { return int64_t(arena_.free_bytes()); }
-  void upload(void* to, const void* from, size_t bytes) override { move(to, from, bytes); }
-  void download(void* to, const void* from, size_t bytes) override { move(to, from, bytes); }
-  void copy(void* to, const void* from, size_t bytes) override { move(to, from, bytes); }
-  void zero(void* to, size_t bytes) override {
-    const Opened opened(arena_);
-    std::memset(to, 0, bytes);
+  void release(void* p) noexcept override { stream_.arena.release(p); }
+  int64_t free_bytes() override { return int64_t(stream_.arena.free_bytes()); }
+  void upload(void* to, const void* from, size_t bytes) override {
+    stream_.refuse_recording("an upload");
+    ++counts.uploads;
+    move(to, from, bytes);
   }
-  void wait() override {}
+  void download(void* to, const void* from, size_t bytes) override {
+    stream_.refuse_recording("a download");
+    counts.downloaded += int64_t(bytes);
+    move(to, from, bytes);
+  }
+  void copy(void* to, const void* from, size_t bytes) override {
+    stream_.put([=] { std::memcpy(to, from, bytes); });
+  }
+  void zero(void* to, size_t bytes) override {
+    stream_.put([=] { std::memset(to, 0, bytes); });
+  }
+  void wait() override { stream_.refuse_recording("a wait"); }
+  void begin_recording() override { stream_.begin(); }
+  std::unique_ptr<Recording> end_recording(bool keep) override {
+    auto work = stream_.end();
+    if (!keep) return nullptr;
+    counts.recorded = int(work.size());
+    return std::make_unique<RecordedWork>(stream_, std::move(work));
+  }
 
  private:
   void move(void* to, const void* from, size_t bytes) {
-    const Opened opened(arena_);
+    const Opened opened(stream_.arena);
     std::memcpy(to, from, bytes);
   }
-  Arena arena_;
+  Stream stream_;
   int multiprocessors_;
+  bool groups_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> executor_device(size_t bytes, int multiprocessors) {
-  return std::make_unique<ExecutorDevice>(bytes, multiprocessors);
+std::unique_ptr<Device> executor_device(size_t bytes, int multiprocessors, bool groups) {
+  return std::make_unique<ExecutorDevice>(bytes, multiprocessors, groups);
 }
 
 }  // namespace awq::cuda

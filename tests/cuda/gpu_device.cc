@@ -3,9 +3,10 @@
 
 namespace awq::cuda {
 
-std::unique_ptr<Device> executor_device(size_t, int) { return open_device(); }
+std::unique_ptr<Device> executor_device(size_t, int, bool) { return open_device(); }
 
 namespace executor {
 void set_seed(uint64_t) {}
+Counts counts;
 }  // namespace executor
 }  // namespace awq::cuda

@@ -33,12 +33,13 @@ ProductCase random_case(std::mt19937& rng, int bits, int tokens) {
   return c;
 }
 
-void sweep(int bits, std::initializer_list<int> tokens, int each, unsigned seed) {
+void sweep(int bits, std::initializer_list<int> tokens, int each, unsigned seed, bool grouped = false) {
   std::mt19937 rng(seed);
   double most = 0;
   for (int t : tokens)
     for (int i = 0; i < each; ++i) {
-      const ProductCase c = random_case(rng, bits, t);
+      ProductCase c = random_case(rng, bits, t);
+      c.grouped = grouped;
       SCOPED_TRACE(c.text());
       executor::set_seed(rng() % 4);
       const double used = Product(c).check(executor_kernels());
@@ -57,6 +58,28 @@ TEST_F(Linear, SomeTokensOf16Bits) { sweep(16, {17, 32, 33, 64}, 6, 6); }
 TEST_F(Linear, ManyTokensOf4Bits) { sweep(4, {65, 128, 130}, 5, 7); }
 TEST_F(Linear, ManyTokensOf8Bits) { sweep(8, {65, 129}, 5, 8); }
 TEST_F(Linear, ManyTokensOf16Bits) { sweep(16, {65, 127, 200}, 5, 9); }
+TEST_F(Linear, GroupsOf4Bits) { sweep(4, {65, 127, 130}, 6, 14, true); }
+TEST_F(Linear, GroupsOf8Bits) { sweep(8, {65, 128}, 5, 15, true); }
+TEST_F(Linear, GroupsOf16Bits) { sweep(16, {66, 129}, 5, 16, true); }
+
+// Weights are decoded alike, and so a product by groups differs from one by warps in the order of its sums alone. Both
+// add products of a unit's columns in the order of steps.
+TEST_F(Linear, GroupsAndWarpsMultiplyTheSame) {
+  std::mt19937 rng(17);
+  for (const int bits : {4, 8, 16}) {
+    ProductCase c = random_case(rng, bits, 70);
+    c.rows = 136;
+    SCOPED_TRACE(c.text());
+    Product warps(c);
+    warps.run(executor_kernels());
+    c.grouped = true;
+    Product groups(c);
+    groups.run(executor_kernels());
+    for (size_t i = 0; i < warps.y.size(); ++i)
+      ASSERT_NEAR(groups.y[i], warps.y[i], 1e-5 * c.cols * std::abs(warps.y[i]) + 1e-3);
+  }
+}
+
 TEST_F(Linear, FloatMatrices) { sweep(32, {1, 7, 8, 9, 33}, 6, 10); }
 
 // Bits, not only bounds: a sum's order is that of blocks and units, not of who came first.
@@ -86,6 +109,7 @@ TEST_F(Linear, ATokenDoesNotDependOnOthers) {
       ProductCase c = random_case(rng, bits, batch);
       SCOPED_TRACE(c.text());
       c.batch = batch;
+      c.grouped = batch > kMaxDirect && rng() % 2;
       Product all(c);
       all.run(executor_kernels());
       for (int tokens : {1, 7, 33}) {

@@ -18,11 +18,12 @@ struct ProductCase {
   Half half = Half::f16;
   bool half_scales = true, offsets = false, bias = false, order = false, factors = false;
   int multiprocessors = 3, batch = 0;  // 0: the tokens that there are
+  bool grouped = false;                // multiplied by groups of four warps
   unsigned seed = 1;
   std::string text() const {
-    return fmt::format("{} x {}, groups of {}, {} bits, {} tokens, {}, {} scales, {}, {} multiprocessors, seed {}",
+    return fmt::format("{} x {}, groups of {}, {} bits, {} tokens, {}, {} scales, {}, {} multiprocessors, seed {}{}",
                        rows, cols, group, bits, tokens, half == Half::f16 ? "f16" : "bf16", half_scales ? "f16" : "f32",
-                       offsets ? "offsets" : "zeros", multiprocessors, seed);
+                       offsets ? "offsets" : "zeros", multiprocessors, seed, grouped ? ", grouped" : "");
   }
 };
 
@@ -52,7 +53,8 @@ class Product {
     std::vector<float> scales(static_cast<size_t>(c_.tokens)), sums(size_t(c_.tokens * padded / kSumColumns));
     std::vector<float> copy(x.size());
     Act act{values.data(), scales.data(), sums.data(), c_.order || c_.factors ? copy.data() : x.data(),
-            c_.tokens,     c_.cols,       padded,      c_.half};
+            c_.tokens,     c_.cols,       padded,      c_.half,
+            c_.grouped};
     k.prepare(nullptr, {x.data(), factors_.empty() ? nullptr : factors_.data(),
                         order_.empty() ? nullptr : order_.data(), act, c_.order || c_.factors ? copy.data() : nullptr});
     if (!packed_) pack(k), packed_ = true;
@@ -165,8 +167,6 @@ class Product {
     packed_codes_.assign(size_t(tiles * units * 2 * 128 * c_.bits / 16), {});
     m_.codes = reinterpret_cast<uint8_t*>(packed_codes_.data());
     if (c_.bits == 16) {
-      m_.scales = row_scales_.data();
-      m_.half_scales = false;
       pieces([&](int row, int rows, int col, int cols) {
         std::vector<float> part;
         for (int r = 0; r < rows; ++r)

@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <map>
+#include <numeric>
 
 #include "awq/error.h"
 
@@ -97,6 +100,36 @@ TEST(Sampler, TypicalTokensAreThoseWithTheMeanSurprise) {
   EXPECT_EQ(seen(0.2), std::vector<int32_t>{1});
   EXPECT_EQ(seen(0.7), (std::vector<int32_t>{0, 1}));
   EXPECT_EQ(seen(0.8), (std::vector<int32_t>{0, 1, 2}));
+}
+
+// With a cut by top-p both have their candidates in falling order, so that the same draw is the same token.
+TEST(Sampler, TheLargestLogitsDecideAsAllDo) {
+  std::vector<float> logits, largest;
+  for (int i = 0; i < 300; ++i) logits.push_back(float((i * 37 + 11) % 300) / 30);
+  std::vector<int32_t> order(300);
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::sort(order, std::greater{}, [&](int32_t i) { return logits[size_t(i)]; });
+  order.resize(20);
+  for (int32_t i : order) largest.push_back(logits[size_t(i)]);
+  for (const SamplerOptions& o :
+       {SamplerOptions{}, SamplerOptions{.temperature = 0.8, .top_k = 20, .top_p = 0.95, .seed = 4}}) {
+    Sampler all(o), few(o);
+    for (int i = 0; i < 200; ++i) {
+      std::vector<float> a = logits, b = largest;
+      ASSERT_EQ(few.sample_among(order, b), all.sample(a, {}, 0)) << i;
+    }
+  }
+}
+
+TEST(Sampler, SaysHowManyLogitsDecide) {
+  EXPECT_EQ(Sampler({}).candidates(), 1);
+  EXPECT_EQ(Sampler({.temperature = 1, .top_k = 40}).candidates(), 40);
+  EXPECT_EQ(Sampler({.temperature = 1}).candidates(), 0);
+  EXPECT_EQ(Sampler({.temperature = 1, .top_p = 0.9}).candidates(), 0);
+  EXPECT_EQ(Sampler({.repetition_penalty = 1.1}).candidates(), 0);
+  EXPECT_EQ(Sampler({.presence_penalty = 0.5}).candidates(), 0);
+  EXPECT_EQ(Sampler({.frequency_penalty = 0.5}).candidates(), 0);
+  EXPECT_EQ(Sampler({.bias = {{3, 1.f}}}).candidates(), 0);
 }
 
 TEST(Sampler, SeedsRepeat) {

@@ -317,6 +317,7 @@ AWQ_KERNEL void AWQ_BOUNDS(kUnitWarps* kWarp, 1) split_tiles(const AttentionArgs
   const int width = a.kv.padded_value, part_floats = kAttentionRows * (width + 2);
   auto* last = reinterpret_cast<int32_t*>(parts + kUnitWarps * part_floats);
   const AttentionUnit unit = a.units[block()];
+  if (unit.tile < 0) return;
   const AttentionTile tile = a.tiles[unit.tile];
   const TileRows rows = rows_of(a, tile);
   const int g = lane() / 4, t = lane() % 4;
@@ -363,46 +364,112 @@ AWQ_KERNEL void AWQ_BOUNDS(kUnitWarps* kWarp, 1) split_tiles(const AttentionArgs
   if (thread() == 0) a.counters[unit.tile] = 0;
 }
 
+/// Where a kv head's keys and values of a token are to be.
+template <class C>
+struct HeadPlace {
+  uint8_t *keys, *values;  // of the page's head
+  float* scales;
+  int at;  // position in the page
+};
+template <class C>
+AWQ_DEVICE HeadPlace<C> place_of_head(const KvStoreArgs& a, int token, int head) {
+  const KvSequence s = a.sequences[a.sequence_of[token]];
+  const int position = s.first + token - s.row;
+  uint8_t* keys = a.table[s.pages + position / kKvPage] + a.kv.block_offset + head * a.kv.head_bytes;
+  uint8_t* values = keys + int64_t(kKvPage) * a.kv.dim * C::kBytes;
+  auto* scales = reinterpret_cast<float*>(values + int64_t(kKvPage) * a.kv.padded_value * C::kBytes);
+  return {keys, values, scales, position % kKvPage};
+}
+
+/// One head's channels to where `place` says, by a warp; zeros past its width.
+template <class C, class Place>
+AWQ_DEVICE void store_channels(const float* x, int width, int padded, float* scale, Place place) {
+  [[maybe_unused]] float inverse = 1;
+  if constexpr (C::kBytes == 1) {
+    float most = 0, bad = 0;  // NaN where x holds infinity or NaN
+    for (int c = lane(); c < width; c += kWarp) {
+      most = largest(most, x[c] < 0 ? -x[c] : x[c]);
+      bad += x[c] * 0.f;
+    }
+    const float step = warp_max(most) / 127.f + warp_sum(bad);
+    inverse = step > 0 ? 1 / step : 0.f;
+    if (lane() == 0) *scale = step;
+  }
+  for (int c = lane(); c < padded; c += kWarp) {
+    const float value = c < width ? x[c] : 0.f;
+    if constexpr (C::kBytes == 1) {
+      const float code = rintf(value * inverse);
+      place(c)[0] = uint8_t(int8_t(inverse > 0 ? (code < -127 ? -127 : code > 127 ? 127 : code) : 0));
+    } else {
+      *reinterpret_cast<uint16_t*>(place(c)) = uint16_t(C::T::pack(value, 0));
+    }
+  }
+}
+template <class C>
+AWQ_DEVICE void store_head(const KvStoreArgs& a, int token, int head, const float* k, const float* v) {
+  const HeadPlace<C> p = place_of_head<C>(a, token, head);
+  store_channels<C>(k, a.kv.head_dim, a.kv.dim, p.scales + p.at,
+                    [&](int c) { return p.keys + (int64_t(p.at) * a.kv.dim + c) * C::kBytes; });
+  store_channels<C>(v, a.kv.value_dim, a.kv.padded_value, p.scales + kKvPage + p.at,
+                    [&](int c) { return p.values + (int64_t(c) * kKvPage + p.at) * C::kBytes; });
+}
+
 /// A warp for each head of each token.
 template <class C>
 AWQ_KERNEL void AWQ_BOUNDS(256, 2) store_heads(const KvStoreArgs a) {
-  using T = typename C::T;
   const int per_block = threads() / kWarp;
   const int64_t n = int64_t(a.tokens) * a.kv.heads;
-  for (int64_t i = int64_t(block()) * per_block + warp(); i < n; i += int64_t(blocks()) * per_block) {
-    const auto token = int(i / a.kv.heads), head = int(i % a.kv.heads);
-    const KvSequence s = a.sequences[a.sequence_of[token]];
-    const int position = s.first + token - s.row, at = position % kKvPage;
-    uint8_t* to = a.table[s.pages + position / kKvPage] + a.kv.block_offset + head * a.kv.head_bytes;
-    uint8_t* values = to + int64_t(kKvPage) * a.kv.dim * C::kBytes;
-    const float *k = a.k + i * a.kv.head_dim, *v = a.v + i * a.kv.value_dim;
-    const auto store = [&](const float* x, int width, int padded, float* scale, auto place) {
-      [[maybe_unused]] float inverse = 1;
-      if constexpr (C::kBytes == 1) {
-        float most = 0, bad = 0;  // NaN where x holds infinity or NaN
-        for (int c = lane(); c < width; c += kWarp) {
-          most = largest(most, x[c] < 0 ? -x[c] : x[c]);
-          bad += x[c] * 0.f;
-        }
-        const float step = warp_max(most) / 127.f + warp_sum(bad);
-        inverse = step > 0 ? 1 / step : 0.f;
-        if (lane() == 0) *scale = step;
-      }
-      for (int c = lane(); c < padded; c += kWarp) {
-        const float value = c < width ? x[c] : 0.f;
-        if constexpr (C::kBytes == 1) {
-          const float code = rintf(value * inverse);
-          place(c)[0] = uint8_t(int8_t(inverse > 0 ? (code < -127 ? -127 : code > 127 ? 127 : code) : 0));
-        } else {
-          *reinterpret_cast<uint16_t*>(place(c)) = uint16_t(T::pack(value, 0));
-        }
-      }
-    };
-    auto* scales = reinterpret_cast<float*>(values + int64_t(kKvPage) * a.kv.padded_value * C::kBytes);
-    store(k, a.kv.head_dim, a.kv.dim, scales + at,
-          [&](int c) { return to + (int64_t(at) * a.kv.dim + c) * C::kBytes; });
-    store(v, a.kv.value_dim, a.kv.padded_value, scales + kKvPage + at,
-          [&](int c) { return values + (int64_t(c) * kKvPage + at) * C::kBytes; });
+  for (int64_t i = int64_t(block()) * per_block + warp(); i < n; i += int64_t(blocks()) * per_block)
+    store_head<C>(a, int(i / a.kv.heads), int(i % a.kv.heads), a.k + i * a.kv.head_dim, a.v + i * a.kv.value_dim);
+}
+
+/// A head's channels to the warp's own shared memory, normalised.
+AWQ_DEVICE void normalise_head(const HeadNormArgs& a, int head, const float* x, int width, float* to) {
+  float sum = 0, squares = 0;
+  for (int c = lane(); c < width && a.present && a.layer; c += kWarp) sum += x[c];
+  const float mean = a.present && a.layer ? warp_sum(sum) / float(width) : 0.f;
+  for (int c = lane(); c < width && a.present; c += kWarp) squares = fused(x[c] - mean, x[c] - mean, squares);
+  const float scale = a.present ? 1 / root(warp_sum(squares) / float(width) + a.eps) : 1.f;
+  const int gains = a.present ? head % a.heads * width : 0;
+  for (int c = lane(); c < width; c += kWarp) {
+    const float gain = a.present && a.gain ? a.gain[gains + c] + a.gain_offset : 1.f;
+    const float bias = a.present && a.bias ? a.bias[gains + c] : 0.f;
+    to[c] = a.present ? fused((x[c] - mean) * scale, gain, bias) : x[c];
+  }
+  sync_warp();
+}
+AWQ_DEVICE void turn_head(const HeadsArgs& a, int token, float* x) {
+  for (int i = lane(); i < a.half; i += kWarp) {
+    float &p = x[a.interleaved ? 2 * i : i], &q = x[a.interleaved ? 2 * i + 1 : i + a.half];
+    const float c = a.cosines[int64_t(token) * a.half + i], s = a.sines[int64_t(token) * a.half + i], u = p, v = q;
+    p = u * c - v * s;
+    q = v * c + u * s;
+  }
+  sync_warp();
+}
+
+constexpr int kHeadWarps = 4;
+
+/// A warp for each head of each token, of queries first.
+template <class C>
+AWQ_KERNEL void AWQ_BOUNDS(kHeadWarps* kWarp, 2) ready_heads(const HeadsArgs a) {
+  const int width = a.store.kv.head_dim, of_token = a.heads + a.store.kv.heads;
+  float* own = reinterpret_cast<float*>(shared_memory()) + warp() * width;
+  const int64_t n = int64_t(a.store.tokens) * of_token;
+  for (int64_t i = int64_t(block()) * kHeadWarps + warp(); i < n; i += int64_t(blocks()) * kHeadWarps) {
+    const int token = int(i / of_token), head = int(i % of_token), kv_head = head - a.heads;
+    sync_warp();  // the head before this one was read
+    if (kv_head < 0) {
+      float* q = a.q + (int64_t(token) * a.heads + head) * width;
+      normalise_head(a.q_norm, head, q, width, own);
+      turn_head(a, token, own);
+      for (int c = lane(); c < width; c += kWarp) q[c] = own[c];
+    } else {
+      const int64_t at = int64_t(token) * a.store.kv.heads + kv_head;
+      normalise_head(a.k_norm, kv_head, a.store.k + at * width, width, own);
+      turn_head(a, token, own);
+      store_head<C>(a.store, token, kv_head, own, a.store.v + at * a.store.kv.value_dim);
+    }
   }
 }
 

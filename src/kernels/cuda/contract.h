@@ -12,12 +12,15 @@ enum class Half : uint8_t { f16, bf16 };
 
 enum : int32_t {
   kWarp = 32,
-  kRowTile = 32,        // rows of a matrix that lie together
-  kUnitColumns = 64,    // columns of a unit, the least that a warp reads of them: 128 * bits bytes a sixteen rows
-  kSumColumns = 32,     // of an activation's sums, which zero points multiply
-  kKvPage = 256,        // positions of a page of a KV cache
-  kAttentionRows = 16,  // queries of a tile: the rows of one mma
-  kMaxValueDim = 256,   // of a head
+  kRowTile = 32,          // rows of a matrix that lie together
+  kUnitColumns = 64,      // columns of a unit, the least that a warp reads of them: 128 * bits bytes a sixteen rows
+  kSumColumns = 32,       // of an activation's sums, which zero points multiply
+  kKvPage = 256,          // positions of a page of a KV cache
+  kAttentionRows = 16,    // queries of a tile: the rows of one mma
+  kMaxValueDim = 256,     // of a head
+  kNoPlace = 0x7fffffff,  // of what is not there
+  kMostTop = 64,          // that TopArgs::count may be
+  kTopPiece = 2048,       // values of a row that a block looks through
 };
 
 /// A matrix as products read it. Rows are padded to kRowTile and columns to kUnitColumns with zeros. `codes` holds, for
@@ -31,10 +34,10 @@ enum : int32_t {
 /// w = code * scale + offset, where offset = -zero * scale if there are zeros. Grids lie [row / 32][groups][32].
 struct Matrix {
   uint8_t* codes = nullptr;
-  void* scales = nullptr;       // f16 or float, as half_scales says; of 16-bit matrices float powers of two, one a row
+  void* scales = nullptr;       // f16 or float, as half_scales says
   uint8_t* zeros = nullptr;     // or
-  void* offsets = nullptr;      // of the scales' type; 16-bit matrices have neither
-  float* row_scales = nullptr;  // [row]: a power of two that brings w / row_scale below 1; of 4- and 8-bit ones in f16
+  void* offsets = nullptr;      // of the scales' type; 16-bit matrices have none of the three
+  float* row_scales = nullptr;  // [row]: a power of two that brings w / row_scale below 1; 16 bits are divided by it
   float* dense = nullptr;       // a float matrix [rows][cols]; then there is none of the above
   int32_t rows = 0, cols = 0, group = 0, groups = 0;  // group: columns; a multiple of 32, or groups is 1
   int32_t bits = 0;
@@ -50,7 +53,12 @@ struct Act {
   const float* x = nullptr;  // [tokens][cols], columns in order: what float matrices read
   int32_t tokens = 0, cols = 0, padded = 0;
   Half half = Half::f16;
+  bool grouped = false;  // columns in the order of products of four warps: see grouped_column; where Device has them
 };
+/// Where a column lies in its 32: step p of an mma takes of column 8 t + 4 p + 2 r + i the place 2 t + 8 r + i.
+constexpr int grouped_column(int column) {
+  return column % 8 / 4 * 16 + column % 4 / 2 * 8 + column / 8 * 2 + column % 2;
+}
 
 /// y[t][r] = sum of w[r][c] x[t][c] + bias[r]. The arithmetic is chosen as for `batch` tokens. Work is shared out over
 /// blocks in a way that depends on the matrix and on `multiprocessors` alone, so that what a token becomes does not
@@ -82,12 +90,30 @@ inline int64_t linear_tiles(int64_t rows, int64_t tokens) {
   return (rows + kRowTile - 1) / kRowTile * ((tokens + 127) / 128);
 }
 
+enum class Map : int32_t {
+  silu,
+  gelu_tanh,
+  gelu,
+  relu,
+  relu2,
+  add,
+  scale,
+  zero,
+  clip,
+  soft_cap,
+  swish_gate,
+  swish_up,
+  sigmoid
+};
 struct PrepareArgs {
   const float* x;         // [tokens][cols]
   const float* factors;   // [cols] that multiply x, or null
   const int32_t* order;   // [cols]: column c of the result is order[c] of x, or null
   Act to;                 // to.x is written if it is not null
   float* copy = nullptr;  // where to.x is to be made: factors or an order change it
+  bool mapped = false;    // x becomes map(x), times up where it is not null; then factors multiply it
+  Map map = Map::silu;
+  const float* up = nullptr;  // [tokens][cols]
 };
 
 /// Codes of rows [row, row + count) and columns [col, col + width) as files have them, one a byte, to their places.
@@ -105,6 +131,7 @@ struct PackFloatsArgs {
   int32_t row, count, col, width;
 };
 
+/// y = norm(x), or, where there is something `added`, x += by * added before it; y may be x or `added`.
 struct NormArgs {
   const float *x, *gain, *bias;  // gain and bias: [width], or [runs_of_row * width], or null
   float* y;
@@ -112,6 +139,9 @@ struct NormArgs {
   int32_t width, runs_of_row;
   float eps, gain_offset;
   bool layer;  // subtract the mean
+  const float* added = nullptr;
+  float by = 0;
+  float* sum = nullptr;  // x, to be written
 };
 struct RopeArgs {
   float* x;                      // [tokens][width]
@@ -127,21 +157,6 @@ struct JoinArgs {
   int32_t heads, part, rest;
 };
 
-enum class Map : int32_t {
-  silu,
-  gelu_tanh,
-  gelu,
-  relu,
-  relu2,
-  add,
-  scale,
-  zero,
-  clip,
-  soft_cap,
-  swish_gate,
-  swish_up,
-  sigmoid
-};
 /// y[i] = f(x[i], u[i]); a and b are the function's numbers. Activations: f(x) * u, u may be null. add: y + a * x.
 struct MapArgs {
   Map map;
@@ -159,11 +174,14 @@ struct RowsArgs {
   int64_t rows, width;
   bool accumulate;
 };
-/// The first of the largest of each row.
-struct GreedyArgs {
-  const float* logits;
-  int32_t* token;
-  int32_t rows, width;
+/// The `count` largest of each row in falling order, of equals the first, by pieces of a row: of each its largest, and
+/// then those of all pieces, which lie in their order. What is no number is never among them.
+struct TopArgs {
+  const float* x;
+  const int32_t* places;  // of x's values in the row that they came from; null: their own
+  float* values;          // [rows][pieces][count]; -infinity where a piece has not so many
+  int32_t* tokens;        // [rows][pieces][count]
+  int32_t rows, width, count, pieces;
 };
 
 enum class KvType : int32_t { f16, bf16, i8 };
@@ -188,12 +206,30 @@ struct KvStoreArgs {
   const int32_t* sequence_of;  // [tokens]
   int32_t tokens;
 };
+/// A norm of each head; gain and bias [width], or [heads * width], or null.
+struct HeadNormArgs {
+  const float *gain, *bias;
+  int32_t heads;  // that have their own
+  float eps, gain_offset;
+  bool layer, present;
+};
+/// Heads before attention: norms, rotation of the first 2 half channels, keys and values to their places. Queries are
+/// written where they are.
+struct HeadsArgs {
+  KvStoreArgs store;
+  float* q;       // [tokens][heads * head_dim]
+  int32_t heads;  // of queries
+  HeadNormArgs q_norm, k_norm;
+  const float *cosines, *sines;  // [tokens][half]
+  int32_t half;                  // 0: nothing is rotated
+  bool interleaved;
+};
 /// Up to 16 queries of one kv head: row i is token i / share of the sequence's and query head i % share of its group.
 /// They read pages [page_begin, page_end); of their parts the first is `part`, where pages are split.
 struct AttentionTile {
   int32_t sequence, head, begin, end, page_begin, page_end, part;
 };
-/// One page of a tile.
+/// One page of a tile, or nothing where `tile` is below 0.
 struct AttentionUnit {
   int32_t tile, page;
 };
@@ -224,8 +260,9 @@ struct Kernels {
   void (*join)(void* on, const JoinArgs& a);
   void (*map)(void* on, const MapArgs& a);
   void (*rows)(void* on, const RowsArgs& a);
-  void (*greedy)(void* on, const GreedyArgs& a);
+  void (*top)(void* on, const TopArgs& a);
   void (*kv_store)(void* on, const KvStoreArgs& a);
+  void (*heads)(void* on, const HeadsArgs& a);
   void (*attention)(void* on, const AttentionArgs& a);
 };
 

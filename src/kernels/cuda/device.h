@@ -8,6 +8,13 @@
 
 namespace awq::cuda {
 
+/// Work that was recorded.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  virtual void replay() = 0;  // waits for nothing
+};
+
 /// All work goes on one stream, in order: memory that is given back may be used again at once. Errors throw awq::Error.
 class Device {
  public:
@@ -15,8 +22,9 @@ class Device {
   virtual const Kernels& kernels() const = 0;
   virtual void* stream() = 0;
   virtual int multiprocessors() const = 0;
-  virtual std::string name() const = 0;      // "NVIDIA H200, sm_90"
-  virtual void* allocate(size_t bytes) = 0;  // null where there is not so much memory
+  virtual bool multiplies_by_groups() const = 0;  // of four warps, and the program has kernels that do: Act::grouped
+  virtual std::string name() const = 0;           // "NVIDIA H200, sm_90"
+  virtual void* allocate(size_t bytes) = 0;       // null where there is not so much memory
   virtual void release(void* p) noexcept = 0;
   virtual int64_t free_bytes() = 0;
   /// `from` may be reused when it returns.
@@ -25,6 +33,10 @@ class Device {
   virtual void copy(void* to, const void* from, size_t bytes) = 0;
   virtual void zero(void* to, size_t bytes) = 0;
   virtual void wait() = 0;
+  /// Until end_recording kernels, copies on the device and zeros are not done but recorded; uploads, downloads and
+  /// waits throw Error. With `keep` false what was recorded is dropped, and null returned.
+  virtual void begin_recording() = 0;
+  virtual std::unique_ptr<Recording> end_recording(bool keep) = 0;
 };
 
 /// The first GPU. Throws Error, saying why, where there is none that can be used.
@@ -36,6 +48,7 @@ struct Description {
   bool usable = false;
   std::string device{};  // name
   std::string architecture{}, driver{}, targets{};
+  int64_t memory = 0, free = 0;  // bytes
   std::string why_not{};
 };
 Description describe_device();

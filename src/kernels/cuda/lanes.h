@@ -57,6 +57,36 @@ AWQ_DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 AWQ_DEVICE float root(float v) { return __fsqrt_rn(v); }
 AWQ_DEVICE float power2(float v) { return exp2f(v); }
 
+// Products of four warps, which only sm_90a has. Elsewhere kernels that use them are empty.
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+constexpr bool kHasWarpgroups = true;
+// clang-format off
+#define AWQ_MULTIPLY_GROUP(type) \
+  asm volatile( \
+      "{.reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {" \
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, " \
+      "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, " \
+      "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, " \
+      "%56, %57, %58, %59, %60, %61, %62, %63" \
+      "}, {%64,%65,%66,%67}, %68, p, 1, 1, 0;}" \
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
+        "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), \
+        "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), \
+        "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), \
+        "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), \
+        "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), \
+        "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), "+f"(d[48]), "+f"(d[49]), \
+        "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), "+f"(d[56]), \
+        "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]) \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+// clang-format on
+#define AWQ_GROUP_ASM(text) asm volatile(text ::: "memory")
+#else
+constexpr bool kHasWarpgroups = false;
+#define AWQ_MULTIPLY_GROUP(type) (void)d, (void)a, (void)b
+#define AWQ_GROUP_ASM(text)
+#endif
+
 /// 16-bit floats in pairs, the first in the low half. Conversions round to nearest even.
 struct F16 {
   static constexpr Half kHalf = Half::f16;
@@ -86,6 +116,11 @@ struct F16 {
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
+  /// d += a * b of 64 rows and 128 tokens, of which this warp has the sixteen rows from 16 (warp % 4) on; `a` is as for
+  /// mma, d is as its results, eight tokens after eight. It reads and writes until wait_products.
+  AWQ_DEVICE static void multiply_group(float (&d)[64], const uint32_t (&a)[4], uint64_t b) {
+    AWQ_MULTIPLY_GROUP("f16");
+  }
 };
 struct Bf16 {
   static constexpr Half kHalf = Half::bf16;
@@ -108,6 +143,11 @@ struct Bf16 {
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
+  /// d += a * b of 64 rows and 128 tokens, of which this warp has the sixteen rows from 16 (warp % 4) on; `a` is as for
+  /// mma, d is as its results, eight tokens after eight. It reads and writes until wait_products.
+  AWQ_DEVICE static void multiply_group(float (&d)[64], const uint32_t (&a)[4], uint64_t b) {
+    AWQ_MULTIPLY_GROUP("bf16");
+  }
 };
 
 /// 16 bytes from device to shared memory; zeros where `valid` is false. They are there after wait_copies and a barrier.
@@ -122,6 +162,24 @@ template <int N>
 AWQ_DEVICE void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
+
+/// Of tokens in shared memory: columns 8 c on of eight tokens are 128 bytes after each other, `chunk` bytes on are
+/// their next eight columns, `eight` bytes on the next eight tokens.
+AWQ_DEVICE uint64_t tile_descriptor(const void* shared, int chunk, int eight) {
+  const auto at = uint32_t(__cvta_generic_to_shared(shared));
+  return uint64_t(at >> 4 & 0x3fff) | uint64_t(chunk >> 4 & 0x3fff) << 16 | uint64_t(eight >> 4 & 0x3fff) << 32;
+}
+/// What this thread copied to shared memory is seen by products that begin after the next barrier.
+AWQ_DEVICE void fence_products() { AWQ_GROUP_ASM("fence.proxy.async.shared::cta;"); }
+/// Before products, whose left registers are these: what makes them may not be moved behind the first.
+AWQ_DEVICE void begin_products([[maybe_unused]] uint32_t (&a)[4][4]) {
+  AWQ_UNROLL
+  for (int i = 0; i < 4; ++i) asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3])::"memory");
+  AWQ_GROUP_ASM("wgmma.fence.sync.aligned;");
+}
+AWQ_DEVICE void commit_products() { AWQ_GROUP_ASM("wgmma.commit_group.sync.aligned;"); }
+/// Until all products have ended: their sums are there, and what they read may be written over.
+AWQ_DEVICE void wait_products() { AWQ_GROUP_ASM("wgmma.wait_group.sync.aligned 0;"); }
 
 }  // namespace awq::cuda
 #else

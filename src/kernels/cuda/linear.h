@@ -2,13 +2,14 @@
 // Products of a matrix, in codes or 16 bits, and activations: weights are the left operand of mma, tokens the right
 // one.
 #include "kernels/cuda/codes.h"
+#include "kernels/cuda/maps.h"
 #include "kernels/cuda/shares.h"
 
 namespace awq::cuda {
 
 AWQ_DEVICE void put(const LinearArgs& a, int row, int token, float sum) {
   if (row >= a.w.rows || token >= a.x.tokens) return;
-  if (a.w.bits == 16) sum *= static_cast<const float*>(a.w.scales)[row];
+  if (a.w.bits == 16 || a.x.grouped) sum *= a.w.row_scales[row];
   a.y[token * a.y_row + row] = sum * a.x.scales[token] + (a.bias ? a.bias[row] : 0.f);
 }
 
@@ -161,6 +162,19 @@ AWQ_KERNEL void AWQ_BOUNDS(kTileWarps* Groups* kWarp, 1) many_tokens(const Linea
   }
 }
 
+/// The mma's left registers of one step, decoded: (code * scale + offset) / row_scale, rows g and g + 8.
+template <class T, int Bits>
+AWQ_DEVICE void decoded_step(const LaneCodes<Bits>& codes, int step, const Grid (&grid)[2], const float (&inverse)[2],
+                             uint32_t (&to)[4]) {
+  step_codes<T, Bits>(codes, step, to);
+  AWQ_UNROLL
+  for (int k = 0; k < 4 && Bits < 16; ++k) {
+    const Grid& q = grid[k % 2];
+    const auto value = [&](float code) { return fused(code, q.scale, q.offset) * inverse[k % 2]; };
+    to[k] = T::pack(value(T::low(to[k])), value(high<T>(to[k])));
+  }
+}
+
 struct DecodeArgs {
   Matrix w;
   uint8_t* slice;  // codes of a 16-bit matrix
@@ -188,15 +202,8 @@ AWQ_KERNEL void AWQ_BOUNDS(256, 2) decode_rows(const DecodeArgs a) {
       const Grid grid[2] = {grid_at(a.w, tile, group, 16 * r + g), grid_at(a.w, tile, group, 16 * r + 8 + g)};
       AWQ_UNROLL
       for (int p = 0; p < 2; ++p) {
-        uint32_t c[4];
         Words4 out;
-        step_codes<T, Bits>(codes, 2 * half + p, c);
-        AWQ_UNROLL
-        for (int k = 0; k < 4; ++k) {
-          const Grid& q = grid[k % 2];
-          const auto value = [&](float code) { return fused(code, q.scale, q.offset) * inverse[k % 2]; };
-          out.w[k] = T::pack(value(T::low(c[k])), value(high<T>(c[k])));
-        }
+        decoded_step<T, Bits>(codes, 2 * half + p, grid, inverse, out.w);
         store16(a.slice + i * kSixteenRows<16> + ((2 * half + p) * kWarp + lane()) * 16, out);
       }
     }
@@ -241,7 +248,9 @@ AWQ_KERNEL void AWQ_BOUNDS(256, 2) prepare_tokens(const PrepareArgs a) {
   const auto value = [&](int c) {
     if (c >= a.to.cols) return 0.f;
     const int from = a.order ? a.order[c] : c;
-    const float v = a.x[token * a.to.cols + from];
+    const int64_t at = token * a.to.cols + from;
+    float v = a.mapped ? mapped(a.map, 0, 0, a.x[at]) : a.x[at];
+    if (a.mapped && a.up) v *= a.up[at];
     return a.factors ? v * a.factors[from] : v;
   };
   float most = 0;
@@ -258,7 +267,7 @@ AWQ_KERNEL void AWQ_BOUNDS(256, 2) prepare_tokens(const PrepareArgs a) {
   for (int i = warp(); i < sums; i += threads() / kWarp) {
     const int c = i * kSumColumns + lane();
     const uint32_t rounded = T::pack(value(c) * inverse, 0);
-    out[c] = uint16_t(rounded);
+    out[a.to.grouped ? i * kSumColumns + grouped_column(lane()) : c] = uint16_t(rounded);
     const float sum = warp_sum(T::low(rounded));
     if (lane() == 0) a.to.sums[token * sums + i] = sum;
   }

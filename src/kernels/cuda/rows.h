@@ -1,6 +1,6 @@
 #pragma once
-// What is done to rows of float activations: norms, rotations, element by element, gathers, and the likeliest token.
-#include "kernels/cuda/lanes.h"
+// What is done to rows of float activations: norms, rotations, element by element, gathers, and the largest of many.
+#include "kernels/cuda/maps.h"
 
 namespace awq::cuda {
 
@@ -10,6 +10,9 @@ AWQ_KERNEL void AWQ_BOUNDS(256, 2) norm_runs(const NormArgs a) {
   const auto add = [](float p, float q) { return p + q; };
   for (int64_t run = block(); run < a.runs; run += blocks()) {
     const float* x = a.x + run * a.width;
+    if (a.added)  // each thread reads below what it wrote here
+      for (int i = thread(); i < a.width; i += threads())
+        a.sum[run * a.width + i] = x[i] + a.added[run * a.width + i] * a.by;
     const int64_t gains = run % a.runs_of_row * a.width;
     float sum = 0;
     if (a.layer)
@@ -47,40 +50,9 @@ AWQ_KERNEL void AWQ_BOUNDS(256, 2) join_heads(const JoinArgs a) {
   }
 }
 
-AWQ_DEVICE float mapped(const MapArgs& a, float x) {
-  switch (a.map) {
-    case Map::silu:
-      return x / (1 + expf(-x));
-    case Map::sigmoid:
-      return 1 / (1 + expf(-x));
-    case Map::gelu_tanh:  // Hendrycks and Gimpel 2016, arXiv 1606.08415
-      return 0.5f * x * (1 + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
-    case Map::gelu:
-      return 0.5f * x * (1 + erff(x * 0.7071067812f));
-    case Map::relu:
-      return x < 0 ? 0 : x;  // NaN stays
-    case Map::relu2:
-      return x < 0 ? 0 : x * x;
-    case Map::scale:
-      return x * a.a;
-    case Map::zero:
-      return 0;
-    case Map::clip:
-      return x < -a.a ? -a.a : x > a.a ? a.a : x;
-    case Map::soft_cap:
-      return a.a * tanhf(x / a.a);
-    case Map::swish_gate:  // see Backend::clamped_swish
-      return a.a * (x > a.b ? a.b : x);
-    case Map::swish_up:
-      return ((x < -a.b ? -a.b : x > a.b ? a.b : x) + 1) / a.a;
-    case Map::add:
-      break;
-  }
-  return x * a.a;
-}
 AWQ_KERNEL void AWQ_BOUNDS(256, 2) map_elements(const MapArgs a) {
   for (int64_t i = int64_t(block()) * threads() + thread(); i < a.n; i += int64_t(blocks()) * threads()) {
-    const float x = mapped(a, a.x[i]);
+    const float x = mapped(a.map, a.a, a.b, a.x[i]);
     a.y[i] = a.map == Map::add ? a.y[i] + x : a.u ? x * a.u[i] : x;
   }
 }
@@ -95,27 +67,40 @@ AWQ_KERNEL void AWQ_BOUNDS(256, 2) move_rows(const RowsArgs a) {
   }
 }
 
-/// A block for each row. Of equals the first: each thread has the first of its own, and the smaller place wins.
-AWQ_KERNEL void AWQ_BOUNDS(256, 2) greedy_rows(const GreedyArgs a) {
+/// Which of two comes first: the larger, of equals the one with the smaller place. Nothing is before what is no number.
+AWQ_DEVICE bool comes_first(float v, int at, float w, int other) { return v > w || (v == w && at < other); }
+
+/// A block for each piece: as many rounds as values are wanted, of each the first behind the one before it.
+AWQ_KERNEL void AWQ_BOUNDS(256, 2) top_pieces(const TopArgs a) {
   auto* best_of = reinterpret_cast<float*>(shared_memory());
   auto* place_of = reinterpret_cast<int32_t*>(best_of + 8);
-  const auto better = [](float v, int at, float w, int other) { return w > v || (w == v && other < at); };
-  const float* x = a.logits + int64_t(block()) * a.width;
-  int at = thread() < a.width ? thread() : 0;
-  float best = x[at];
-  for (int i = thread() + threads(); i < a.width; i += threads())
-    if (better(best, at, x[i], i)) best = x[i], at = i;
-  for (int m = kWarp / 2; m > 0; m /= 2) {
-    const float w = shuffle_xor(best, m);
-    const int other = shuffle_xor(at, m);
-    if (better(best, at, w, other)) best = w, at = other;
+  const int row = block() / a.pieces, piece = block() % a.pieces, each = (a.width + a.pieces - 1) / a.pieces;
+  const int begin = piece * each, end = begin + each < a.width ? begin + each : a.width;
+  const int64_t from = int64_t(row) * a.width, to = int64_t(block()) * a.count;
+  float last = INFINITY;
+  int last_at = -1;
+  for (int n = 0; n < a.count; ++n) {
+    float best = -INFINITY;
+    int at = kNoPlace;
+    for (int i = begin + thread(); i < end; i += threads()) {
+      const float v = a.x[from + i];
+      const int place = a.places ? a.places[from + i] : i;
+      if (comes_first(last, last_at, v, place) && comes_first(v, place, best, at)) best = v, at = place;
+    }
+    for (int m = kWarp / 2; m > 0; m /= 2) {
+      const float w = shuffle_xor(best, m);
+      const int other = shuffle_xor(at, m);
+      if (comes_first(w, other, best, at)) best = w, at = other;
+    }
+    if (lane() == 0) best_of[warp()] = best, place_of[warp()] = at;
+    sync_block();
+    best = best_of[0], at = place_of[0];
+    for (int i = 1; i < threads() / kWarp; ++i)
+      if (comes_first(best_of[i], place_of[i], best, at)) best = best_of[i], at = place_of[i];
+    last = best, last_at = at;
+    if (thread() == 0) a.values[to + n] = best, a.tokens[to + n] = at;
+    sync_block();
   }
-  if (lane() == 0) best_of[warp()] = best, place_of[warp()] = at;
-  sync_block();
-  if (thread() != 0) return;
-  for (int i = 1; i < threads() / kWarp; ++i)
-    if (better(best, at, best_of[i], place_of[i])) best = best_of[i], at = place_of[i];
-  a.token[block()] = at;
 }
 
 }  // namespace awq::cuda

@@ -23,6 +23,24 @@ void require(const char* what, cudaError_t e) {
 
 std::string version_text(int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); }
 
+/// A CUDA graph.
+class Graph final : public Recording {
+ public:
+  Graph(cudaGraph_t graph, cudaStream_t stream) : stream_(stream) {
+    const cudaError_t e = cudaGraphInstantiate(&ready_, graph, 0);
+    cudaGraphDestroy(graph);
+    require("making a graph", e);
+  }
+  ~Graph() override { cudaGraphExecDestroy(ready_); }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  void replay() override { require("starting a graph", cudaGraphLaunch(ready_, stream_)); }
+
+ private:
+  cudaGraphExec_t ready_ = nullptr;
+  cudaStream_t stream_;
+};
+
 class Gpu final : public Device {
  public:
   explicit Gpu(int index) {
@@ -34,6 +52,10 @@ class Gpu final : public Device {
   const Kernels& kernels() const override { return device_kernels; }
   void* stream() override { return stream_; }
   int multiprocessors() const override { return properties_.multiProcessorCount; }
+  bool multiplies_by_groups() const override {
+    return properties_.major == 9 && properties_.minor == 0 &&
+           std::string(AWQ_CUDA_TARGETS).find("90a") != std::string::npos;
+  }
   std::string name() const override {
     return std::string(properties_.name) + ", sm_" + std::to_string(properties_.major) +
            std::to_string(properties_.minor);
@@ -52,12 +74,13 @@ class Gpu final : public Device {
     require("asking for free memory", cudaMemGetInfo(&left, &all));
     return int64_t(left);
   }
-  // The runtime has taken pageable memory over, or sent it, when this returns.
+  // The runtime has taken pageable memory over when this returns: what is on the stream before it is not waited for.
   void upload(void* to, const void* from, size_t bytes) override {
+    refuse_recording("a copy to the GPU");
     require("a copy to the GPU", cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_));
-    wait();
   }
   void download(void* to, const void* from, size_t bytes) override {
+    refuse_recording("a copy from the GPU");
     require("a copy from the GPU", cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_));
     wait();
   }
@@ -65,9 +88,33 @@ class Gpu final : public Device {
     require("a copy on the GPU", cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_));
   }
   void zero(void* to, size_t bytes) override { require("zeroing", cudaMemsetAsync(to, 0, bytes, stream_)); }
-  void wait() override { require("a kernel", cudaStreamSynchronize(stream_)); }
+  void wait() override {
+    refuse_recording("waiting");
+    require("a kernel", cudaStreamSynchronize(stream_));
+  }
+  // Relaxed: another thread may free what it had of this GPU meanwhile.
+  void begin_recording() override {
+    require("recording", cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed));
+    recording_ = true;
+  }
+  std::unique_ptr<Recording> end_recording(bool keep) override {
+    recording_ = false;
+    cudaGraph_t graph = nullptr;
+    const cudaError_t e = cudaStreamEndCapture(stream_, &graph);
+    if (keep) {
+      require("recording", e);
+      return std::make_unique<Graph>(graph, stream_);
+    }
+    (void)cudaGetLastError();
+    if (graph) cudaGraphDestroy(graph);
+    return nullptr;
+  }
 
  private:
+  void refuse_recording(const char* what) const {
+    if (recording_) throw Error("[cuda] " + std::string(what) + " in a step that is being recorded; report this");
+  }
+  bool recording_ = false;
   cudaDeviceProp properties_{};
   cudaStream_t stream_ = nullptr;
 };
@@ -103,6 +150,8 @@ Description describe_device() {
     d.why_not = d.architecture + " is none of what this program has kernels for: " + d.targets +
                 ". Build it with -DAWQ_CUDA_ARCHITECTURES for this GPU";
   d.usable = d.why_not.empty();
+  if (size_t left = 0, all = 0; d.usable && cudaMemGetInfo(&left, &all) == cudaSuccess)
+    d.memory = int64_t(all), d.free = int64_t(left);
   return d;
 }
 

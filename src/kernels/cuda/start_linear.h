@@ -2,7 +2,7 @@
 // How the kernels of products are started. Whoever includes this has `start` for the GPU or for the executor.
 #include <algorithm>
 
-#include "kernels/cuda/linear.h"
+#include "kernels/cuda/hopper.h"
 
 namespace awq::cuda {
 namespace {
@@ -44,10 +44,18 @@ void start_many(void* on, const LinearArgs& a) {
         many_tokens<T, Bits, Tokens8, Groups>, a);
 }
 
+template <class T, int Bits>
+void start_groups(void* on, const LinearArgs& a) {
+  const int64_t units = up(a.w.rows, kTileRows) * up(a.w.cols, kUnitColumns);
+  const auto sharers = int(std::clamp<int64_t>(units / 4, 1, a.multiprocessors));
+  start(on, sharers * int(up(a.x.tokens, kGroupTokens)), kGroupWarps * kWarp,
+        kGroupStages * GroupStage<Bits>::kBytes + 16, group_tokens<T, Bits>, a);
+}
+
 Matrix decoded_rows(const LinearArgs& a, int32_t row, int32_t rows) {
   Matrix m;
   m.codes = static_cast<uint8_t*>(a.slice);
-  m.scales = a.w.row_scales + row;
+  m.row_scales = a.w.row_scales + row;
   m.rows = rows;
   m.cols = m.group = a.w.cols;
   m.groups = 1;
@@ -78,6 +86,7 @@ void start_slices(void* on, const LinearArgs& a) {
 /// The arithmetic follows `batch`: among more than kFewTokens a few tokens are multiplied as many are.
 template <class T, int Bits>
 void start_product(void* on, const LinearArgs& a) {
+  if (a.x.grouped) return start_groups<T, Bits>(on, a);
   if (a.batch <= kFewTokens) return a.x.tokens <= 8 ? start_few<T, Bits, 1>(on, a) : start_few<T, Bits, 2>(on, a);
   constexpr int kCodes = Bits < 16 ? Bits : 4;  // of what is decoded; never 16
   if (Bits < 16 && a.batch > kMaxDirect) return start_slices<T, kCodes>(on, a);

@@ -18,7 +18,7 @@ void join(void* on, const JoinArgs& a) {
 }
 void map(void* on, const MapArgs& a) { start(on, blocks_for(a.n), 256, 0, map_elements, a); }
 void rows(void* on, const RowsArgs& a) { start(on, blocks_for(a.rows * a.width), 256, 0, move_rows, a); }
-void greedy(void* on, const GreedyArgs& a) { start(on, a.rows, 256, 64, greedy_rows, a); }
+void top(void* on, const TopArgs& a) { start(on, a.rows * a.pieces, 256, 64, top_pieces, a); }
 
 template <class F>
 void with_cache(KvType t, const F& f) {
@@ -33,6 +33,14 @@ void with_cache(KvType t, const F& f) {
 void kv_store(void* on, const KvStoreArgs& a) {
   with_cache(a.kv.type, [&](auto cache) {
     start(on, blocks_for(int64_t(a.tokens) * a.kv.heads * kWarp), 256, 0, store_heads<decltype(cache)>, a);
+  });
+}
+
+void heads(void* on, const HeadsArgs& a) {
+  const int64_t warps = int64_t(a.store.tokens) * (a.heads + a.store.kv.heads);
+  with_cache(a.store.kv.type, [&](auto cache) {
+    start(on, int(std::min<int64_t>(up(warps, kHeadWarps), 4096)), kHeadWarps * kWarp,
+          kHeadWarps * a.store.kv.head_dim * int(sizeof(float)), ready_heads<decltype(cache)>, a);
   });
 }
 
@@ -69,8 +77,9 @@ constexpr Kernels kTable = {.linear = linear,
                             .join = join,
                             .map = map,
                             .rows = rows,
-                            .greedy = greedy,
+                            .top = top,
                             .kv_store = kv_store,
+                            .heads = heads,
                             .attention = attention};
 
 }  // namespace
