@@ -64,7 +64,7 @@ void CudaKvCache::reserve(int64_t positions) {
 
 void CudaKvCache::make_room(int64_t positions) {
   const int64_t more = (cuda_pages(positions) - int64_t(pages_.size())) * CudaMemory::kept_bytes(page_bytes_);
-  if (more > memory_->room())
+  if (more > 0 && more > memory_->room())
     fail(
         "cuda memory",
         "keys and values of {} tokens take another {:.1f} MB of {}, whose budget of {:.1f} MB has {:.1f} MB left: "

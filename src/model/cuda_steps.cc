@@ -112,19 +112,19 @@ void CudaStep::record(const Tensor& x, const Pass& pass, const std::function<voi
   kept_.clear();
   held_ = {};
   x_ = memory.kept(x.shape(), x.dtype());
-  memory.begin_hold();
   memory.device().begin_recording();
+  memory.begin_hold();
   try {
     const AtEnd done([&] { enter(false); });
     enter(true);
     result_ = pass(x_);
+    kept_ = {cuda_.counters, cuda_.slice, cuda_.parts};
+    recording_ = memory.device().end_recording(true);
   } catch (...) {
     memory.device().end_recording(false);
     held_ = memory.end_hold();
     throw;
   }
-  kept_ = {cuda_.counters, cuda_.slice, cuda_.parts};
-  recording_ = memory.device().end_recording(true);
   held_ = memory.end_hold();
 }
 

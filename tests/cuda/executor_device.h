@@ -17,6 +17,7 @@ struct Counts {
 extern Counts counts;
 }  // namespace executor
 /// A device on the executor. Its memory can be read and written while it copies and runs kernels and at no other time,
-/// so that host code which takes a device's tensor for its own ends the test. `bytes`: all that it has.
+/// so that host code which takes a device's tensor for its own ends the test. `bytes`: all that it has; `groups`: it
+/// multiplies by groups of four warps, as sm_90a does.
 std::unique_ptr<Device> executor_device(size_t bytes = size_t(256) << 20, int multiprocessors = 3, bool groups = true);
 }  // namespace awq::cuda

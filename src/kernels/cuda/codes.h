@@ -26,6 +26,11 @@ AWQ_DEVICE LaneCodes<Bits> lane_codes(const uint8_t* sixteen_rows, Load load) {
   return c;
 }
 
+/// Where a column lies in its 32: step p of an mma takes of column 8 t + 4 p + 2 r + i the place 2 t + 8 r + i.
+AWQ_DEVICE int grouped_column(int column) {
+  return column % 8 / 4 * 16 + column % 4 / 2 * 8 + column / 8 * 2 + column % 2;
+}
+
 /// Codes to 16-bit floats by their bits: a code in the low bits of the fraction of 2^10 (f16) or 2^7 (bf16) is that
 /// power plus the code, and taking the power away leaves it, exactly. bf16's fraction has 7 bits, so 8-bit codes go by
 /// halves.

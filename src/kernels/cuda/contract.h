@@ -55,10 +55,6 @@ struct Act {
   Half half = Half::f16;
   bool grouped = false;  // columns in the order of products of four warps: see grouped_column; where Device has them
 };
-/// Where a column lies in its 32: step p of an mma takes of column 8 t + 4 p + 2 r + i the place 2 t + 8 r + i.
-constexpr int grouped_column(int column) {
-  return column % 8 / 4 * 16 + column % 4 / 2 * 8 + column / 8 * 2 + column % 2;
-}
 
 /// y[t][r] = sum of w[r][c] x[t][c] + bias[r]. The arithmetic is chosen as for `batch` tokens. Work is shared out over
 /// blocks in a way that depends on the matrix and on `multiprocessors` alone, so that what a token becomes does not
