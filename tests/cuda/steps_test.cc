@@ -18,7 +18,7 @@ namespace {
 
 using cuda::executor::counts;
 
-constexpr DType kCache = DType::f16;
+constexpr DType kStepCache = DType::f16;
 
 class Steps : public testing::Test {
  protected:
@@ -46,7 +46,7 @@ class Steps : public testing::Test {
   };
   Twice begin(int prompt) {
     const std::vector<int32_t> ids = tokens(prompt);
-    auto kv = gpu_->kv_cache(model_.spec.blocks, kCache);
+    auto kv = gpu_->kv_cache(model_.spec.blocks, kStepCache);
     prefill(*gpu_, model_, *kv, 0, ids);
     auto copy = kv->clone();
     return {std::move(kv), std::move(copy), prompt};
@@ -109,7 +109,7 @@ TEST_F(Steps, MemoryOfARecordingIsHeld) {
   between.push_back(begin(30));
   for (int i = 0; i < 3; ++i) expect_same_step(one);
   const std::vector<int32_t> ids = tokens(24);
-  const auto kv = gpu_->kv_cache(model_.spec.blocks, kCache);
+  const auto kv = gpu_->kv_cache(model_.spec.blocks, kStepCache);
   prefill(*gpu_, model_, *kv, 0, ids);
   std::vector<Tensor> taken;
   for (int64_t n = 1; n < 200000; n += n / 4 + 7) taken.push_back(gpu_->empty({n}));
@@ -125,7 +125,7 @@ TEST_F(Steps, MemoryOfARecordingIsHeld) {
 // One upload for tables, one for the token's row, one replay, and eight bytes back.
 TEST_F(Steps, OnlyTheTokenComesBack) {
   load(tiny_config(2));
-  const auto kv = gpu_->kv_cache(model_.spec.blocks, kCache);
+  const auto kv = gpu_->kv_cache(model_.spec.blocks, kStepCache);
   prefill(*gpu_, model_, *kv, 0, tokens(5));
   const auto step = [&](int at) {
     const Sequence s{kv.get(), at, 1};
@@ -147,7 +147,7 @@ TEST_F(Steps, OnlyTheTokenComesBack) {
 TEST_F(Steps, ABlockIsSixteenKernels) {
   if (!counted_) GTEST_SKIP() << "what was called is counted by the executor alone";
   load(tiny_config(2));
-  const auto kv = gpu_->kv_cache(model_.spec.blocks, kCache);
+  const auto kv = gpu_->kv_cache(model_.spec.blocks, kStepCache);
   for (int at = 0; at < 2; ++at) {
     const Sequence s{kv.get(), at, 1};
     const int32_t id = token();
