@@ -255,7 +255,7 @@ struct BlockSpec {
   std::optional<ExpertsSpec> experts;  // none: one MLP for all tokens
   int own_width = 0;        // x += norm(own_out (act(own_gate x) * own)), behind the MLP; 0: not (OwnInputSpec)
   bool out_scaled = false;  // at last x is multiplied by a number
-  bool on_host = false;                // computed by the CPU beside a device that has no memory for it: Backend::place
+  bool on_host = false;     // computed by the CPU beside a device that has no memory for it: Backend::place
   bool operator==(const BlockSpec&) const = default;
 
   /// Every parameter the block has, in the order they are written to files.

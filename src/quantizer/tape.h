@@ -7,8 +7,8 @@ namespace awq {
 /// A backend that remembers what was computed of one tensor, so that a gradient can go back through it: reverse-mode
 /// differentiation (Griewank and Walther, "Evaluating Derivatives", 2008). A block that was uploaded to it runs as it
 /// does anywhere, with the arithmetic of `inner`, whose tensors the host must be able to read; each matrix is there
-/// twice, the second time transposed. Dense blocks only, without a delta net, that read nothing but x and leave nothing for
-/// others; sequences from their first position. One call at a time.
+/// twice, the second time transposed. Dense blocks only, without a delta net, that read nothing but x and leave nothing
+/// for others; sequences from their first position. One call at a time.
 class Tape final : public Backend {
  public:
   Tape(Backend& inner, const Host& host);
