@@ -151,6 +151,8 @@ void JobSetup::check_options() const {
   if (o.portable_scales && o.variant != "ours")
     fail("quantize", "--portable-scales: --variant {} rounds scales as that program does; leave one of them out",
          o.variant);
+  if (!o.token_weights && !method->weighs_tokens())
+    fail("quantize", "--no-token-weights: the method {} weighs no tokens; leave it out", o.method);
   if (o.keep && o.budget != 0) fail("quantize", "--keep and --budget exclude each other; give one");
   if (search && !o.calibration.empty() && !keeps())
     fail("quantize", "--load-search {}: the scales are there already, and nothing is calibrated; leave out --calib",

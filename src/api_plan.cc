@@ -125,7 +125,7 @@ class Planner {
     const WeighCosts c = try_weigh({.source = *setup_.source,
                                     .dev = *setup_.statistics,
                                     .host = setup_.host(),
-                                    .hidden = *hidden,
+                                    .hidden = hidden->around(0, true),
                                     .folder = scratch.path(),
                                     .at_once = hidden->tokens(),
                                     .progress = {},

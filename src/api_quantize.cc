@@ -210,7 +210,7 @@ class Job {
     weigh({.source = *setup_.source,
            .dev = *setup_.statistics,
            .host = setup_.host(),
-           .hidden = hidden,
+           .hidden = hidden.around(0, true),
            .folder = folder_.scratch(),
            .at_once = at_once,
            .progress =

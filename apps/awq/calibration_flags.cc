@@ -42,8 +42,6 @@ void add_calibration_sources(CLI::App& app, QuantizeOptions& o) {
 void add_calibration_options(CLI::App& app, QuantizeOptions& o) {
   app.add_flag("--mask-prompts", o.mask_prompts,
                "Of calibration chats only the assistant's answers count in the statistics");
-  app.add_flag("!--no-token-weights", o.token_weights,
-               "All tokens count alike in awq+, not by what they do to the model's output");
   app.add_option("--samples", o.samples, "Calibration sequences; default: 16");
   app.add_option("--tokens", o.sample_tokens, "Tokens a sequence; default: 512");
   app.add_option("--temperature", o.temperature, "Of the calibration text that the model writes")

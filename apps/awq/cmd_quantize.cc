@@ -196,6 +196,9 @@ void add_quantize_options(CLI::App& app, QuantizeOptions& o) {
       ->type_name("BITS");
   add_calibration_sources(app, o);
   add_calibration_options(app, o);
+  app.add_flag("!--no-token-weights", o.token_weights,
+               "awq+: all calibration tokens count alike, not by what they do to the model's output; less time, memory "
+               "and scratch");
   app.add_option_function<std::string>(
          "--max-ram", [&o](const std::string& text) { o.max_ram = bytes_of(text); },
          "Memory that the process may have, as 2.5G or 800M; default: what the machine has free")

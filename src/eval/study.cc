@@ -5,39 +5,19 @@
 #include "eval/embedded.h"
 #include "io/temporary_folder.h"
 #include "model/stream.h"
-#include "quantizer/quantize.h"
+#include "quantizer/weigh.h"
 
 namespace awq {
 namespace {
 
-/// A part's tokens, weighed.
-class Weighed {
- public:
-  Weighed(const StudyFlow& f, const StudyPart& part, Backend& dev, const Host& host)
-      : hidden_(folder_.path(), tokens_of(part), int(part.sequences.front().size()), f.source.spec().dim),
-        weights_(folder_.path(), f.source.spec(), hidden_.tokens(), at_once(f.source.spec())) {
-    embed_tokens(dev, f.source, part.sequences, hidden_);
-    weigh({.source = f.source,
-           .dev = dev,
-           .host = host,
-           .hidden = hidden_,
-           .folder = folder_.path(),
-           .at_once = at_once(f.source.spec()),
-           .progress = f.progress,
-           .finished = {}},
-          weights_, 0);
-  }
-  const TokenWeights& weights() const { return weights_; }
-
- private:
-  static int64_t tokens_of(const StudyPart& p) {
-    return int64_t(p.sequences.size()) * int64_t(p.sequences.front().size());
-  }
-  int64_t at_once(const ModelSpec& spec) const { return weighed_at_once(spec, hidden_.tokens(), hidden_.length()); }
-
-  TemporaryFolder folder_;
-  HiddenFiles hidden_;
-  TokenWeights weights_;
+/// A part's tokens, weighed, and the folder in which that lies.
+struct Weighed {
+  Weighed(const ModelSpec& spec, const HiddenStates& hidden)
+      : at_once(weighed_at_once(spec, hidden.tokens, hidden.length)),
+        weights(folder.path(), spec, hidden.tokens, at_once) {}
+  TemporaryFolder folder;
+  int64_t at_once;
+  TokenWeights weights;
 };
 
 class StudyJob {
@@ -49,8 +29,8 @@ class StudyJob {
     for (const StudyPart& p : f_.parts) {
       changes_ += p.changes.size();
       calibrations_.push_back(embedded(dev_, outer_, joined(p.sequences), length(p)));
-      weighed_.push_back(weighs(p) ? std::make_unique<Weighed>(f_, p, dev_, host_) : nullptr);
     }
+    weigh_tokens();
     states_.assign(changes_ + 1, embedded(dev_, outer_, f_.windows, f_.window));
     for (Tensor& x : states_) x = x.clone();
     for (int b = 0; b < int(outer_.spec.blocks.size()); ++b) block(b);
@@ -67,6 +47,34 @@ class StudyJob {
            std::ranges::any_of(p.changes, [](const auto& c) { return c->weighs_tokens(); });
   }
 
+  void weigh_tokens() {
+    const ModelSpec& spec = f_.source.spec();
+    for (size_t i = 0; i < f_.parts.size(); ++i) {
+      const HiddenStates hidden = in_memory(calibrations_[i], length(f_.parts[i]));
+      weighed_.push_back(weighs(f_.parts[i]) ? std::make_unique<Weighed>(spec, hidden) : nullptr);
+      if (weighed_[i]) weighing_ += weigh_steps(spec, hidden.tokens, weighed_[i]->at_once);
+    }
+    int before = 0;
+    for (size_t i = 0; i < f_.parts.size(); ++i) {
+      if (!weighed_[i]) continue;
+      const HiddenStates hidden = in_memory(calibrations_[i], length(f_.parts[i]));
+      weigh({.source = f_.source,
+             .dev = dev_,
+             .host = host_,
+             .hidden = hidden,
+             .folder = weighed_[i]->folder.path(),
+             .at_once = weighed_[i]->at_once,
+             .progress = [&](int done, int) { progress(before + done); },
+             .finished = {}},
+            weighed_[i]->weights, 0);
+      before += weigh_steps(spec, hidden.tokens, weighed_[i]->at_once);
+    }
+  }
+
+  void progress(int done) const {
+    if (f_.progress) f_.progress(done, weighing_ + int(outer_.spec.blocks.size() * changes_));
+  }
+
   /// Of part `i` at a block, with tokens that count alike, and with others where a change wants them.
   struct Seen {
     BlockCalibration alike, weighed;
@@ -77,7 +85,7 @@ class StudyJob {
     BlockCosts costs;
     Seen all;
     if (weighed_[i]) {
-      HiddenStates read{states.tokens, states.length, states.read, {}, weighed_[i]->weights().of(b)};
+      HiddenStates read{states.tokens, states.length, states.read, {}, weighed_[i]->weights.of(b)};
       all.weighed = calibrate(dev_, host_, original, b, read, p.calibration, costs);
     }
     all.alike = calibrate(dev_, host_, original, b, states, p.calibration, costs);
@@ -92,7 +100,7 @@ class StudyJob {
     for (size_t i = 0; i < f_.parts.size(); ++i) {
       const Seen all = seen(i, b, original);
       for (const auto& change : f_.parts[i].changes) {
-        if (f_.progress) f_.progress(b * int(changes_) + int(done), int(outer_.spec.blocks.size() * changes_));
+        progress(weighing_ + b * int(changes_) + int(done));
         const bool by_weight = weighed_[i] && change->weighs_tokens();
         const Block changed = change->changed({w, original, by_weight ? all.weighed : all.alike, dev_, host_});
         run_sequences(dev_, changed, f_.window, states_[++done]);
@@ -117,6 +125,7 @@ class StudyJob {
   Model outer_;                                    // without blocks
   std::vector<Tensor> calibrations_;               // hidden states of each part's sequences
   std::vector<std::unique_ptr<Weighed>> weighed_;  // null where all tokens count alike
+  int weighing_ = 0;                               // steps of it, of all parts
   size_t changes_ = 0;
   std::vector<Tensor> states_;  // of the float model, and of each change
 };

@@ -16,9 +16,14 @@ using enum Role;
 constexpr int kMostRepeated = 64;  // sequences of a pass that is recorded; with more, starting kernels takes little
 constexpr int kMostKinds = 128;    // of passes
 
-void norm(Backend& dev, const Block& b, Role role, const Tensor& x, Tensor& y, int64_t width) {
+/// Empty where the norm has no gains.
+NormWeights weights_of(const Block& b, Role role) {
   const auto w = b.norm.find({role});
-  const NormWeights none, &weights = w == b.norm.end() ? none : w->second;
+  return w == b.norm.end() ? NormWeights{} : w->second;
+}
+
+void norm(Backend& dev, const Block& b, Role role, const Tensor& x, Tensor& y, int64_t width) {
+  const NormWeights weights = weights_of(b, role);
   dev.norm(x, weights.gain, weights.bias, b.spec.norm_of(role), width, y);
 }
 
@@ -75,8 +80,7 @@ void add_residual(Backend& dev, const Block& block, Role post_norm, Tensor& y, T
 /// The same, and h = norm of x after it.
 void add_residual_norm(Backend& dev, const Block& block, Role post_norm, Tensor& y, Tensor& x, Role role, Tensor& h) {
   if (block.spec.placement != NormPlacement::before) norm(dev, block, post_norm, y, y);
-  const auto w = block.norm.find({role});
-  const NormWeights none, &weights = w == block.norm.end() ? none : w->second;
+  const NormWeights weights = weights_of(block, role);
   dev.add_norm(y, block.spec.residual_scale, x, weights.gain, weights.bias, block.spec.norm_of(role), h);
 }
 
@@ -90,12 +94,14 @@ void normalise_values(Backend& dev, const BlockSpec& spec, const Tensor& from, T
   dev.norm(from, {}, {}, {.eps = spec.norm.eps, .gain = false}, spec.attention.v_dim(), to);
 }
 
-/// q, k and v of x, where v may be made of k.
+/// q, k and v of x as they come from their matrices, bounded; v may be made of k.
 std::array<Tensor, 3> qkv(Backend& dev, const Block& block, const Tensor& x) {
-  const Values kind = block.spec.attention.values;
-  if (kind != Values::normalised_keys) {
+  const AttentionSpec& a = block.spec.attention;
+  if (a.values != Values::normalised_keys) {
     auto three = apply(dev, block, {{q}, {k}, {v}}, x, x.shape()[0]);
-    if (kind == Values::normalised) normalise_values(dev, block.spec, three[2], three[2]);
+    for (Tensor& t : three)
+      if (a.clip != 0) dev.clip(t, a.clip);
+    if (a.values == Values::normalised) normalise_values(dev, block.spec, three[2], three[2]);
     return three;
   }
   auto [queries, keys] = apply(dev, block, {{q}, {k}}, x, x.shape()[0]);
@@ -105,10 +111,7 @@ std::array<Tensor, 3> qkv(Backend& dev, const Block& block, const Tensor& x) {
 }
 
 Mixed projected(Backend& dev, const Block& block, Batch batch, const Tensor& x) {
-  const AttentionSpec& a = block.spec.attention;
   auto [queries, keys, values] = qkv(dev, block, x);
-  if (a.clip != 0)
-    for (Tensor* t : {&queries, &keys, &values}) dev.clip(*t, a.clip);
   prepare(dev, block, q_norm, batch, queries);
   prepare(dev, block, k_norm, batch, keys);
   return {queries, keys, values};
@@ -152,14 +155,13 @@ Mixed mixed_of(Backend& dev, const Block& block, Batch batch, const Tensor& x, c
 }
 
 std::span<const float> sinks_of(const Block& block) {
-  const auto own = block.norm.find({sinks});
+  const auto own = block.norm.find({sinks});  // a view: the block keeps them
   return own == block.norm.end() ? std::span<const float>() : std::as_const(own->second.gain).as<float>();
 }
 
 std::optional<HeadsInput::Norm> head_norm(const Block& block, Role role) {
   if (block.spec.attention.head_norm == HeadNorm::none) return std::nullopt;
-  const auto w = block.norm.find({role});
-  const NormWeights none, &weights = w == block.norm.end() ? none : w->second;
+  const NormWeights weights = weights_of(block, role);
   return HeadsInput::Norm{weights.gain, weights.bias, block.spec.norm_of(role)};
 }
 
@@ -173,9 +175,7 @@ bool attends_heads(const BlockSpec& spec, Batch batch) {
 /// call.
 void attend_heads(Backend& dev, const Block& block, Batch batch, int kv_block, const Tensor& x, Tensor& mixed) {
   const AttentionSpec& a = block.spec.attention;
-  auto [queries, keys, values] = apply(dev, block, {{q}, {k}, {v}}, x, x.shape()[0]);
-  if (a.clip != 0)
-    for (Tensor* t : {&queries, &keys, &values}) dev.clip(*t, a.clip);
+  const auto [queries, keys, values] = qkv(dev, block, x);
   const HeadsInput in{.q = queries,
                       .k = keys,
                       .v = values,

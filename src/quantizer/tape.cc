@@ -11,6 +11,10 @@
 namespace awq {
 namespace {
 
+[[noreturn]] void no_gradient(std::string_view what) {
+  fail("gradient", "{} has no gradient here; Tape::knows() says which blocks do", what);
+}
+
 /// of(i) for each value, on all threads.
 template <class F>
 Tensor made(const Host& host, const Shape& shape, const F& of) {
@@ -44,7 +48,7 @@ float slope_of(Activation act, float x) {
     case Activation::clamped_swish:
       break;
   }
-  fail("gradient", "this activation has no gradient here");
+  no_gradient("this activation");
 }
 
 /// The gradient by a run x of a norm's input; `g` is that by the norm's output, times the gains. With r the root's
@@ -63,12 +67,12 @@ void norm_gradient(const NormSpec& norm, const float* x, const float* g, int64_t
   for (int64_t i = 0; i < n; ++i) out[i] = float(r * (double(g[i]) - sum / double(n) - (double(x[i]) - mean) * back));
 }
 
-/// The values' bytes alone matter.
 Tensor times_gains(const Host& host, const Tensor& g, const Tensor& gain, float offset) {
   const auto in = g.as<float>(), gains = gain.as<float>();
   return made(host, g.shape(), [=](size_t i) { return in[i] * (gains[i % gains.size()] + offset); });
 }
 
+/// T: any type of as many bytes as the values have.
 template <class T>
 void transpose(const Tensor& from, Tensor& to, ThreadPool& pool) {
   constexpr int64_t kTile = 64;  // columns that become rows together: what is written stays in the cache
@@ -245,6 +249,7 @@ void Tape::join_heads(const Tensor& own, const Tensor& shared, int heads, Tensor
 
 void Tape::attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const float> sinks, Batch batch,
                      int block, const AttentionSpec& spec, Tensor& y) {
+  if (!k) no_gradient("attention to another block's keys");
   AttentionInputs in{q.clone(), k.clone(), v.clone(), {sinks.begin(), sinks.end()}, {}, spec};
   for (const Sequence& s : batch) {
     if (s.first) fail("gradient", "a sequence begins at position {}: keys of earlier ones are not here", s.first);
@@ -317,14 +322,6 @@ void Tape::soft_cap(Tensor& x, float cap) {
     return 1 - t * t;
   });
 }
-
-namespace {
-
-[[noreturn]] void no_gradient(std::string_view what) {
-  fail("gradient", "{} has no gradient here; Tape::knows() says which blocks do", what);
-}
-
-}  // namespace
 
 void Tape::embed(const Tensor&, std::span<const int32_t>, float, Tensor&) { no_gradient("a table"); }
 void Tape::delta(const DeltaInput&, Batch, int, const DeltaSpec&, Tensor&) { no_gradient("a delta net"); }

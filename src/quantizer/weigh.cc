@@ -58,16 +58,14 @@ class Weigher {
       : f_(flow),
         spec_(flow.source.spec()),
         blocks_(blocks),
-        length_(flow.hidden.length()),
+        length_(flow.hidden.length),
         batch_(flow.at_once),
         states_(flow.folder / "weigh-states", spec_.dim),
         gradients_(flow.folder / "weigh-gradients", spec_.dim) {}
 
-  int batches() const { return int((f_.hidden.tokens() + batch_ - 1) / batch_); }
-  int steps_of_batch() const { return 2 * blocks_ + 1; }
   void begin(int batch) {
     number_ = batch;
-    tokens_ = std::min(batch_, f_.hidden.tokens() - batch * batch_);
+    tokens_ = std::min(batch_, f_.hidden.tokens - batch * batch_);
   }
 
   void step(int i, TokenWeights& weights) {
@@ -150,7 +148,7 @@ class Weigher {
   int64_t slot(int step) const { return step % 2 * batch_; }
   Tensor state(int block, int64_t begin, int64_t end) {
     if (block) return states_.read(block * batch_ + begin, block * batch_ + end);
-    return f_.hidden.input(0).read(number_ * batch_ + begin, number_ * batch_ + end);
+    return f_.hidden.read(number_ * batch_ + begin, number_ * batch_ + end);
   }
 
   /// Checked for NaN; a head whose rows are divided by their lengths is one that is not.
@@ -190,9 +188,8 @@ class Weigher {
     for (const auto& s : squares)
       if (!std::isfinite(std::accumulate(s.begin(), s.end(), 0.0)))
         fail("weigh",
-             "block {}: a gradient is not finite, though all weights and activations are: products of its scale "
-             "overflow. "
-             "--no-token-weights goes without gradients",
+             "block {}: a gradient is not finite, though all weights and activations are: some are so large that its "
+             "sums overflow. --no-token-weights goes without gradients",
              block);
   }
 
@@ -241,6 +238,8 @@ bool can_weigh(const ModelSpec& spec) {
 
 namespace {
 
+int steps_of_batch(const ModelSpec& spec) { return 2 * int(spec.blocks.size()) + 1; }
+
 int64_t scratch_of_token(const ModelSpec& spec) {
   return (int64_t(spec.blocks.size()) + 3) * spec.dim * int64_t(sizeof(float));  // states, and two gradients
 }
@@ -252,6 +251,10 @@ int64_t weighed_at_once(const ModelSpec& spec, int64_t tokens, int length) {
   return std::min(tokens, std::max(step, fit));
 }
 
+int weigh_steps(const ModelSpec& spec, int64_t tokens, int64_t at_once) {
+  return int((tokens + at_once - 1) / at_once) * steps_of_batch(spec);
+}
+
 int64_t weigh_scratch_bytes(const ModelSpec& spec, int64_t tokens, int length) {
   int64_t groups = 0;
   for (const BlockSpec& b : spec.blocks) groups += int64_t(scale_groups(b).size());
@@ -261,11 +264,12 @@ int64_t weigh_scratch_bytes(const ModelSpec& spec, int64_t tokens, int length) {
 void weigh(const WeighFlow& f, TokenWeights& weights, int first) {
   {
     Weigher w(f, int(f.source.spec().blocks.size()));
-    const int steps = w.batches() * w.steps_of_batch();
+    const int steps = weigh_steps(f.source.spec(), f.hidden.tokens, f.at_once),
+              of_batch = steps_of_batch(f.source.spec());
     for (int i = first; i < steps; ++i) {
       if (f.progress) f.progress(i, steps);
-      w.begin(i / w.steps_of_batch());
-      w.step(i % w.steps_of_batch(), weights);
+      w.begin(i / of_batch);
+      w.step(i % of_batch, weights);
       if (f.finished) f.finished(i + 1);
     }
   }

@@ -4,8 +4,7 @@
 
 #include "formats/format.h"
 #include "io/scratch.h"
-#include "quantizer/cost.h"
-#include "quantizer/hidden_files.h"
+#include "quantizer/calibration.h"
 
 namespace awq {
 
@@ -35,13 +34,14 @@ class TokenWeights {
 bool can_weigh(const ModelSpec& spec);
 /// Tokens that are weighed together: whole sequences, whose states before all blocks take 8 GB of scratch at most.
 int64_t weighed_at_once(const ModelSpec& spec, int64_t tokens, int length);
+int weigh_steps(const ModelSpec& spec, int64_t tokens, int64_t at_once);
 int64_t weigh_scratch_bytes(const ModelSpec& spec, int64_t tokens, int length);
 
 struct WeighFlow {
   const Checkpoint& source;
   Backend& dev;
   Host host;
-  HiddenFiles& hidden;  // with what goes into block 0
+  HiddenStates hidden;  // that go into block 0; only read
   std::filesystem::path folder;
   int64_t at_once;                                    // tokens, see weighed_at_once()
   std::function<void(int done, int steps)> progress;  // may throw to cancel

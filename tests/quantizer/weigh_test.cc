@@ -50,7 +50,7 @@ class TokenWeightsTest : public testing::TestWithParam<std::string> {
     WeighFlow flow{.source = *source_,
                    .dev = *dev,
                    .host = {pool, set},
-                   .hidden = files,
+                   .hidden = files.around(0, true),
                    .folder = folder_,
                    .at_once = at_once,
                    .progress = {},
