@@ -64,6 +64,34 @@ class Masked : public testing::Test {
   std::vector<uint8_t> counted_;
 };
 
+// Tokens of 25 sequences of 24 come in two pieces, 504 and 96; some of them count not at all, and the others as much as
+// they weigh. Sums of 600 products in f32, in another order: 600 * 2^-24 of the largest if all errors agreed.
+TEST_F(Masked, TokensCountAsMuchAsTheyWeigh) {
+  constexpr int kMany = 25 * kLength;
+  std::mt19937 random(11);
+  Tensor hidden = filled({kMany, kDim}, random), x = hidden.clone();
+  std::vector<uint8_t> counted;
+  std::vector<float> weights;
+  for (int t = 0; t < kMany; ++t) counted.push_back(t % 7 != 2), weights.push_back(float(t % 5) + (t < 504 ? 0 : 9));
+  std::map<Site, Tensor> seen;
+  run_sequences(*dev_, upload(*dev_, w_), kLength, x, [&](Site s, const Tensor& in, auto) { seen[s] = in.clone(); });
+  HiddenStates states = in_memory(hidden, kLength);
+  states.weights[{Role::down}] = weights;
+  const BlockCalibration c = calibrate(*dev_, host_, upload(*dev_, w_), 0, states, {.counted = counted}, costs_);
+  for (const auto& [site, in] : seen) {
+    const bool weighed = site.role == Role::down;
+    const int64_t cols = in.shape()[1];
+    for (int64_t i = 0; i < cols; i += 7) {
+      double sum = 0;
+      for (int t = 0; t < kMany; ++t) {
+        const double v = double(in.as<float>()[size_t(t * cols + i)]);
+        if (counted[size_t(t)]) sum += v * v * double(weighed ? weights[size_t(t)] : 1);
+      }
+      EXPECT_NEAR(c.sites.at(site).gram.at(i, i), sum, 600 * 0x1p-24 * sum) << name_of(site.role) << ' ' << i;
+    }
+  }
+}
+
 TEST_F(Masked, StatisticsAreThoseOfTheTokensThatCount) {
   Tensor hidden = hidden_.clone();
   const BlockCalibration c = run(counted_, hidden);
