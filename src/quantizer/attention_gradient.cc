@@ -1,6 +1,5 @@
 // With P the softmax of S and Y = P V: dV = P^T dY, dP = dY V^T, dS = P (dP - row sums of P dP), dQ = dS K, dK = dS^T
-// Q. A sink takes its share of P and has no value, so the same holds with one. Queries come 64 at a time; scores of all
-// at once would be the square of a sequence.
+// Q. Queries come 64 at a time; scores of all at once would be the square of a sequence.
 #include "quantizer/attention_gradient.h"
 
 #include <algorithm>
@@ -125,9 +124,9 @@ class KvHead {
   void row(int head, int64_t query, int64_t seen, float* p, float* g) {
     const AttentionSpec& a = in_.spec;
     const int64_t from = a.window ? std::max<int64_t>(0, query + 1 - *a.window) : 0;
-    float most = in_.sinks.empty() ? -INFINITY : in_.sinks[size_t(head)];
+    float most = -INFINITY;
     for (int64_t k = from; k <= query; ++k) most = std::max(most, p[k] = score(head, query, k, p[k]));
-    double sum = in_.sinks.empty() ? 0 : std::exp(double(in_.sinks[size_t(head)] - most)), mean = 0;
+    double sum = 0, mean = 0;
     for (int64_t k = from; k <= query; ++k) {
       steep_[size_t(k)] = slope(p[k]);
       p[k] = std::exp(p[k] - most);

@@ -4,11 +4,10 @@
 
 namespace awq {
 
-/// What attention was computed of: q, k and v as Backend::attention has them, of whole sequences from their first
-/// position.
+/// What attention without sinks was computed of: q, k and v as Backend::attention has them, of whole sequences from
+/// their first position.
 struct AttentionInputs {
   Tensor q, k, v;
-  std::vector<float> sinks;
   std::vector<int> lengths;  // of the sequences, one behind the other
   AttentionSpec spec;
 };

@@ -149,7 +149,7 @@ Tape::Tape(Backend& inner, const Host& host) : inner_(inner), host_(host) {}
 Tape::~Tape() = default;
 
 bool Tape::knows(const BlockSpec& spec) {
-  return !spec.experts && !spec.delta && !spec.own_width && !spec.shared_keys &&
+  return !spec.experts && !spec.delta && !spec.own_width && !spec.shared_keys && !spec.attention.sinks &&
          spec.mlp.act != Activation::clamped_swish;
 }
 
@@ -250,7 +250,8 @@ void Tape::join_heads(const Tensor& own, const Tensor& shared, int heads, Tensor
 void Tape::attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const float> sinks, Batch batch,
                      int block, const AttentionSpec& spec, Tensor& y) {
   if (!k) no_gradient("attention to another block's keys");
-  AttentionInputs in{q.clone(), k.clone(), v.clone(), {sinks.begin(), sinks.end()}, {}, spec};
+  if (!sinks.empty()) no_gradient("attention with sinks");
+  AttentionInputs in{q.clone(), k.clone(), v.clone(), {}, spec};
   for (const Sequence& s : batch) {
     if (s.first) fail("gradient", "a sequence begins at position {}: keys of earlier ones are not here", s.first);
     in.lengths.push_back(s.tokens);

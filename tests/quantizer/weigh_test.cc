@@ -118,6 +118,7 @@ TEST_P(TokenWeightsTest, AreTheSameForAnyThreadsAndWhereverAJobStopped) {
 }
 
 TEST_P(TokenWeightsTest, AreTheSameWhereSequencesAreWeighedOneByOne) {
+  sequences_ = 30;  // together they come in two pieces
   const Weights together = weighed(float_set(), 2, -1, sequences_ * length_);
   EXPECT_EQ(weighed(float_set(), 2, 2 * int(together.size()) + 2, length_), together);
 }
