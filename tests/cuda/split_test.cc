@@ -156,6 +156,16 @@ TEST_F(SplitTest, WhatDoesNotFitIsAnErrorBeforeAnythingIsLoaded) {
 }
 
 // Keys and values of the whole answer are taken before the first token, or refused with the numbers.
+// Its second half reads keys of the first.
+TEST_F(SplitTest, BlocksThatBorrowKeysStayTogether) {
+  const auto source = Checkpoint::open(golden::folder("gemma4"));
+  const int all = int(source->spec().blocks.size());
+  Split apart(size_t{1} << 30, all - 1), together(size_t{1} << 30, all);
+  const std::string text = error_of([&] { load_model(*apart, *source); });
+  EXPECT_NE(text.find(fmt::format("{} of {} blocks would be on the GPU", all - 1, all)), std::string::npos) << text;
+  EXPECT_EQ(on_gpu(load_model(*together, *source)), all);
+}
+
 TEST_F(SplitTest, KeysAndValuesAreTakenBeforeTheFirstToken) {
   if (!small_) GTEST_SKIP() << "a GPU has more memory than a test should fill";
   Split s(40 << 20);
