@@ -1,6 +1,7 @@
 // awq::tasks and awq::evaluate_tasks.
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <numeric>
 
 #include "awq/awq.h"
@@ -136,7 +137,21 @@ class TaskJob {
       before_ += d.count;
     }
     all.metrics = of_parts(all.parts);
+    if (const auto group = b.parts.front().task->group) all.groups = grouped(all.parts, group);
     return all;
+  }
+
+  static std::vector<TaskPart> grouped(const std::vector<TaskPart>& parts,
+                                       std::string_view (*group)(std::string_view)) {
+    std::map<std::string_view, std::vector<TaskPart>> members;
+    for (const TaskPart& p : parts)
+      if (const std::string_view name = group(p.name); !name.empty()) members[name].push_back(p);
+    std::vector<TaskPart> groups;
+    for (const auto& [name, of] : members) {
+      TaskPart& g = groups.emplace_back(TaskPart{.name = std::string(name), .metrics = of_parts(of)});
+      for (const TaskPart& p : of) g.items += p.items;
+    }
+    return groups;
   }
 
   static std::vector<TaskMetric> of_parts(const std::vector<TaskPart>& parts) {

@@ -40,12 +40,17 @@ nlohmann::ordered_json metrics_json(const std::vector<TaskMetric>& metrics) {
   return j;
 }
 
+void add_parts(nlohmann::ordered_json& j, const char* key, const std::vector<TaskPart>& parts) {
+  for (const TaskPart& p : parts)
+    j[key].push_back({{"name", p.name}, {"items", p.items}, {"metrics", metrics_json(p.metrics)}});
+}
+
 nlohmann::ordered_json task_json(const TaskReport& r) {
   nlohmann::ordered_json j = {
       {"model", r.model}, {"task", r.task},       {"file", r.file},     {"items", r.items},
       {"shots", r.shots}, {"resumed", r.resumed}, {"cut", r.truncated}, {"metrics", metrics_json(r.metrics)}};
-  for (const TaskPart& p : r.parts)
-    j["parts"].push_back({{"name", p.name}, {"items", p.items}, {"metrics", metrics_json(p.metrics)}});
+  add_parts(j, "groups", r.groups);
+  add_parts(j, "parts", r.parts);
   j["seconds"] = r.seconds;
   return j;
 }
@@ -93,8 +98,10 @@ void print_tasks(std::span<const TaskReport> reports, bool parts) {
   };
   for (const TaskReport& r : reports) {
     for (const TaskMetric& m : r.metrics) row(r, r.task, r.items, m, &m == &r.metrics.front() ? notes(r) : "");
-    for (const TaskPart& p : parts ? r.parts : std::vector<TaskPart>())
-      for (const TaskMetric& m : p.metrics) row(r, "  " + p.name, p.items, m, "");
+    if (!parts) continue;
+    for (const auto* list : {&r.groups, &r.parts})
+      for (const TaskPart& p : *list)
+        for (const TaskMetric& m : p.metrics) row(r, "  " + p.name, p.items, m, "");
   }
   fmt::print("± is the standard error over items\n");
 }

@@ -448,7 +448,7 @@ struct TaskMetric {
   Estimate value;             // the error is over items
   std::vector<double> items;  // what each counts, in the file's order; of "perplexity" its log-likelihood
 };
-/// A subject of "mmlu".
+/// A subject of "mmlu", or a category of subjects.
 struct TaskPart {
   std::string name;
   int items = 0;
@@ -461,7 +461,8 @@ struct TaskReport {
   int truncated = 0;  // items that were longer than the model's context and lost their beginning
   /// Of a task in parts every item counts alike, and errors are those of the pooled variance.
   std::vector<TaskMetric> metrics{};
-  std::vector<TaskPart> parts{};  // where the task's file is a folder
+  std::vector<TaskPart> parts{};   // where the task's file is a folder
+  std::vector<TaskPart> groups{};  // of parts, as the task's authors sum them up
   double seconds = 0;
 };
 /// Each task as lm-eval defines it: prompts, examples, tokens, what counts. All files are read and checked before the

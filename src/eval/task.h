@@ -36,7 +36,8 @@ struct Task {
   std::string (*preamble)(const std::filesystem::path& data) = nullptr;
   std::string_view part = {};           // "_test.csv": how names end of files that make the task, in one folder
   std::string_view part_examples = {};  // and of those that examples of a part are taken of
-  std::string_view labels = {};         // "-labels.lst": how the name ends, instead of ".jsonl", of labels apart
+  std::string_view (*group)(std::string_view part) = nullptr;  // "STEM": what a part is summed up in; "": in nothing
+  std::string_view labels = {};  // "-labels.lst": how the name ends, instead of ".jsonl", of labels apart
 };
 
 std::span<const Task* const> all_tasks();

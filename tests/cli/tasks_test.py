@@ -128,6 +128,13 @@ class Tasks(unittest.TestCase):
         pooled = sum((k - 1) * a["standard_error"]**2 * k for a, k in zip(acc, n)) / (17 - 3)
         self.assertGreater(pooled, 0)
         self.assertAlmostEqual(r["metrics"]["acc"]["standard_error"], math.sqrt(pooled / 17))
+        # The authors' categories: virology is of "other", the two others of "stem".
+        self.assertEqual([(g["name"], g["items"]) for g in r["groups"]], [("other", 3), ("stem", 14)])
+        self.assertEqual(r["groups"][0]["metrics"]["acc"], acc[2])
+        stem = r["groups"][1]["metrics"]["acc"]
+        self.assertAlmostEqual(stem["value"], sum(a["value"] * k for a, k in zip(acc[:2], n)) / 14)
+        squares = sum((k - 1) * a["standard_error"]**2 * k for a, k in zip(acc[:2], n)) / (14 - 2)
+        self.assertAlmostEqual(stem["standard_error"], math.sqrt(squares / 14))
         again = self.eval("--task", f"mmlu={folder}", "--save-samples", file, "--resume")[0]
         self.assertEqual((again["resumed"], again["metrics"]), (17, r["metrics"]))
         self.assertEqual(self.eval("--task", f"mmlu={folder}", "--limit", 4)[0]["items"], 4 + 4 + 3)

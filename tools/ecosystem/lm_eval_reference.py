@@ -7,7 +7,7 @@ Runs in the environment of requirements-lmeval.txt. FOLDER of --model is a float
 definition; only where its documents come from is changed, to JSON lines made of the files that awq reads. --data has
 hellaswag_val_full.txt, piqa_validation.jsonl, winogrande_xl_validation.jsonl, arc_easy_test.jsonl, arc_challenge_test.jsonl and
 lambada_openai.jsonl; boolq, openbookqa, mmlu and truthfulqa then have ARC's items behind a few made here, in the authors' format for awq and in the
-Hugging Face hub's for lm-eval. Without it, and of gsm8k, those few are used. "mmlu_group" is a folder of two subjects, held against what lm-eval's own aggregation makes of its subjects; "piqa_labels" is
+Hugging Face hub's for lm-eval, and gsm8k has 500 sums in words, which are drawn here. Without it, those few are used. "mmlu_group" is a folder of two subjects, held against what lm-eval's own aggregation makes of its subjects; "piqa_labels" is
 PIQA with its labels in a file of their own.
 
 Fails where an item's log-likelihood differs by more than 1e-3 of itself, an answer by a character, or a metric or its error by
@@ -17,6 +17,7 @@ import argparse
 import csv
 import json
 import pathlib
+import random
 import subprocess
 import sys
 import tempfile
@@ -99,6 +100,28 @@ GSM8K = [("Ann has 3 boxes of 12 pencils and gives away 10. How many are left?",
          ("There are 5 rows of 9 chairs. 7 are broken. How many are whole?", "5 * 9 = 45 chairs.\n45 - 7 = 38 are whole.\n#### 38"),
          ("Eve saves $4 a week. How much has she after 9 weeks?", "She has 4 * 9 = $36.\n#### 36"),
          ("A cake is cut into 16 pieces and 5 are eaten. How many remain?", "16 - 5 = 11 pieces remain.\n#### 11")]
+
+
+def add_sums(count=500):
+    """Questions and answers as GSM8K writes them, each of one of five kinds, with numbers, names and things that are drawn."""
+    draw = random.Random(8)
+    kinds = [
+        (lambda n, t, a, b, c: f"{n} has {a} boxes of {b} {t} and gives away {c}. How many {t} are left?",
+         lambda n, t, a, b, c: f"{a} boxes are {a} * {b} = <<{a}*{b}={a * b}>>{a * b} {t}.\n{a * b} - {c} = {a * b - c} are left.\n#### {a * b - c:,}"),
+        (lambda n, t, a, b, c: f"A shop sells {t} at ${b} each. {n} buys {a} and pays ${c} for the way home. How much does {n} spend?",
+         lambda n, t, a, b, c: f"The {t} cost {a} * {b} = ${a * b}.\nWith the way home {n} spends {a * b} + {c} = ${a * b + c}.\n#### {a * b + c:,}"),
+        (lambda n, t, a, b, c: f"{n} makes {b} {t} a day for {a} days and {n}'s sister makes {c} in all. How many {t} do they make together?",
+         lambda n, t, a, b, c: f"{n} makes {a} * {b} = {a * b}.\nTogether they make {a * b} + {c} = {a * b + c}.\n#### {a * b + c:,}"),
+        (lambda n, t, a, b, c: f"{n} puts {a * b} {t} evenly into {a} bags, then {c} more into the first bag. How many {t} are in the first bag?",
+         lambda n, t, a, b, c: f"Each bag has {a * b} / {a} = {b}.\nThe first has {b} + {c} = {b + c}.\n#### {b + c:,}"),
+        (lambda n, t, a, b, c: f"{n} had {a * b + c} {t}, lost {c}, and shares the others among {a} friends. How many does each get?",
+         lambda n, t, a, b, c: f"{a * b + c} - {c} = {a * b} are left.\nEach gets {a * b} / {a} = {b}.\n#### {b:,}"),
+    ]
+    for _ in range(count):
+        question, answer = draw.choice(kinds)
+        name, thing = draw.choice(["Mira", "Olek", "Jun", "Sana", "Pia", "Tomas"]), draw.choice(["pencils", "apples", "stamps", "lamps", "shells", "cups"])
+        values = name, thing, draw.randint(3, 40), draw.randint(5, 60), draw.randint(1, 14)
+        GSM8K.append((question(*values), answer(*values)))
 
 
 def write_csv(path, items=MMLU):
@@ -280,6 +303,7 @@ def main():
     args = parser.parse_args()
     if args.data:
         add_arc(args.data)
+        add_sums()
     names = args.tasks.split(",") if args.tasks else [*(REAL if args.data else []), *own_tasks(), "mmlu_group"]
     lm = HFLM(pretrained=args.model, dtype="float32", device="cpu", batch_size=args.batch)
     rows, failed = [], False
