@@ -29,9 +29,15 @@ Pieces in_columns(Shape shape, const QuantSpec& spec, std::function<QMatrix(int6
   const int64_t group = spec.group_size, total = shape[1];
   const int64_t width =
       group <= Pieces::kColumns ? Pieces::kColumns / group * group : std::gcd(group, Pieces::kColumns);
-  return {shape, spec, (total + width - 1) / width, [=, columns = std::move(columns)](int64_t i) {
+  return {shape,
+          spec,
+          (total + width - 1) / width,
+          [=, columns = std::move(columns)](int64_t i) {
             return Piece{0, i * width, columns(i * width, std::min(total, (i + 1) * width))};
-          }};
+          },
+          {},
+          {},
+          true};
 }
 
 Pieces pieces_of(const Weight& w) {

@@ -26,6 +26,7 @@ struct Pieces {
   std::function<Piece(int64_t i)> read;  // from several threads; throws Error
   Tensor order = {};                     // of a quantized matrix whose columns are not in order: QMatrix::order
   Tensor inputs = {};                    // of a quantized matrix: QMatrix::inputs
+  bool by_columns = false;               // a piece has all rows of some columns
 };
 
 /// Bands of rows, each a multiple of `step` or the last: `rows(begin, end)` gives one, of about `row_bytes` a row.

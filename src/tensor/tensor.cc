@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -51,21 +52,34 @@ class Spares {
   void keep(void* p, size_t bytes) {
     const std::lock_guard lock(mutex_);
     buffers_.push_back({p, bytes});
-    for (kept_ += bytes; kept_ > kMost; buffers_.pop_front()) {
+    kept_ += bytes;
+    trim();
+  }
+  /// Of any size, up to `most` in all; 0: as before.
+  void keep_large(size_t most) {
+    const std::lock_guard lock(mutex_);
+    largest_ = most ? most : kLargest, most_ = most ? most : Tensor::kSpare;
+    trim();
+  }
+  bool wants(size_t bytes) const { return bytes >= kLeast && bytes < largest_; }
+
+ private:
+  void trim() {
+    for (; kept_ > most_; buffers_.pop_front()) {
       kept_ -= buffers_.front().bytes;
       std::free(buffers_.front().data);
     }
   }
 
-  static constexpr size_t kLeast = 256 << 10, kLargest = 2 * kHuge, kMost = Tensor::kSpare;  // of a buffer; of all
- private:
+  static constexpr size_t kLeast = 256 << 10, kLargest = 2 * kHuge;  // of a buffer
   struct Buffer {
     void* data;
     size_t bytes;
   };
   std::mutex mutex_;
-  std::deque<Buffer> buffers_;  // the last one freed is the last
-  size_t kept_ = 0;
+  std::deque<Buffer> buffers_;               // the last one freed is the last
+  size_t kept_ = 0, most_ = Tensor::kSpare;  // of all
+  std::atomic<size_t> largest_ = kLargest;
 };
 
 Spares& spares() {
@@ -85,7 +99,7 @@ constexpr bool kKeeps = false;
 constexpr bool kKeeps = true;
 #endif
 
-bool is_spared(size_t bytes) { return kKeeps && bytes >= Spares::kLeast && bytes < Spares::kLargest; }
+bool is_spared(size_t bytes) { return kKeeps && spares().wants(bytes); }
 
 void* obtain(size_t bytes) {
   void* p = is_spared(bytes) ? spares().take(bytes) : nullptr;
@@ -99,6 +113,9 @@ void narrow_all(std::span<const float> in, DType t, uint16_t* out) {
 }
 
 }  // namespace
+
+LargeSpares::LargeSpares(size_t most) { spares().keep_large(most); }
+LargeSpares::~LargeSpares() { spares().keep_large(0); }
 
 size_t size_of(DType t) { return kInfo[size_t(t)].size; }
 std::string_view name_of(DType t) { return kInfo[size_t(t)].name; }

@@ -66,6 +66,17 @@ class Shape {
   int64_t elements_ = 1;
 };
 
+/// While one exists, freed buffers of any size are kept for tensors of the same size, up to `most` bytes in all: for
+/// jobs of large matrices, one after another, of few shapes. It is the process': of two at a time the last one's word
+/// counts.
+class LargeSpares {
+ public:
+  explicit LargeSpares(size_t most);
+  ~LargeSpares();
+  LargeSpares(const LargeSpares&) = delete;
+  LargeSpares& operator=(const LargeSpares&) = delete;
+};
+
 /// A dense, row-major array and whatever keeps its memory alive: a heap buffer or an mmap. Copying is cheap and shares
 /// the data; `clone()` copies the bytes. Writing through `as<T>()` to a tensor over a read-only mapping is the
 /// caller's error.

@@ -329,6 +329,43 @@ class ConvertTest(unittest.TestCase):
         self.assertIn("not exact", said)
         self.assertIn("model.layers.1.mlp.down_proj.weight, row 0, column 0", said)
 
+    def changed(self, folder, tensor, change):
+        """`change` of a tensor's bytes, in place."""
+        file = folder / "model.safetensors"
+        data = bytearray(file.read_bytes())
+        n = struct.unpack("<Q", data[:8])[0]
+        begin, end = (8 + n + at for at in json.loads(data[8:8 + n])[tensor]["data_offsets"])
+        data[begin:end] = change(data[begin:end])
+        file.write_bytes(data)
+
+    def test_verify_sees_one_scale(self):
+        for name, sides in [("forth", lambda there: (there, self.source)), ("back", lambda there: (self.source, there))]:
+            there, _ = self.convert(self.source, name, "--format", "compressed-tensors")
+            self.changed(there, "model.layers.1.mlp.up_proj.weight_scale", lambda b: b[:2] + bytes([b[2] ^ 1]) + b[3:])
+            checked, against = sides(there)
+            said = awq("verify", checked, "--against", against).stdout
+            self.assertIn("not exact", said)
+            self.assertIn("model.layers.1.mlp.up_proj.weight, row 0, column", said)
+
+    def test_verify_sees_one_scale_where_the_zero_point_is_0(self):
+        there, _ = self.convert(self.source, "zero", "--format", "compressed-tensors")
+        self.changed(there, "model.layers.1.mlp.up_proj.weight_zero_point", lambda b: bytes([b[0] & 0xF0]) + b[1:])
+        other = self.work / "zero-other"
+        shutil.copytree(there, other)
+        self.changed(other, "model.layers.1.mlp.up_proj.weight_scale", lambda b: bytes([b[0] ^ 1]) + b[1:])
+        self.assertIn("not exact", awq("verify", other, "--against", there).stdout)
+
+    def test_verify_sees_two_columns_of_another_group(self):
+        source, there = self.work / "columns", self.work / "columns-other"
+        shutil.copytree(FIXTURES / "gptq-v2-act-order", source)
+        self.changed(source, "model.layers.0.mlp.down_proj.qweight", lambda b: bytes(len(b)))  # so that their codes are the same
+        shutil.copytree(source, there)
+        self.assertIn(": exact", awq("verify", there, "--against", source).stdout)
+        self.changed(there, "model.layers.0.mlp.down_proj.g_idx", lambda b: b[16:20] + b[4:16] + b[:4] + b[20:])
+        said = awq("verify", there, "--against", source).stdout
+        self.assertIn("not exact", said)
+        self.assertIn("model.layers.0.mlp.down_proj.weight", said)
+
     def test_verify_sees_what_is_no_number(self):
         there, _ = self.convert(self.source, "nan", "--format", "compressed-tensors")
         file = there / "model.safetensors"
