@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares awq eval --task with lm-eval and transformers, item by item, on the same model in float32.
 
-usage: lm_eval_reference.py --awq AWQ --model FOLDER [--data FOLDER] [--tasks a,b] [--limit N] [--shots N] [--out FILE.json] [--markdown FILE.md]
+usage: lm_eval_reference.py --awq AWQ --model FOLDER [--data FOLDER] [--tasks a,b] [--limit N] [--shots N] [--work FOLDER] [--out FILE.json] [--markdown FILE.md]
 
 Runs in the environment of requirements-lmeval.txt. FOLDER of --model is a float model in safetensors. Every task is lm-eval's own
 definition; only where its documents come from is changed, to JSON lines made of the files that awq reads. --data has
@@ -10,7 +10,7 @@ lambada_openai.jsonl; boolq, openbookqa, mmlu and truthfulqa then have ARC's ite
 Hugging Face hub's for lm-eval, and gsm8k has 500 sums in words, which are drawn here. Without it, those few are used. "mmlu_group" is a folder of two subjects, held against what lm-eval's own aggregation makes of its subjects; "piqa_labels" is
 PIQA with its labels in a file of their own.
 
-Fails where an item's log-likelihood differs by more than 1e-3 of itself, an answer by a character, or a metric or its error by
+What is made stays in --work, and what awq has scored there is not scored again. Fails where an item's log-likelihood differs by more than 1e-3 of itself, an answer by a character, or a metric or its error by
 more than one item explains.
 """
 import argparse
@@ -208,6 +208,8 @@ def theirs(lm, name, docs, definition, changes, args, work):
 def ours(name, path, args, work):
     samples = work / f"{name}.samples.jsonl"
     command = [args.awq, "eval", args.model, "--task", f"{name.removesuffix('_labels').removesuffix('_group')}={path}", "--save-samples", samples, "--json", "--limit", args.limit]
+    if samples.exists():
+        command.append("--resume")
     if args.shots is not None:
         command += ["--shots", args.shots]
     report = json.loads(subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True).stdout)[0]
@@ -263,7 +265,7 @@ def compare(lm, name, args, work):
 
 def compare_group(lm, args, work):
     folder = work / "subjects"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     subjects = {"elementary_mathematics": MMLU[:6], "college_biology": BIOLOGY}
     accuracies, errors, sizes = [], [], []
     for subject, items in sorted(subjects.items()):
@@ -297,6 +299,7 @@ def main():
     parser.add_argument("--tasks", default="")
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--shots", type=int)
+    parser.add_argument("--work", type=pathlib.Path)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--markdown", type=pathlib.Path)
@@ -308,8 +311,9 @@ def main():
     lm = HFLM(pretrained=args.model, dtype="float32", device="cpu", batch_size=args.batch)
     rows, failed = [], False
     with tempfile.TemporaryDirectory(prefix="awq-lm-eval-") as folder:
+        work = args.work or pathlib.Path(folder)
+        work.mkdir(exist_ok=True)
         for name in names:
-            work = pathlib.Path(folder)
             row, bad = compare_group(lm, args, work) if name == "mmlu_group" else compare(lm, name, args, work)
             rows.append(row)
             print(json.dumps(row), *[f"\n  {name}: {b}" for b in bad], flush=True)

@@ -5,12 +5,13 @@
 # (formats.py), GGUF (gguf_files.py), and files of other programs (theirs.py). vLLM's OpenAI server has folders of awq's (vllm_server.py). A real model is quantized for that. AutoAWQ itself
 # quantizes tiny models beside awq --variant autoawq (autoawq_codes.py). Clients of OpenAI's API run against awq serve (clients.py;
 # AWQ_HELLASWAG or ../shared/data/zeroshot beside the checkout is where HellaSwag's text is). awq eval beside lm-eval with transformers
-# (lm_eval_reference.py, 500 items of each task of AWQ_DATA or ../shared/data beside the checkout; an hour on 2 cores; without the folder a few
+# (lm_eval_reference.py, 500 items of each task of AWQ_DATA or ../shared/data beside the checkout; two hours on 2 cores; without the folder a few
 # items made there), and its perplexity beside transformers' and llama.cpp's (perplexity_reference.py, llama_perplexity.py; with the folder).
 #
 # Each program has a virtual environment in the user's cache folder, made once: transformers with GPTQModel and compressed-tensors 1.2 GB,
 # vLLM 3.4 GB, AutoAWQ 2 GB, lm-eval 1.8 GB, openai and guidellm 1.5 GB, MLX, and llama.cpp, which is compiled. With --cheap there are tiny models alone, and no vLLM, AutoAWQ
-# and llama.cpp; --cheap-packages makes the environments of these and runs nothing. Where all of it was run and nothing failed, docs/compatibility.md is written.
+# and llama.cpp; --cheap-packages makes the environments of these and runs nothing. Where all
+# programs were run and nothing failed, docs/compatibility.md is written, before awq eval's turn, which has pages of its own.
 set -eu
 case $#${2-} in 1) cheap= ;; 2--cheap) cheap=1 ;; *) echo "usage: run.sh AWQ_BINARY [--cheap] | run.sh --cheap-packages" >&2; exit 2 ;; esac
 awq=$(realpath -m -- "$1") packages=
@@ -65,6 +66,7 @@ set -- --awq "$awq" --rows "$rows" --model "$real" --lmeval-python "$lmeval" --v
 hellaswag=${AWQ_HELLASWAG:-../../../shared/data/zeroshot/hellaswag_val_full.txt}
 if [ -f "$hellaswag" ]; then set -- "$@" --data "$(realpath "$hellaswag")"; fi
 OMP_NUM_THREADS=1 "$clients" clients.py "$@"
+python3 page.py "$rows" ../../docs/compatibility.md
 
 floats=$work/smollm2-floats
 "$awq" convert "$model" -o "$floats" --format hf
@@ -80,4 +82,3 @@ if [ -f "$wiki" ]; then
 else
   echo "ecosystem: $wiki is not there, so no perplexity was compared" >&2
 fi
-python3 page.py "$rows" ../../docs/compatibility.md
