@@ -346,6 +346,17 @@ void apply_first_dense(const Config& c, const BlockSpec& dense, ModelSpec& m) {
     m.unused.push_back({fmt::format("model.layers.{}.", blocks + i), kFurtherTokens});
 }
 
+void apply_own_inputs(const Config& c, const nlohmann::json& json, ModelSpec& m) {
+  const char* key = "hidden_size_per_layer_input";
+  const int width = json.contains(key) && !c.has(key) ? 0 : c.whole(key, 256);
+  if (!width) return;
+  c.require_absent_or("vocab_size_per_layer_input", m.vocab);
+  if (int64_t(m.vocab) * int64_t(m.blocks.size()) > INT32_MAX)
+    fail("config", "config.json: vocab_size {} times num_hidden_layers {} is not plausible", m.vocab, m.blocks.size());
+  m.own_input = {.width = width, .row_scale = std::sqrt(float(width)), .scale = std::sqrt(0.5f), .norm = m.final_norm};
+  for (BlockSpec& b : m.blocks) b.own_width = width;
+}
+
 void share_last_keys(const Config& c, ModelSpec& m) {
   const int blocks = int(m.blocks.size()), count = c.whole("num_kv_shared_layers", 0);
   if (count >= blocks) bad("num_kv_shared_layers", "fewer than there are layers", c.at("num_kv_shared_layers"));
