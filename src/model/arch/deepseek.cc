@@ -50,7 +50,7 @@ ModelSpec parse_deepseek3(const nlohmann::json& json) {
 }  // namespace
 
 extern const Architecture kDeepSeek2, kDeepSeek3;
-const Architecture kDeepSeek2{"DeepseekV2ForCausalLM", "", parse_deepseek2, routed_source};
-const Architecture kDeepSeek3{"DeepseekV3ForCausalLM", "", parse_deepseek3, routed_source};
+const Architecture kDeepSeek2{"DeepseekV2ForCausalLM", "deepseek2", parse_deepseek2, routed_source};
+const Architecture kDeepSeek3{"DeepseekV3ForCausalLM", "deepseek2", parse_deepseek3, routed_source};
 
 }  // namespace awq

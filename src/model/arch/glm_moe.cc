@@ -24,6 +24,6 @@ ModelSpec parse_glm4_moe(const nlohmann::json& json) {
 }  // namespace
 
 extern const Architecture kGlm4Moe;
-const Architecture kGlm4Moe{"Glm4MoeForCausalLM", "", parse_glm4_moe, routed_source};
+const Architecture kGlm4Moe{"Glm4MoeForCausalLM", "glm4moe", parse_glm4_moe, routed_source};
 
 }  // namespace awq
