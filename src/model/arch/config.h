@@ -68,6 +68,8 @@ void apply_dense_blocks(const Config& c, ModelSpec& m);
 /// How many experts there are and how many of them a token passes.
 ExpertsSpec experts_of(const Config& c, const char* count = "num_experts", const char* active = "num_experts_per_tok");
 
+/// Of so many experts that every token passes, as one MLP. Throws Error where no model is so wide.
+int width_of_shared(int count, int hidden);
 /// "n_group" and "topk_group": a group is as good as so many of its best.
 void read_groups(const Config& c, int best, ExpertsSpec& e);
 /// DeepSeek-V3's: sigmoids, corrected where they choose, in groups of which the best two experts count.
