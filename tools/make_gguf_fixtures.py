@@ -16,8 +16,9 @@ import gguf
 import numpy as np
 
 TESTS = pathlib.Path(__file__).parent.parent / "tests"
-TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "Q3_K"]
+TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "Q3_K", "MXFP4"]
 DIM, FFN, HEADS, KV_HEADS, HEAD_DIM, BLOCKS = 16, 24, 4, 2, 4, 2
+EXPERTS, RANK, NOPE, ROPE, VALUE = 4, 8, 4, 2, 3
 
 
 def finish(writer):
@@ -136,6 +137,114 @@ def make_model(path, arch, pre):
     finish(writer)
 
 
+def add(writer, i, name, *shape):
+    writer.add_tensor(f"blk.{i}.{name}", values(i, *shape).astype(np.float16 if len(shape) > 1 else np.float32))
+
+
+def add_stack(writer, i, name, *shape):
+    """Every expert's part is the formula by itself."""
+    writer.add_tensor(f"blk.{i}.{name}", np.stack([values(i, *shape)] * EXPERTS).astype(np.float16 if len(shape) > 1 else np.float32))
+
+
+def add_experts(writer, i, bias):
+    writer.add_tensor(f"blk.{i}.ffn_gate_inp.weight", values(i, EXPERTS, DIM))
+    for name, shape in {"gate": (FFN, DIM), "up": (FFN, DIM), "down": (DIM, FFN)}.items():
+        add_stack(writer, i, f"ffn_{name}_exps.weight", *shape)
+        if bias:
+            add_stack(writer, i, f"ffn_{name}_exps.bias", shape[0])
+        else:
+            add(writer, i, f"ffn_{name}_shexp.weight", *shape)
+    add(writer, i, "ffn_gate_inp.bias" if bias else "exp_probs_b.bias", EXPERTS)
+
+
+def add_dense(writer, i):
+    for name, shape in {"gate": (FFN, DIM), "up": (FFN, DIM), "down": (DIM, FFN)}.items():
+        add(writer, i, f"ffn_{name}.weight", *shape)
+
+
+def add_latent_attention(writer, i):
+    """As newer files have it: keys and values apart, each head's keys turned round; of the first block's kind in both blocks."""
+    add(writer, i, "attn_q_a.weight", RANK, DIM)
+    add(writer, i, "attn_q_a_norm.weight", RANK)
+    add(writer, i, "attn_q_b.weight", HEADS * (NOPE + ROPE), RANK)
+    writer.add_tensor(f"blk.{i}.attn_kv_a_mqa.weight", np.concatenate([values(i, RANK, DIM), values(i, ROPE, DIM)]).astype(np.float16))
+    add(writer, i, "attn_kv_a_norm.weight", RANK)
+    keys = values(i, HEADS * NOPE, RANK).reshape(HEADS, NOPE, RANK)
+    writer.add_tensor(f"blk.{i}.attn_k_b.weight", np.ascontiguousarray(keys.swapaxes(1, 2)).astype(np.float16))
+    writer.add_tensor(f"blk.{i}.attn_v_b.weight", values(i, HEADS * VALUE, RANK).reshape(HEADS, VALUE, RANK).astype(np.float16))
+    add(writer, i, "attn_output.weight", DIM, HEADS * VALUE)
+
+
+def add_attention(writer, i, bias):
+    for name, shape in {"attn_q": (HEADS * HEAD_DIM, DIM), "attn_k": (KV_HEADS * HEAD_DIM, DIM), "attn_v": (KV_HEADS * HEAD_DIM, DIM),
+                        "attn_output": (DIM, HEADS * HEAD_DIM)}.items():
+        add(writer, i, f"{name}.weight", *shape)
+        if bias == "all" or (bias and name != "attn_output"):
+            add(writer, i, f"{name}.bias", shape[0])
+
+
+def add_sizes(writer, latent):
+    writer.add_context_length(128)
+    writer.add_embedding_length(DIM)
+    writer.add_feed_forward_length(FFN)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(1 if latent else KV_HEADS)
+    writer.add_key_length(RANK + ROPE if latent else HEAD_DIM)
+    writer.add_value_length(RANK if latent else HEAD_DIM)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(500000.0)
+    writer.add_expert_count(EXPERTS)
+    writer.add_expert_used_count(2)
+    writer.add_expert_feed_forward_length(FFN)
+
+
+def add_routing(writer):
+    writer.add_expert_shared_count(1)
+    writer.add_leading_dense_block_count(1)
+    writer.add_expert_weights_scale(2.5)
+    writer.add_expert_weights_norm(True)
+    writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+
+
+def make_mixture(path, arch):
+    writer = gguf.GGUFWriter(path, arch)
+    latent, oss = arch == "deepseek2", arch == "gpt-oss"
+    further = 1 if arch == "glm4moe" else 0  # a block for predicting further tokens
+    writer.add_block_count(BLOCKS + further)
+    add_sizes(writer, latent)
+    if not oss:
+        add_routing(writer)
+        writer.add_rope_dimension_count(ROPE)
+    if latent:
+        writer.add_q_lora_rank(RANK)
+        writer.add_kv_lora_rank(RANK)
+        writer.add_key_length_mla(NOPE + ROPE)
+        writer.add_value_length_mla(VALUE)
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(4.0)
+        writer.add_rope_scaling_orig_ctx_len(32)
+        writer.add_rope_scaling_yarn_log_mul(0.1)
+        writer.add_expert_group_count(2)
+        writer.add_expert_group_used_count(1)
+    if oss:
+        writer.add_sliding_window(8)
+    if further:
+        writer.add_nextn_predict_layers(further)
+    rows = add_byte_level_vocabulary(writer, "qwen2")
+    writer.add_tensor("token_embd.weight", values(0, rows, DIM))
+    writer.add_tensor("output_norm.weight", values(0, DIM))
+    for i in range(BLOCKS):
+        add(writer, i, "attn_norm.weight", DIM)
+        add(writer, i, "ffn_norm.weight" if latent else "post_attention_norm.weight", DIM)
+        add_latent_attention(writer, i) if latent else add_attention(writer, i, "all" if oss else "qkv")
+        if oss:
+            add(writer, i, "attn_sinks.weight", HEADS)
+        add_experts(writer, i, oss) if i or oss else add_dense(writer, i)
+    if further:
+        add(writer, BLOCKS, "nextn.eh_proj.weight", DIM, 2 * DIM)
+    finish(writer)
+
+
 def main():
     models = TESTS / "fuzz" / "corpus" / "gguf"
     for folder in (TESTS / "io" / "fixtures", models):
@@ -144,6 +253,8 @@ def main():
     make_rounded(TESTS / "io" / "fixtures" / "ggml_rounded.gguf")
     for arch, pre in {"llama": "llama-bpe", "qwen2": "qwen2", "qwen3": "qwen2", "gemma3": None}.items():
         make_model(models / f"{arch}.gguf", arch, pre)
+    for arch in ("deepseek2", "glm4moe", "gpt-oss"):
+        make_mixture(models / f"{arch}.gguf", arch)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,12 @@
 #include "formats/gguf_layout.h"
 #include "formats/gguf_tokenizer.h"
 #include "formats/params.h"
+#include "model/arch/gguf.h"
 
 namespace awq {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr const char* kRopeFrequencies = "rope_freqs.weight";
 
 /// GGUF holds a norm's full gain g; a checkpoint of a family with gain_offset holds w = g - offset. For offset 1 and
 /// g >= 1/2 the difference is exact, so w + 1 gives g back bit by bit; below, w is off by at most 2^-25.
@@ -42,7 +41,8 @@ class GgufCheckpoint final : public Checkpoint {
       : file_(std::move(file)),
         config_(gguf_config(file_)),
         spec_(find_architecture(config_["architectures"][0].get<std::string>()).parse(config_)),
-        arch_(file_.text("general.architecture")) {
+        family_(*find_gguf_family(file_.text("general.architecture"))),
+        stored_(gguf_tensors(family_, spec_, gguf_layout(file_))) {
     check_tensors();
   }
   std::string_view format() const override { return "gguf"; }
@@ -51,48 +51,50 @@ class GgufCheckpoint final : public Checkpoint {
   std::string described_in() const override { return file_.path().string(); }
 
   Weight weight(int block, Param p) const override {
-    const std::string name = gguf_name(spec_, block, p) + ".weight";
-    if (is_stacked(spec_, block, p)) {
-      const Part part = part_of(block, p);
-      return file_.rows(part.tensor, part.first, part.first + part.shape[0]);
-    }
-    if (!is_norm(p.role)) return ordered(file_.tensor(name).reshaped(shape_of(spec_, block, p)), block, p);
-    const float offset = spec_.final_norm.gain_offset;
-    return offset != 0 ? without_offset(vector(name), offset) : vector(name);
+    const Shape shape = shape_of(spec_, block, p);
+    if (!is_norm(p.role))
+      return is_whole(block, p) ? ordered(file_.tensor(stored_.holding(block, p).weight()).reshaped(shape), block, p)
+                                : floats(block, p, 0, shape[0]);
+    const float offset = gguf_gain_offset(spec_, block, p);
+    const Tensor gain = vector(stored_.holding(block, p).weight()).reshaped(shape);
+    return offset != 0 ? without_offset(gain, offset) : gain;
   }
   Pieces pieces(int block, Param p) const override {
-    const Part part = part_of(block, p);
-    const GgmlType& type = *part.tensor.type;
-    if (!type.codes.group) return float_pieces(block, p);
-    return in_bands(part.shape, spec_of(type), part.shape[1], row_step(block, p),
-                    [=, this](int64_t begin, int64_t end) {
-                      return ordered(quantized(part.tensor, part.first + begin, part.first + end), block, p);
-                    });
+    const GgufTensor tensor = flat(block, p);
+    const Shape shape = shape_of(spec_, block, p);
+    if (!tensor.type->codes.group || stored_.holding(block, p).transposed) return float_pieces(block, p);
+    return in_bands(shape, spec_of(*tensor.type), shape[1], row_step(block, p), [=, this](int64_t begin, int64_t end) {
+      return ordered(quantized(tensor, stored_.rows(block, p), begin, end), block, p);
+    });
   }
   /// What a GGUF holds counts as an original: many models are published in nothing else.
   Pieces float_pieces(int block, Param p) const override {
-    const Part part = part_of(block, p);
-    const DType dtype = file_.rows(part.tensor, 0, 0).dtype();
-    return in_bands(part.shape, dtype, part.shape[1] * int64_t(size_of(dtype)), row_step(block, p),
-                    [=, this](int64_t begin, int64_t end) {
-                      return ordered(file_.rows(part.tensor, part.first + begin, part.first + end), block, p);
-                    });
+    const Shape shape = shape_of(spec_, block, p);
+    const DType dtype = file_.rows(flat(block, p), 0, 0).dtype();
+    return in_bands(shape, dtype, shape[1] * int64_t(size_of(dtype)), row_step(block, p),
+                    [=, this](int64_t begin, int64_t end) { return floats(block, p, begin, end); });
   }
   Tensor bias(int block, Param p) const override {
-    return ordered(vector(gguf_name(spec_, block, p) + ".bias").to(DType::f32), block, p);
+    const StoredTensor& t = stored_.holding(block, p);
+    GgufTensor all = file_.at(t.bias_tensor());
+    all.shape = {all.shape.elements()};
+    const Tensor own = gather(stored_.rows(block, p), 0, shape_of(spec_, block, p)[0],
+                              [&](int64_t begin, int64_t end) { return file_.rows(all, begin, end); });
+    return ordered(own.to(DType::f32), block, p);
   }
   std::vector<TensorInfo> tensors() const override {
     std::map<std::string, TensorUse> uses;
-    for (const auto& [block, p] : params_of(spec_))
-      uses[gguf_name(spec_, block, p) + ".weight"] = use_of(*this, block, p);
+    for (const StoredTensor& t : stored_.all()) uses[t.weight()] = use_of(*this, t.parts.front().block, t.first());
     std::vector<TensorInfo> list;
     for (const GgufTensor& t : file_.tensors()) {
       TensorInfo& info =
           list.emplace_back(TensorInfo{std::string(t.name), std::string(t.type->name), t.shape, t.data.size()});
       if (const auto it = uses.find(info.name); it != uses.end())
         info.use = it->second;
-      else if (info.name == kRopeFrequencies)
+      else if (is_configuration(info.name))
         info.use = TensorUse::dropped, info.reason = "read as rope scaling of the configuration";
+      else if (const UnusedTensors* unused = unused_tensors(info.name))
+        info.use = TensorUse::dropped, info.reason = unused->reason;
     }
     return list;
   }
@@ -103,24 +105,40 @@ class GgufCheckpoint final : public Checkpoint {
   }
 
  private:
-  /// A matrix and the rows in which it lies.
-  struct Part {
-    GgufTensor tensor;
-    Shape shape;
-    int64_t first = 0;
-  };
-  Part part_of(int block, Param p) const {
-    Part part{file_.at(gguf_name(spec_, block, p) + ".weight"), shape_of(spec_, block, p)};
-    part.tensor.shape = {part.tensor.shape.elements() / part.shape[1], part.shape[1]};
-    if (is_stacked(spec_, block, p)) part.first = p.expert * part.shape[0];
-    return part;
+  /// Whether a tensor is this parameter and no other, as it is.
+  bool is_whole(int block, Param p) const {
+    const StoredTensor& t = stored_.holding(block, p);
+    return t.parts.size() == 1 && !t.transposed;
+  }
+  /// The tensor that holds it, as a matrix.
+  GgufTensor flat(int block, Param p) const {
+    GgufTensor t = file_.at(stored_.holding(block, p).weight());
+    const int64_t cols = t.shape[-1];
+    t.shape = {t.shape.elements() / cols, cols};
+    return t;
+  }
+  Tensor floats(int block, Param p, int64_t begin, int64_t end) const {
+    const GgufTensor t = flat(block, p);
+    if (stored_.holding(block, p).transposed) return turned(t, shape_of(spec_, block, p)[1], begin, end);
+    return ordered(
+        gather(stored_.rows(block, p), begin, end, [&](int64_t from, int64_t to) { return file_.rows(t, from, to); }),
+        block, p);
+  }
+  /// Rows of a matrix of whose heads each lies as [cols, rows of a head].
+  Tensor turned(const GgufTensor& t, int64_t cols, int64_t begin, int64_t end) const {
+    const int64_t of_head = t.shape[1];
+    return gather({0, of_head, of_head}, begin, end, [&](int64_t from, int64_t to) {
+      const int64_t head = from / of_head, first = from % of_head;
+      return gather_transposed({0, of_head, of_head}, first, first + to - from,
+                               file_.rows(t, head * cols, (head + 1) * cols));
+    });
   }
   /// A fault maps up to 2 MB around it: what is small and converted at once must not keep them.
   Tensor vector(const std::string& name) const {
     const GgufTensor& t = file_.at(name);
     return file_.rows(t, 0, t.shape[0]);
   }
-  bool reordered(Param p) const { return has_pairs(arch_, p.role); }
+  bool reordered(Param p) const { return has_pairs(family_, p.role); }
   /// What is put in another order stays within heads.
   int64_t row_step(int block, Param p) const {
     return reordered(p) ? spec_.blocks.at(size_t(block)).attention.head_dim : 1;
@@ -133,42 +151,53 @@ class GgufCheckpoint final : public Checkpoint {
     return {q.spec, ordered(q.codes, block, p), ordered(q.scales, block, p), ordered(q.zeros, block, p),
             ordered(q.offsets, block, p)};
   }
-  QMatrix quantized(const GgufTensor& t, int64_t begin, int64_t end) const;
+  QMatrix quantized(const GgufTensor& t, const RowPattern& rows, int64_t begin, int64_t end) const;
+  bool is_configuration(std::string_view name) const;
+  const UnusedTensors* unused_tensors(std::string_view name) const;
   std::map<std::string, Shape> expected_tensors() const;
   void check_tensors() const;
 
   Gguf file_;
   nlohmann::json config_;
   ModelSpec spec_;
-  std::string_view arch_;  // as the file spells it
+  const GgufFamily& family_;
+  StoredTensors stored_;
   mutable std::once_flag side_files_made_;
   mutable std::vector<SideFile> side_files_;
 };
 
-QMatrix GgufCheckpoint::quantized(const GgufTensor& t, int64_t begin, int64_t end) const {
-  QMatrix q = QMatrix::empty({end - begin, t.shape[1]}, spec_of(*t.type));
-  const Tensor blocks = file_.blocks(t, begin, end);
+/// Parts of a tensor lie between each other: all rows from the first to the last are read.
+QMatrix GgufCheckpoint::quantized(const GgufTensor& t, const RowPattern& rows, int64_t begin, int64_t end) const {
+  const int64_t from = rows.stored(begin), to = rows.stored(end - 1) + 1;
+  QMatrix q = QMatrix::empty({to - from, t.shape[1]}, spec_of(*t.type));
+  const Tensor blocks = file_.blocks(t, from, to);
   t.type->codes.split(blocks.data(), int64_t(blocks.bytes()) / t.type->bytes, q.codes.as<uint8_t>().data(),
                       q.scales.as<float>().data(), q.offsets ? q.offsets.as<float>().data() : nullptr);
   if (q.zeros) std::ranges::fill(q.zeros.as<uint8_t>(), uint8_t(t.type->codes.zero));
   if (const auto bad = first_bad_grid(q))
     fail("gguf", "{}: {}: the scale of row {}, group {} is not finite; the file is damaged", file_.path().string(),
-         t.name, begin + *bad / q.groups(), *bad % q.groups());
-  return q;
+         t.name, from + *bad / q.groups(), *bad % q.groups());
+  return gather(rows, begin, end, q, from);
+}
+
+/// Whether config() has what it says; it was checked there.
+bool GgufCheckpoint::is_configuration(std::string_view name) const {
+  return std::ranges::count(family_.tensors, name) != 0;
+}
+
+const UnusedTensors* GgufCheckpoint::unused_tensors(std::string_view name) const {
+  constexpr std::string_view kBlocks = "model.layers.";
+  const auto it = std::ranges::find_if(spec_.unused, [&](const UnusedTensors& u) {
+    return u.begin.starts_with(kBlocks) && name.starts_with("blk." + u.begin.substr(kBlocks.size()));
+  });
+  return it == spec_.unused.end() ? nullptr : &*it;
 }
 
 std::map<std::string, Shape> GgufCheckpoint::expected_tensors() const {
-  std::map<std::string, Shape> expected = {{"token_embd.weight", {spec_.vocab, spec_.dim}},
-                                           {"output_norm.weight", {spec_.dim}}};
-  if (!spec_.tied_embeddings) expected["output.weight"] = {spec_.vocab, spec_.dim};
-  if (arch_ == "llama" && file_.find(kRopeFrequencies))
-    expected[kRopeFrequencies] = file_.at(kRopeFrequencies).shape;  // checked for config()
-  for (int i = 0; i < int(spec_.blocks.size()); ++i) {
-    const BlockSpec& b = spec_.blocks[size_t(i)];
-    for (Param p : b.params()) {
-      expected[gguf_name(spec_, i, p) + ".weight"] = gguf_shape(spec_, i, p);
-      if (b.has_bias(p)) expected[gguf_name(spec_, i, p) + ".bias"] = {b.shape(p).first};
-    }
+  std::map<std::string, Shape> expected;
+  for (const StoredTensor& t : stored_.all()) {
+    expected[t.weight()] = gguf_shape(t);
+    if (t.bias) expected[t.bias_tensor()] = gguf_bias_shape(t);
   }
   return expected;
 }
@@ -184,7 +213,7 @@ void GgufCheckpoint::check_tensors() const {
       fail("gguf", "{}: {} is stored as {}; this version reads {}", path, name, t.type->name, readable_ggml_types());
   }
   for (const GgufTensor& t : file_.tensors())
-    if (!expected.contains(std::string(t.name)))
+    if (!expected.contains(std::string(t.name)) && !is_configuration(t.name) && !unused_tensors(t.name))
       fail("gguf", "{}: the tensor {} {} is not part of {}; a model with extra parts cannot be read without them", path,
            t.name, t.shape.text(), spec_.arch);
 }

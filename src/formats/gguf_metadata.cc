@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <variant>
 
 #include "base/check.h"
 #include "formats/gguf_config.h"
 #include "formats/gguf_layout.h"
+#include "model/arch/gguf.h"
 
 namespace awq {
 namespace {
@@ -24,58 +26,168 @@ const BlockSpec* windowed_block(const ModelSpec& spec) {
   return it == spec.blocks.end() ? nullptr : &*it;
 }
 
-void add_sizes(GgufMetadata& m, const std::string& arch, const ModelSpec& spec, const Json& config) {
-  const BlockSpec& b = spec.blocks.front();
-  const AttentionSpec& a = b.attention;
-  const auto size = [&](std::string_view key, int64_t v) { m.u32(fmt::format("{}.{}", arch, key), uint32_t(v)); };
-  size("block_count", int64_t(spec.blocks.size()));
-  size("context_length", config.value(spec.context_key, spec.max_context));
-  size("embedding_length", spec.dim);
-  size("feed_forward_length", b.experts ? config.value("intermediate_size", b.mlp.hidden) : b.mlp.hidden);
-  if (const auto& e = b.experts) {
-    size("expert_count", e->count);
-    size("expert_used_count", e->active);
-    if (arch.starts_with("qwen")) size("expert_feed_forward_length", b.mlp.hidden);
-    if (e->shared_hidden) size("expert_shared_feed_forward_length", e->shared_hidden);
-  }
-  size("vocab_size", spec.vocab);
-  size("attention.head_count", a.heads);
-  size("attention.head_count_kv", a.kv_heads);
-  size("attention.key_length", a.head_dim);
-  size("attention.value_length", a.head_dim);
-  size("rope.dimension_count", a.rope.dims);
-  m.f32(arch + ".attention.layer_norm_rms_epsilon", b.norm.eps);
+/// The first block of those with experts, with one MLP or with attention; the first of all where there is none.
+template <class Is>
+const BlockSpec& first_block(const ModelSpec& spec, const Is& is) {
+  const auto it = std::ranges::find_if(spec.blocks, is);
+  return it == spec.blocks.end() ? spec.blocks.front() : *it;
 }
 
-void add_rope(GgufMetadata& m, const std::string& arch, const RopeSpec& rope) {
-  m.f32(arch + ".rope.freq_base", rope.theta);
-  if (rope.scaling != RopeScaling::linear && rope.scaling != RopeScaling::yarn) return;
-  m.text(arch + ".rope.scaling.type", rope.scaling == RopeScaling::linear ? "linear" : "yarn");
-  m.f32(arch + ".rope.scaling.factor", rope.factor);
-  if (rope.scaling == RopeScaling::yarn)
-    m.u32(arch + ".rope.scaling.original_context_length", uint32_t(rope.original_context));
+/// Of blocks that see everything the first that is rotated, else of all.
+const BlockSpec& rotated_block(const ModelSpec& spec) {
+  const BlockSpec& global = global_block(spec);
+  return global.attention.rope.dims ? global
+                                    : first_block(spec, [](const BlockSpec& b) { return b.attention.rope.dims != 0; });
 }
 
-void add_scales(GgufMetadata& m, const std::string& arch, const ModelSpec& spec, const Json& config) {
-  if (!arch.starts_with("granite")) return;
-  m.f32(arch + ".embedding_scale", spec.embed_scale);
-  m.f32(arch + ".residual_scale", spec.blocks.front().residual_scale);
-  m.f32(arch + ".attention.scale", spec.blocks.front().attention.query_scale);
-  m.f32(arch + ".logit_scale", config.value("logits_scaling", 1.f));  // of which the spec has the inverse
-}
-
-// Every sixth block sees everything in programs that find no pattern.
-void add_windows(GgufMetadata& m, const std::string& arch, const ModelSpec& spec) {
+/// What a model's metadata is made of.
+struct Described {
+  const ModelSpec& spec;
+  const Json& config;
+  const BlockSpec& attention = global_block(spec);
+  const BlockSpec& rotated = rotated_block(spec);
+  const BlockSpec& dense = first_block(spec, [](const BlockSpec& b) { return !b.experts; });
+  const BlockSpec& routed = first_block(spec, [](const BlockSpec& b) { return bool(b.experts); });
   const BlockSpec* windowed = windowed_block(spec);
-  if (!windowed) return;
-  m.u32(arch + ".attention.sliding_window", uint32_t(*windowed->attention.window));
-  if (arch != "gemma3") return;
-  m.f32(arch + ".rope.freq_base_swa", windowed->attention.rope.theta);
+  const AttentionSpec& heads() const { return attention.attention; }
+  const RopeSpec& rope() const { return rotated.attention.rope; }
+  const ExpertsSpec* experts() const { return routed.experts ? &*routed.experts : nullptr; }
+  int64_t leading_dense() const {
+    return std::ranges::find_if(spec.blocks, [](const BlockSpec& b) { return bool(b.experts); }) - spec.blocks.begin();
+  }
+};
+
+using Value = std::variant<std::monostate, int64_t, float, bool, std::string, std::vector<uint8_t>>;
+
+/// A key below "<architecture>.", which is written where the family has it and the model a value for it.
+struct Key {
+  std::string_view name;
+  Value (*of)(const Described& d);
+};
+
+Value if_any(int64_t n) { return n ? Value(n) : Value(); }
+Value if_any(int n) { return if_any(int64_t(n)); }
+Value if_any(float v) { return v != 0 ? Value(v) : Value(); }
+Value eps_of(const Described& d, NormKind kind) {
+  return d.spec.final_norm.kind == kind ? Value(d.spec.final_norm.eps) : Value();
+}
+
+/// Of one MLP, as config.json counts it.
+int64_t dense_width(const Described& d) {
+  const auto it = d.config.find("intermediate_size");
+  return it != d.config.end() && it->is_number() ? it->get<int64_t>() : int64_t(d.dense.mlp.hidden);
+}
+
+/// Every sixth block sees everything in programs that find no pattern.
+Value window_pattern(const Described& d) {
   std::vector<uint8_t> flags;
-  for (const BlockSpec& b : spec.blocks) flags.push_back(bool(b.attention.window));
+  for (const BlockSpec& b : d.spec.blocks) flags.push_back(bool(b.attention.window));
   bool usual = true;
   for (size_t i = 0; i < flags.size(); ++i) usual = usual && flags[i] == ((i + 1) % 6 != 0);
-  if (!usual) m.flags(arch + ".attention.sliding_window_pattern", flags);
+  return usual || !d.windowed ? Value() : Value(flags);
+}
+
+Value rope_scaling(const Described& d) {
+  if (d.rope().scaling == RopeScaling::linear) return "linear";
+  return d.rope().scaling == RopeScaling::yarn ? Value("yarn") : Value();
+}
+
+/// A tenth of what the scaling has for scores: the spec has only what it makes of them.
+Value yarn_multiplier(const Described& d) {
+  for (const char* key : {"rope_parameters", "rope_scaling"})
+    if (const auto it = d.config.find(key); it != d.config.end() && it->is_object() && it->contains("mscale_all_dim"))
+      return float(0.1 * it->at("mscale_all_dim").get<double>());
+  return {};
+}
+
+/// What multiplies logits, or divides them where config.json has such a number.
+Value logit_scale(const Described& d) {
+  if (d.config.contains("logit_scale")) return d.spec.head_input_scale;
+  return d.config.value("logits_scaling", 1 / d.spec.head_input_scale);
+}
+
+bool is_yarn(const Described& d) { return d.rope().scaling == RopeScaling::yarn; }
+
+constexpr Key kKeys[] = {
+    {"block_count", [](const Described& d) -> Value { return int64_t(d.spec.blocks.size()); }},
+    {"context_length",
+     [](const Described& d) -> Value { return d.config.value(d.spec.context_key, int64_t(d.spec.max_context)); }},
+    {"embedding_length", [](const Described& d) -> Value { return int64_t(d.spec.dim); }},
+    {"feed_forward_length", [](const Described& d) -> Value { return dense_width(d); }},
+    {"leading_dense_block_count", [](const Described& d) -> Value { return d.leading_dense(); }},
+    {"expert_count", [](const Described& d) { return d.experts() ? if_any(d.experts()->count) : Value(); }},
+    {"expert_used_count", [](const Described& d) { return d.experts() ? if_any(d.experts()->active) : Value(); }},
+    {"expert_feed_forward_length", [](const Described& d) -> Value { return int64_t(d.routed.mlp.hidden); }},
+    {"expert_shared_feed_forward_length",
+     [](const Described& d) { return d.experts() ? if_any(d.experts()->shared_hidden) : Value(); }},
+    {"expert_shared_count",
+     [](const Described& d) -> Value { return int64_t(d.experts()->shared_hidden / d.routed.mlp.hidden); }},
+    {"expert_weights_scale", [](const Described& d) -> Value { return d.experts()->scale; }},
+    {"expert_weights_norm", [](const Described& d) -> Value { return d.experts()->normalized; }},
+    {"expert_gating_func", [](const Described& d) -> Value { return int64_t(d.experts()->scores) + 1; }},
+    {"expert_group_count",
+     [](const Described& d) { return d.experts()->groups > 1 ? if_any(d.experts()->groups) : Value(); }},
+    {"expert_group_used_count",
+     [](const Described& d) { return d.experts()->groups > 1 ? if_any(d.experts()->active_groups) : Value(); }},
+    {"vocab_size", [](const Described& d) -> Value { return int64_t(d.spec.vocab); }},
+    {"attention.head_count", [](const Described& d) -> Value { return int64_t(d.heads().heads); }},
+    {"attention.head_count_kv", [](const Described& d) -> Value { return int64_t(d.heads().kv_heads); }},
+    {"attention.key_length", [](const Described& d) -> Value { return int64_t(d.heads().head_dim); }},
+    {"attention.value_length", [](const Described& d) -> Value { return int64_t(d.heads().v_dim()); }},
+    {"attention.q_lora_rank", [](const Described& d) { return if_any(d.heads().latent.value().q_rank); }},
+    {"attention.kv_lora_rank", [](const Described& d) { return if_any(d.heads().latent.value().kv_rank); }},
+    {"attention.layer_norm_rms_epsilon", [](const Described& d) { return eps_of(d, NormKind::rms); }},
+    {"attention.layer_norm_epsilon", [](const Described& d) { return eps_of(d, NormKind::layer); }},
+    {"attention.clamp_kqv", [](const Described& d) { return if_any(d.heads().clip); }},
+    {"attention.max_alibi_bias", [](const Described& d) { return if_any(8 * d.heads().alibi); }},
+    {"attn_logit_softcapping", [](const Described& d) { return if_any(d.heads().soft_cap); }},
+    {"use_parallel_residual",
+     [](const Described& d) -> Value { return d.spec.blocks.front().parallel != Parallel::no; }},
+    {"attention.scale", [](const Described& d) -> Value { return d.heads().query_scale; }},
+    {"attention.sliding_window",
+     [](const Described& d) { return d.windowed ? if_any(*d.windowed->attention.window) : Value(); }},
+    {"attention.sliding_window_pattern", window_pattern},
+    {"rope.dimension_count", [](const Described& d) { return if_any(d.rope().dims); }},
+    {"rope.freq_base", [](const Described& d) { return d.rope().dims ? Value(d.rope().theta) : Value(); }},
+    {"rope.freq_base_swa",
+     [](const Described& d) { return d.windowed ? Value(d.windowed->attention.rope.theta) : Value(); }},
+    {"rope.scaling.type", rope_scaling},
+    {"rope.scaling.factor",
+     [](const Described& d) { return rope_scaling(d).index() ? Value(d.rope().factor) : Value(); }},
+    {"rope.scaling.original_context_length",
+     [](const Described& d) {
+       return is_yarn(d) || d.rope().scaling == RopeScaling::longrope ? if_any(d.rope().original_context) : Value();
+     }},
+    {"rope.scaling.yarn_beta_fast",
+     [](const Described& d) { return is_yarn(d) && d.rope().beta_fast != 32 ? Value(d.rope().beta_fast) : Value(); }},
+    {"rope.scaling.yarn_beta_slow",
+     [](const Described& d) { return is_yarn(d) && d.rope().beta_slow != 1 ? Value(d.rope().beta_slow) : Value(); }},
+    {"rope.scaling.yarn_log_multiplier", [](const Described& d) { return is_yarn(d) ? yarn_multiplier(d) : Value(); }},
+    {"embedding_scale", [](const Described& d) -> Value { return d.spec.embed_scale; }},
+    {"residual_scale", [](const Described& d) -> Value { return d.spec.blocks.front().residual_scale; }},
+    {"logit_scale", logit_scale},
+    {"final_logit_softcapping", [](const Described& d) { return if_any(d.spec.logit_cap); }},
+};
+
+void add(GgufMetadata& m, const std::string& key, const Value& v) {
+  if (const auto* n = std::get_if<int64_t>(&v)) m.u32(key, uint32_t(*n));
+  if (const auto* f = std::get_if<float>(&v)) m.f32(key, *f);
+  if (const auto* f = std::get_if<bool>(&v)) m.flag(key, *f);
+  if (const auto* s = std::get_if<std::string>(&v)) m.text(key, *s);
+  if (const auto* list = std::get_if<std::vector<uint8_t>>(&v)) m.flags(key, *list);
+}
+
+void add_keys(GgufMetadata& m, const GgufFamily& family, const Described& d) {
+  for (const Key& key : kKeys)
+    if (std::ranges::count(gguf_common_keys(), key.name) || std::ranges::count(family.keys, key.name))
+      add(m, fmt::format("{}.{}", family.name, key.name), key.of(d));
+}
+
+/// Files have LongRoPE's factors in single precision.
+BlockSpec as_files_have(BlockSpec b) {
+  for (std::vector<double>* factors : {&b.attention.rope.short_factors, &b.attention.rope.long_factors})
+    for (double& f : *factors) f = double(float(f));
+  return b;
 }
 
 /// The first thing in which the two differ; empty where they compute the same. Names and rules of the family aside:
@@ -97,7 +209,8 @@ std::string difference(const ModelSpec& a, const ModelSpec& b) {
   for (const auto& [what, equal] : same)
     if (!equal) return what;
   for (size_t i = 0; i < a.blocks.size(); ++i)
-    if (a.blocks[i] != b.blocks[i]) return fmt::format("block {} (its norms, attention, positions or MLP)", i);
+    if (as_files_have(a.blocks[i]) != as_files_have(b.blocks[i]))
+      return fmt::format("block {} (its norms, attention, positions or MLP)", i);
   return "";
 }
 
@@ -113,9 +226,10 @@ struct Bytes {
 
 }  // namespace
 
-Tensor gguf_rope_divisors(const ModelSpec& spec) {
-  RopeSpec rope = spec.blocks.front().attention.rope;
-  if (rope.scaling != RopeScaling::llama3) return {};
+namespace {
+
+/// f32 [dims / 2], by which Llama 3.1's scaling divides angles.
+Tensor rope_divisors(RopeSpec rope) {
   const std::vector<float> scaled = rope.frequencies();
   rope.scaling = RopeScaling::none;
   const std::vector<float> plain = rope.frequencies();
@@ -128,15 +242,40 @@ Tensor gguf_rope_divisors(const ModelSpec& spec) {
   return t;
 }
 
-Gguf gguf_outline(const GgufMetadata& metadata, const ModelSpec& spec) {
+Tensor rope_factors(const std::vector<double>& factors) {
+  Tensor t = Tensor::empty({int64_t(factors.size())}, DType::f32);
+  std::ranges::transform(factors, t.as<float>().begin(), [](double f) { return float(f); });
+  return t;
+}
+
+/// What says what the model is: embedding and head, and names of what a block has.
+void add_outline(Bytes& b, const GgufFamily& family, const ModelSpec& spec) {
   const GgmlType& byte = ggml_type("I8");
-  Bytes b;
   b.add("token_embd.weight", {spec.vocab, 1}, byte, std::string(size_t(spec.vocab), '\0'));
   if (!spec.tied_embeddings) b.add("output.weight", {1}, byte, std::string(1, '\0'));
-  for (Param p : spec.blocks.front().params())
-    if (spec.blocks.front().has_bias(p)) b.add(gguf_name(spec, 0, p) + ".bias", {1}, byte, std::string(1, '\0'));
-  if (const Tensor t = gguf_rope_divisors(spec))
-    b.add("rope_freqs.weight", t.shape(), ggml_type("F32"), {reinterpret_cast<const char*>(t.data()), t.bytes()});
+  const StoredTensors stored = gguf_tensors(family, spec, gguf_layout(family));
+  for (const StoredTensor& t : stored.all()) {
+    if (t.parts.front().block != 0) continue;
+    b.add(t.weight(), {1}, byte, std::string(1, '\0'));
+    if (t.bias) b.add(t.bias_tensor(), {1}, byte, std::string(1, '\0'));
+  }
+}
+
+}  // namespace
+
+std::vector<std::pair<std::string, Tensor>> gguf_rope_tensors(const ModelSpec& spec) {
+  const RopeSpec& rope = global_block(spec).attention.rope;
+  if (rope.scaling == RopeScaling::llama3) return {{"rope_freqs.weight", rope_divisors(rope)}};
+  if (rope.scaling != RopeScaling::longrope) return {};
+  return {{"rope_factors_long.weight", rope_factors(rope.long_factors)},
+          {"rope_factors_short.weight", rope_factors(rope.short_factors)}};
+}
+
+Gguf gguf_outline(const GgufMetadata& metadata, const ModelSpec& spec) {
+  Bytes b;
+  add_outline(b, *find_gguf_family(find_architecture(spec.arch).gguf_name), spec);
+  for (const auto& [name, t] : gguf_rope_tensors(spec))
+    b.add(name, t.shape(), ggml_type("F32"), {reinterpret_cast<const char*>(t.data()), t.bytes()});
   const std::string text = gguf_header(metadata, b.table) + b.data;
   const auto owner = std::make_shared<Tensor>(Tensor::empty({int64_t(text.size())}, DType::u8));
   std::memcpy(owner->data(), text.data(), text.size());
@@ -144,22 +283,19 @@ Gguf gguf_outline(const GgufMetadata& metadata, const ModelSpec& spec) {
 }
 
 GgufMetadata gguf_metadata(const ModelSpec& spec, const Json& config, uint32_t file_type) {
-  const std::string arch(find_architecture(spec.arch).gguf_name);
-  if (arch.empty())
+  const GgufFamily* family = find_gguf_family(find_architecture(spec.arch).gguf_name);
+  if (!family)
     fail("write", "{}: GGUF files of this family are neither read nor written; it is not known how they spell it",
          spec.arch);
   GgufMetadata m;
-  m.text("general.architecture", arch).text("general.type", "model");
+  m.text("general.architecture", family->name).text("general.type", "model");
   m.u32("general.file_type", file_type).u32("general.quantization_version", 2);
-  add_sizes(m, arch, spec, config);
-  add_rope(m, arch, global_block(spec).attention.rope);
-  add_windows(m, arch, spec);
-  add_scales(m, arch, spec, config);
+  add_keys(m, *family, {spec, config});
   const Json read = gguf_config(gguf_outline(m, spec));
   const ModelSpec back = find_architecture(read["architectures"][0].get<std::string>()).parse(read);
   if (const std::string what = difference(spec, back); !what.empty())
     fail("write", "{}: {} cannot be said in GGUF's metadata of the architecture \"{}\" as this version writes it",
-         spec.arch, what, arch);
+         spec.arch, what, family->name);
   return m;
 }
 

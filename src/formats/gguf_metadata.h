@@ -10,8 +10,8 @@ namespace awq {
 /// The keys of the family; `config` is a Hugging Face folder's config.json. Throws Error unless the reader makes the
 /// same model of them.
 GgufMetadata gguf_metadata(const ModelSpec& spec, const nlohmann::json& config, uint32_t file_type);
-/// f32 [dims / 2], by which Llama 3.1's scaling divides angles; empty for other models.
-Tensor gguf_rope_divisors(const ModelSpec& spec);
+/// Scalings of rope that files have as f32 [dims / 2]: Llama 3.1's divisors of angles, LongRoPE's factors.
+std::vector<std::pair<std::string, Tensor>> gguf_rope_tensors(const ModelSpec& spec);
 /// A file of the metadata with the tensors that the reader asks for to understand them.
 Gguf gguf_outline(const GgufMetadata& metadata, const ModelSpec& spec);
 

@@ -13,6 +13,7 @@
 #include "formats/gguf_vocabulary.h"
 #include "formats/packed_sink.h"
 #include "formats/params.h"
+#include "model/arch/gguf.h"
 
 namespace awq {
 namespace {
@@ -35,15 +36,18 @@ const GgmlType& ggml_type_of(const Tensor& t) {
 }
 
 /// Every tensor of the file.
-std::vector<GgufPlace> gguf_places(const ModelSpec& spec) {
+std::vector<GgufPlace> gguf_places(const ModelSpec& spec, const StoredTensors& stored) {
   std::vector<GgufPlace> all;
-  for (const auto& [block, p] : params_of(spec)) {
-    if (is_stacked(spec, block, p) && p.expert > 0) continue;  // is in the first one's
-    all.push_back({gguf_name(spec, block, p) + ".weight", gguf_shape(spec, block, p)});
-    if (has_bias(spec, block, p)) all.push_back({gguf_name(spec, block, p) + ".bias", {shape_of(spec, block, p)[0]}});
+  for (const StoredTensor& t : stored.all()) {
+    all.push_back({t.weight(), gguf_shape(t)});
+    if (t.bias) all.push_back({t.bias_tensor(), gguf_bias_shape(t)});
   }
-  if (const Tensor t = gguf_rope_divisors(spec)) all.push_back({"rope_freqs.weight", t.shape()});
+  for (const auto& [name, t] : gguf_rope_tensors(spec)) all.push_back({name, t.shape()});
   return all;
+}
+
+const GgufFamily& family_of(const ModelSpec& spec) {
+  return *find_gguf_family(find_architecture(spec.arch).gguf_name);  // gguf_metadata was there before
 }
 
 class GgufSink final : public CheckpointSink {
@@ -51,8 +55,9 @@ class GgufSink final : public CheckpointSink {
   GgufSink(const OutputPlace& place, Json config, const ModelSpec& spec, uint32_t file_type)
       : config_(std::move(config)),
         spec_(spec),
-        arch_(find_architecture(spec.arch).gguf_name),
         metadata_(gguf_metadata(spec, config_, file_type)),
+        family_(family_of(spec)),
+        stored_(gguf_tensors(family_, spec, gguf_layout(family_))),
         dir_(place) {}
 
   void put_side_file(const SideFile& file) override {
@@ -64,7 +69,8 @@ class GgufSink final : public CheckpointSink {
   void begin() override { add_gguf_tokenizer(metadata_, texts_, config_, spec_); }
   void put(int block, Param p, const Weight& w) override;
   void put_bias(int block, Param p, const Tensor& b) override {
-    put_floats(gguf_name(spec_, block, p) + ".bias", ordered(b.to(DType::f32), block, p));
+    const StoredTensor& t = stored_.holding(block, p);
+    put_part(t, t.bias_tensor(), gguf_bias_shape(t), encoded(ordered(b.to(DType::f32), block, p)), block, p);
   }
   void finish() override {
     require_whole();
@@ -76,98 +82,94 @@ class GgufSink final : public CheckpointSink {
     return writer_ ? writer_->state() : Json();
   }
   void resume(const Json& state) override {
-    if (!state.is_null()) writer_.emplace(dir_.path(kFile), metadata_, gguf_places(spec_), state);
+    if (!state.is_null()) writer_.emplace(dir_.path(kFile), metadata_, gguf_places(spec_, stored_), state);
   }
   void sync() override {
     if (writer_) writer_->sync();
   }
 
  private:
-  /// A weight as the file has it, of a matrix or of one of many in a tensor.
+  /// Rows as the file has them.
   struct Encoded {
     const GgmlType* type = nullptr;
     std::vector<std::byte> bytes{};
   };
+  /// A tensor of which some parts are there.
+  struct Begun {
+    Encoded all;
+    size_t parts = 0;
+  };
   GgufWriter& file();
-  void put_floats(const std::string& name, const Tensor& t) {
-    file().put(name, ggml_type_of(t), t.shape(), {t.data(), t.bytes()});
-  }
-  Encoded encoded(const std::string& name, const QMatrix& q, int block, Param p) const;
-  void put_matrix(const std::string& name, const Weight& w, int block, Param p);
-  void put_stacked(const std::string& name, Encoded e, const Shape& shape, int expert);
+  static Encoded encoded(const Tensor& t) { return {&ggml_type_of(t), {t.data(), t.data() + t.bytes()}}; }
+  Encoded encoded(const QMatrix& q, int block, Param p) const;
+  void put_part(const StoredTensor& t, const std::string& name, const Shape& shape, Encoded e, int block, Param p);
   void require_whole() const {
-    if (!waiting_.empty()) fail("write", "{} waits for the rest of its experts", waiting_.begin()->first);
+    if (!begun_.empty()) fail("write", "{} waits for the rest of its parts", begun_.begin()->first);
   }
   Tensor ordered(const Tensor& t, int block, Param p) const {
-    return t && has_pairs(arch_, p.role) ? pairs_from_halves(t, spec_.blocks.at(size_t(block)).attention.head_dim) : t;
+    return t && has_pairs(family_, p.role) ? pairs_from_halves(t, spec_.blocks.at(size_t(block)).attention.head_dim)
+                                           : t;
   }
 
   Json config_;
   ModelSpec spec_;
-  std::string_view arch_;
   GgufMetadata metadata_;
+  const GgufFamily& family_;
+  StoredTensors stored_;
   std::map<std::string, std::string> texts_;
   AtomicDir dir_;
   std::optional<GgufWriter> writer_;
-  std::map<std::string, std::map<int, Encoded>> waiting_;  // tensors of experts, of which some are there
+  std::map<std::string, Begun> begun_;
 };
 
 GgufWriter& GgufSink::file() {
   if (!writer_) {
-    writer_.emplace(dir_.path(kFile), metadata_, gguf_places(spec_));
-    if (const Tensor t = gguf_rope_divisors(spec_)) put_floats("rope_freqs.weight", t);
+    writer_.emplace(dir_.path(kFile), metadata_, gguf_places(spec_, stored_));
+    for (const auto& [name, t] : gguf_rope_tensors(spec_))
+      writer_->put(name, ggml_type_of(t), t.shape(), {t.data(), t.bytes()});
   }
   return *writer_;
 }
 
-void GgufSink::put_matrix(const std::string& name, const Weight& w, int block, Param p) {
-  const Shape shape = gguf_shape(spec_, block, p);
-  if (const auto* q = std::get_if<QMatrix>(&w)) {
-    Encoded e = encoded(name, *q, block, p);
-    return is_stacked(spec_, block, p) ? put_stacked(name, std::move(e), shape, p.expert)
-                                       : file().put(name, *e.type, shape, e.bytes);
-  }
+void GgufSink::put(int block, Param p, const Weight& w) {
+  const StoredTensor& t = stored_.holding(block, p);
+  const auto put_encoded = [&](Encoded e) { put_part(t, t.weight(), gguf_shape(t), std::move(e), block, p); };
+  if (const auto* q = std::get_if<QMatrix>(&w)) return put_encoded(encoded(*q, block, p));
   // What chooses experts is in F32 in the package's files.
   const auto& stored = std::get<Tensor>(w);
-  const Tensor t = ordered(stays_float(p.role) ? stored.to(DType::f32) : stored, block, p);
-  const std::span<const std::byte> bytes(t.data(), t.bytes());
-  if (!is_stacked(spec_, block, p)) return file().put(name, ggml_type_of(t), shape, bytes);
-  put_stacked(name, {&ggml_type_of(t), {bytes.begin(), bytes.end()}}, shape, p.expert);
+  if (!is_norm(p.role))
+    return put_encoded(encoded(ordered(stays_float(p.role) ? stored.to(DType::f32) : stored, block, p)));
+  Tensor gain = stored.to(DType::f32).clone();  // the whole of it: programs multiply with what is there
+  for (float& v : gain.as<float>()) v += gguf_gain_offset(spec_, block, p);
+  put_encoded(encoded(gain));
 }
 
-void GgufSink::put(int block, Param p, const Weight& w) {
-  const std::string name = gguf_name(spec_, block, p) + ".weight";
-  if (!is_norm(p.role)) return put_matrix(name, w, block, p);
-  const auto& t = std::get<Tensor>(w);
-  Tensor gain = t.to(DType::f32).clone();  // the whole of it: programs multiply with what is there
-  for (float& v : gain.as<float>()) v += spec_.final_norm.gain_offset;
-  put_floats(name, gain);
+/// A tensor of several parts is written when the last has come.
+void GgufSink::put_part(const StoredTensor& t, const std::string& name, const Shape& shape, Encoded e, int block,
+                        Param p) {
+  if (t.parts.size() == 1) return file().put(name, *e.type, shape, e.bytes);
+  const int64_t rows = shape_of(spec_, block, p)[0];
+  const size_t row = e.bytes.size() / size_t(rows);
+  Begun& b = begun_[name];
+  if (!b.parts) b.all = {e.type, std::vector<std::byte>(size_t(t.rows) * row)};
+  if (b.all.type != e.type)
+    fail("write", "{}: its parts are {} and {}, but one tensor has one type", name, b.all.type->name, e.type->name);
+  for_runs(stored_.rows(block, p), 0, rows, [&](int64_t stored, int64_t first, int64_t n) {
+    std::copy_n(e.bytes.data() + size_t(first) * row, size_t(n) * row, b.all.bytes.data() + size_t(stored) * row);
+  });
+  if (++b.parts < t.parts.size()) return;
+  file().put(name, *b.all.type, shape, b.all.bytes);
+  begun_.erase(name);
 }
 
-void GgufSink::put_stacked(const std::string& name, Encoded e, const Shape& shape, int expert) {
-  std::map<int, Encoded>& parts = waiting_[name];
-  if (!parts.empty() && parts.begin()->second.type != e.type)
-    fail("write", "{}: its experts are {} and {}, but one tensor has one type", name, parts.begin()->second.type->name,
-         e.type->name);
-  parts.insert_or_assign(expert, std::move(e));
-  if (int64_t(parts.size()) < shape[0]) return;
-  Encoded all{parts.begin()->second.type};
-  for (auto& [number, part] : parts) {
-    all.bytes.insert(all.bytes.end(), part.bytes.begin(), part.bytes.end());
-    part.bytes = {};
-  }
-  file().put(name, *all.type, shape, all.bytes);
-  waiting_.erase(name);
-}
-
-GgufSink::Encoded GgufSink::encoded(const std::string& name, const QMatrix& q, int block, Param p) const {
+GgufSink::Encoded GgufSink::encoded(const QMatrix& q, int block, Param p) const {
   const GgmlType& type = ggml_type_of(q);
   const int middle = 1 << (q.spec.bits - 1);
   const bool other_zero =
       q.zeros && !std::ranges::all_of(q.zeros.as<uint8_t>(), [=](uint8_t z) { return z == middle; });
   if (q.spec.group_size != kBlockColumns || (q.spec.bits != 4 && q.spec.bits != 8) || other_zero || q.order)
-    fail("write", "{}: {} bits in groups of {} are none of the blocks that this version writes", name, q.spec.bits,
-         q.spec.group_size);
+    fail("write", "{}: {} bits in groups of {} are none of the blocks that this version writes",
+         stored_.holding(block, p).name, q.spec.bits, q.spec.group_size);
   const Tensor codes = ordered(q.codes, block, p), scales = ordered(q.scales, block, p),
                offsets = ordered(q.offsets, block, p);
   std::vector<std::byte> bytes(size_t(scales.shape().elements() * type.bytes));

@@ -22,9 +22,9 @@ bool tiles(std::vector<StoredPart> parts, int64_t rows) {
          });
 }
 
-/// Each expert's rows by themselves.
+/// Each expert's rows by themselves; a stack of one parameter's heads has one part.
 bool covered(const StoredTensor& t) {
-  if (!t.stack) return tiles(t.parts, t.rows);
+  if (!t.stack || t.parts.size() == 1) return tiles(t.parts, t.rows);
   const int64_t rows = t.rows / t.stack;
   std::map<int64_t, std::vector<StoredPart>> of_expert;
   for (StoredPart p : t.parts) {
@@ -70,10 +70,13 @@ void put_rows(const RowPattern& p, const Tensor& part, Tensor& to) {
 
 }  // namespace
 
-StoredTensors::StoredTensors(const ModelSpec& spec, Experts experts) {
+StoredTensors::StoredTensors(const ModelSpec& spec, Experts experts)
+    : StoredTensors(spec, [&](int block, Param p) { return laid_out(source_of(spec, block, p), experts); }) {}
+
+StoredTensors::StoredTensors(const ModelSpec& spec, const std::function<Source(int block, Param p)>& source_of_param) {
   std::map<std::string, size_t> by_name;
   for (const auto& [block, param] : params_of(spec)) {
-    const Source source = laid_out(source_of(spec, block, param), experts);
+    const Source source = source_of_param(block, param);
     const Shape shape = shape_of(spec, block, param);
     const bool bias = has_bias(spec, block, param);
     const auto [it, added] = by_name.emplace(source.name, all_.size());

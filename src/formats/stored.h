@@ -2,6 +2,7 @@
 // Tensors of a Hugging Face folder and the parameters that are in them: one each, or several where projections are
 // fused. The only place that knows how rows are laid out in a fused tensor.
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -39,6 +40,8 @@ enum class Experts : uint8_t { as_published, apart };
 class StoredTensors {
  public:
   StoredTensors(const ModelSpec& spec, Experts experts);
+  /// Of files whose tensors are not a Hugging Face folder's: `source` says where one has a parameter.
+  StoredTensors(const ModelSpec& spec, const std::function<Source(int block, Param p)>& source);
   const std::vector<StoredTensor>& all() const { return all_; }  // in the order of files
   const StoredTensor& holding(int block, Param param) const { return all_[where_.at({block, param})]; }
   /// The parameter's rows in the tensor that holds it.

@@ -1,6 +1,7 @@
 #include "io/ggml_types.h"
 
 #include <array>
+#include <bit>
 #include <cstring>
 
 #include "base/check.h"
@@ -133,6 +134,20 @@ void q6_k(const uint8_t* b, uint8_t* codes, float* scales, float*) {  // 128 byt
   }
 }
 
+/// 2^(e - 128), half of what the format's exponent says: the values below are doubled.
+float half_power(uint8_t e) { return std::bit_cast<float>(e < 2 ? 0x00200000u << e : uint32_t(e - 1) << 23); }
+
+// Floats of 4 bits (OCP Microscaling Formats 1.0): an exponent for 32 of them, 16 bytes. Every value is exact.
+void mxfp4(const std::byte* blocks, int64_t count, float* out) {
+  constexpr float kDoubled[] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+  const auto* b = reinterpret_cast<const uint8_t*>(blocks);
+  uint8_t codes[kShort];
+  for (int64_t i = 0; i < count; ++i, b += 17) {
+    nibbles(b + 1, codes);
+    for (int j = 0; j < kShort; ++j) *out++ = half_power(*b) * kDoubled[codes[j]];
+  }
+}
+
 // The blocks that are written too.
 
 void put_half(uint8_t* b, float v) {
@@ -238,6 +253,7 @@ constexpr GgmlType kTypes[] = {
     of_codes<q5_k, 5, kLong, 32, kOffsets, 176>(13, "Q5_K"),
     of_codes<q6_k, 6, kLong, 16, 32, 210>(14, "Q6_K"),
     of_floats<bf16, 2>(30, "BF16"),
+    {39, "MXFP4", kShort, 17, mxfp4},
     // Listed so that a message or `inspect` can name them.
     {16, "IQ2_XXS", 256, 66, nullptr},
     {17, "IQ2_XS", 256, 74, nullptr},
@@ -255,7 +271,6 @@ constexpr GgmlType kTypes[] = {
     {29, "IQ1_M", 256, 56, nullptr},
     {34, "TQ1_0", 256, 54, nullptr},
     {35, "TQ2_0", 256, 66, nullptr},
-    {39, "MXFP4", 32, 17, nullptr},
     {40, "NVFP4", 64, 36, nullptr},
     {41, "Q1_0", 128, 18, nullptr},
 };

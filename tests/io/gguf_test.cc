@@ -41,7 +41,7 @@ TEST(GgmlTypes, DequantizeEveryReadableTypeLikeTheReference) {
     EXPECT_EQ(differing, 0) << t.name;
     EXPECT_GE(finite, 256) << t.name;
   }
-  EXPECT_EQ(types, 13);
+  EXPECT_EQ(types, 14);
 }
 
 TEST(GgmlTypes, TableIsConsistent) {
@@ -52,7 +52,7 @@ TEST(GgmlTypes, TableIsConsistent) {
     }
   EXPECT_EQ(find_ggml_type(4), nullptr);  // Q4_2, dropped
   EXPECT_EQ(find_ggml_type(12)->name, "Q4_K");
-  EXPECT_EQ(readable_ggml_types(), "F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, BF16");
+  EXPECT_EQ(readable_ggml_types(), "F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, BF16, MXFP4");
 }
 
 GgufBuilder every_value() {

@@ -27,16 +27,22 @@ from check import AWQ, Tally, answer, awq_logits, distance, load, noise_of, writ
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "tests" / "cli"))
 import tiny
 
-FAMILIES = ("llama", "llama-bias", "mistral", "mixtral", "qwen2", "qwen3", "qwen2-moe", "granite", "granite-moe", "gemma3")
-NEAR_TIES = ("mixtral", "qwen2-moe")  # 8-bit activations were seen to move logits by half: another expert may be chosen
+FAMILIES = ("llama", "llama-bias", "mistral", "mixtral", "qwen2", "qwen3", "qwen2-moe", "granite", "granite-moe", "gemma3",
+            "gemma", "minicpm", "olmo", "olmo2", "deepseek3", "glm4-moe")
+NEAR_TIES = ("mixtral", "qwen2-moe", "deepseek3", "glm4-moe")  # 8-bit activations were seen to move logits by half: another expert may be chosen
 NOT_IN_TRANSFORMERS = {"llama-bias": "its reader leaves out the biases of q, k, v and o", "qwen3": "its reader takes every head for one of 128 channels",
-                       **{family: "not tried" for family in ("mixtral", "qwen2-moe", "granite", "granite-moe")},
+                       **{family: "not tried" for family in ("mixtral", "qwen2-moe", "granite", "granite-moe", "gemma", "minicpm", "olmo", "olmo2",
+                                                               "deepseek3", "glm4-moe")},
                        "gemma3": "its reader takes the published models' windows and scale of queries, and no rope scaling"}
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
          "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
          "mlp.shared_expert.gate_proj": "ffn_gate_shexp", "mlp.shared_expert.up_proj": "ffn_up_shexp",
-         "mlp.shared_expert.down_proj": "ffn_down_shexp"}
+         "mlp.shared_expert.down_proj": "ffn_down_shexp",
+         "self_attn.q_a_proj": "attn_q_a", "self_attn.q_b_proj": "attn_q_b", "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa",
+         "self_attn.kv_b_proj": "attn_kv_b", "mlp.shared_experts.gate_proj": "ffn_gate_shexp",
+         "mlp.shared_experts.up_proj": "ffn_up_shexp", "mlp.shared_experts.down_proj": "ffn_down_shexp"}
+PAIRS = ("llama", "mistral", "mixtral", "granite", "granitemoe", "minicpm", "olmo")
 EXPERTS = {"w1": "ffn_gate_exps", "w3": "ffn_up_exps", "w2": "ffn_down_exps", "gate_proj": "ffn_gate_exps", "up_proj": "ffn_up_exps",
            "down_proj": "ffn_down_exps"}
 LLAMA = {"gguf-f16": 1e-2, "gguf-bf16": 3e-2, "gguf-q8_0": 6e-2, "gguf-q4_1": 6e-2, "gguf-q4_0": 6e-2}
@@ -82,7 +88,7 @@ def decoded(folder, product_rounded):
             offset = (-(zeros * scales)).astype(np.float16).astype(np.float32)
             w = codes * wide(scales) + wide(offset) if product_rounded else (codes - wide(zeros)) * wide(scales)
             w = w.T
-            if config["model_type"] in ("llama", "mistral", "mixtral", "granite", "granitemoe") and NAMES.get(layer) in heads:
+            if config["model_type"] in PAIRS and NAMES.get(layer) in heads:
                 n = heads[NAMES[layer]]
                 w = w.reshape(n, 2, w.shape[0] // n // 2, -1).swapaxes(1, 2).reshape(w.shape)
             name, expert = place(block, layer)

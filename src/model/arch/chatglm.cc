@@ -52,7 +52,7 @@ Source chatglm_source(const ModelSpec& m, int block, Param p) {
 }  // namespace
 
 extern const Architecture kChatGlm, kChatGlmCausal;
-const Architecture kChatGlm{"ChatGLMModel", "", parse_chatglm, chatglm_source};
-const Architecture kChatGlmCausal{"ChatGLMForConditionalGeneration", "", parse_chatglm, chatglm_source};
+const Architecture kChatGlm{"ChatGLMModel", "chatglm", parse_chatglm, chatglm_source};
+const Architecture kChatGlmCausal{"ChatGLMForConditionalGeneration", "chatglm", parse_chatglm, chatglm_source};
 
 }  // namespace awq

@@ -276,6 +276,11 @@ void apply_dense_blocks(const Config& c, ModelSpec& m) {
   }
 }
 
+int width_of_shared(int count, int hidden) {
+  check_width(int64_t(count) * hidden);
+  return count * hidden;
+}
+
 void read_groups(const Config& c, int best, ExpertsSpec& e) {
   e.groups = c.positive("n_group", 1), e.active_groups = c.positive("topk_group", 1), e.group_best = best;
   if (e.groups > 1 && (e.count % e.groups || best > e.count / e.groups))
@@ -346,6 +351,17 @@ void apply_first_dense(const Config& c, const BlockSpec& dense, ModelSpec& m) {
     m.unused.push_back({fmt::format("model.layers.{}.", blocks + i), kFurtherTokens});
 }
 
+void apply_own_inputs(const Config& c, const nlohmann::json& json, ModelSpec& m) {
+  const char* key = "hidden_size_per_layer_input";
+  const int width = json.contains(key) && !c.has(key) ? 0 : c.whole(key, 256);
+  if (!width) return;
+  c.require_absent_or("vocab_size_per_layer_input", m.vocab);
+  if (int64_t(m.vocab) * int64_t(m.blocks.size()) > INT32_MAX)
+    fail("config", "config.json: vocab_size {} times num_hidden_layers {} is not plausible", m.vocab, m.blocks.size());
+  m.own_input = {.width = width, .row_scale = std::sqrt(float(width)), .scale = std::sqrt(0.5f), .norm = m.final_norm};
+  for (BlockSpec& b : m.blocks) b.own_width = width;
+}
+
 void share_last_keys(const Config& c, ModelSpec& m) {
   const int blocks = int(m.blocks.size()), count = c.whole("num_kv_shared_layers", 0);
   if (count >= blocks) bad("num_kv_shared_layers", "fewer than there are layers", c.at("num_kv_shared_layers"));
@@ -369,6 +385,7 @@ BlockSpec latent_block(const Config& c, const nlohmann::json& json, const Spelli
   b.mlp.act = activation_of(c, "hidden_act");
   AttentionSpec& a = b.attention;
   const int rotated = c.positive("qk_rope_head_dim");
+  check_width(int64_t(rotated) + c.positive("qk_nope_head_dim"));
   a.head_dim = c.positive("qk_nope_head_dim") + rotated;
   a.value_dim = c.positive("v_head_dim", b.dim / a.heads);
   a.latent = {.q_rank = c.has("q_lora_rank") ? c.positive("q_lora_rank") : 0, .kv_rank = c.positive("kv_lora_rank")};
@@ -379,6 +396,8 @@ BlockSpec latent_block(const Config& c, const nlohmann::json& json, const Spelli
     bad("rope_scaling", "with mscale equal to mscale_all_dim (nothing else is implemented)", a.rope.attention_factor);
   a.query_scale = latent_scale(json, a);
   check_sizes(b);
+  for (int64_t n : {int64_t(a.heads) * a.value_dim, int64_t(a.latent->q_rank), int64_t(a.latent->kv_rank)})
+    check_width(n);
   return b;
 }
 

@@ -68,6 +68,8 @@ void apply_dense_blocks(const Config& c, ModelSpec& m);
 /// How many experts there are and how many of them a token passes.
 ExpertsSpec experts_of(const Config& c, const char* count = "num_experts", const char* active = "num_experts_per_tok");
 
+/// Of so many experts that every token passes, as one MLP. Throws Error where no model is so wide.
+int width_of_shared(int count, int hidden);
 /// "n_group" and "topk_group": a group is as good as so many of its best.
 void read_groups(const Config& c, int best, ExpertsSpec& e);
 /// DeepSeek-V3's: sigmoids, corrected where they choose, in groups of which the best two experts count.
@@ -79,6 +81,8 @@ constexpr const char* kFurtherTokens =
 /// the same lack of one; what files have of their own is not used. With "use_double_wide_mlp" their MLPs are twice as
 /// wide.
 void share_last_keys(const Config& c, ModelSpec& m);
+/// A vector of each token for each block, "hidden_size_per_layer_input" channels, of which null is none.
+void apply_own_inputs(const Config& c, const nlohmann::json& json, ModelSpec& m);
 /// The first "first_k_dense_replace" blocks have one MLP, and files may have "num_nextn_predict_layers" more blocks
 /// than the model, for predicting further tokens: they are not used.
 void apply_first_dense(const Config& c, const BlockSpec& dense, ModelSpec& m);
@@ -110,10 +114,14 @@ Source stacked(Source s, const BlockSpec& b, Param p, std::string apart);
 /// "model.layers.3.<of>experts.down_proj".
 Source experts_in_two(const ModelSpec& spec, int block, Param p, std::string_view of);
 
+/// Of latent attention kv_a and k_rope follow each other; k and v do so in each head.
+RowPattern latent_rows(const AttentionSpec& a, Role role);
 /// Rows of q, k and v in one tensor: all of q, then k, then v.
 RowPattern rows_in_order(const AttentionSpec& a, Role role);
 /// For each kv head its query heads, then k, then v.
 RowPattern rows_by_kv_head(const AttentionSpec& a, Role role);
+/// Of each head its queries, and then the gate of what o reads.
+RowPattern rows_with_gate(const AttentionSpec& a, Role role);
 /// q, k and v of a delta net, one after another; or for each key head its q and k, and then v and gate, or beta and
 /// decay, of the value heads that share it.
 RowPattern rows_in_order(const DeltaSpec& d, Role role);

@@ -13,7 +13,7 @@ ModelSpec deepseek_model(const Config& c, const nlohmann::json& json, const Expe
   const BlockSpec dense = b;
   b.experts = experts;
   b.mlp.hidden = c.positive("moe_intermediate_size");
-  b.experts->shared_hidden = c.whole("n_shared_experts", 0) * b.mlp.hidden;
+  b.experts->shared_hidden = width_of_shared(c.whole("n_shared_experts", 0), b.mlp.hidden);
   ModelSpec m = llama_model(c, json, b);
   apply_first_dense(c, dense, m);
   return m;
@@ -50,7 +50,7 @@ ModelSpec parse_deepseek3(const nlohmann::json& json) {
 }  // namespace
 
 extern const Architecture kDeepSeek2, kDeepSeek3;
-const Architecture kDeepSeek2{"DeepseekV2ForCausalLM", "", parse_deepseek2, routed_source};
-const Architecture kDeepSeek3{"DeepseekV3ForCausalLM", "", parse_deepseek3, routed_source};
+const Architecture kDeepSeek2{"DeepseekV2ForCausalLM", "deepseek2", parse_deepseek2, routed_source};
+const Architecture kDeepSeek3{"DeepseekV3ForCausalLM", "deepseek2", parse_deepseek3, routed_source};
 
 }  // namespace awq

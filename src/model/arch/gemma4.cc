@@ -31,14 +31,6 @@ void add_experts(const Config& c, BlockSpec& b) {
   b.experts = e;
 }
 
-void add_own_input(const Config& c, int width, ModelSpec& m) {
-  c.require_absent_or("vocab_size_per_layer_input", m.vocab);
-  if (int64_t(m.vocab) * int64_t(m.blocks.size()) > INT32_MAX)
-    fail("config", "config.json: vocab_size {} times num_hidden_layers {} is not plausible", m.vocab, m.blocks.size());
-  m.own_input = {.width = width, .row_scale = std::sqrt(float(width)), .scale = std::sqrt(0.5f), .norm = m.final_norm};
-  for (BlockSpec& b : m.blocks) b.own_width = width;
-}
-
 ModelSpec parse_gemma4(const nlohmann::json& json) {
   const Config c(json);
   if (c.text("use_bidirectional_attention", "vision") != "vision")  // of pictures, which are not run
@@ -65,27 +57,14 @@ ModelSpec parse_gemma4(const nlohmann::json& json) {
   for (BlockSpec& block : m.blocks)
     if (!block.attention.window) make_global(c, json, block);
   share_last_keys(c, m);
-  const bool none = json.contains("hidden_size_per_layer_input") && !c.has("hidden_size_per_layer_input");
-  if (const int width = none ? 0 : c.whole("hidden_size_per_layer_input", 256)) add_own_input(c, width, m);
+  apply_own_inputs(c, json, m);
   return m;
 }
 
 constexpr TensorName kGemma4Names[] = {{Role::attn_post_norm, ".post_attention_layernorm"},
                                        {Role::mlp_norm, ".pre_feedforward_layernorm"},
                                        {Role::mlp_post_norm, ".post_feedforward_layernorm"},
-                                       {Role::experts_norm, ".pre_feedforward_layernorm_2"},
-                                       {Role::dense_post_norm, ".post_feedforward_layernorm_1"},
-                                       {Role::experts_post_norm, ".post_feedforward_layernorm_2"},
-                                       {Role::router, ".router.proj"},
-                                       {Role::router_norm, ".router.scale"},
-                                       {Role::experts_weight, ".router.per_expert_scale"},
-                                       {Role::own_embed, "model.embed_tokens_per_layer"},
-                                       {Role::own_projection, "model.per_layer_model_projection"},
-                                       {Role::own_norm, "model.per_layer_projection_norm"},
-                                       {Role::own_gate, ".per_layer_input_gate"},
-                                       {Role::own_out, ".per_layer_projection"},
-                                       {Role::own_post_norm, ".post_per_layer_input_norm"},
-                                       {Role::out_scale, ".layer_scalar"}};
+                                       {Role::router, ".router.proj"}};
 
 Source gemma4_source(const ModelSpec& m, int block, Param p) {
   if (block >= 0 && m.blocks[size_t(block)].is_routed(p)) return experts_in_two(m, block, p, "");

@@ -15,7 +15,7 @@ ModelSpec parse_glm4_moe(const nlohmann::json& json) {
   const BlockSpec dense = b;
   b.experts = corrected_experts(c);
   b.mlp.hidden = c.positive("moe_intermediate_size");
-  b.experts->shared_hidden = c.positive("n_shared_experts", 1) * b.mlp.hidden;
+  b.experts->shared_hidden = width_of_shared(c.positive("n_shared_experts", 1), b.mlp.hidden);
   ModelSpec m = llama_model(c, json, b);
   apply_first_dense(c, dense, m);
   return m;
@@ -24,6 +24,6 @@ ModelSpec parse_glm4_moe(const nlohmann::json& json) {
 }  // namespace
 
 extern const Architecture kGlm4Moe;
-const Architecture kGlm4Moe{"Glm4MoeForCausalLM", "", parse_glm4_moe, routed_source};
+const Architecture kGlm4Moe{"Glm4MoeForCausalLM", "glm4moe", parse_glm4_moe, routed_source};
 
 }  // namespace awq

@@ -50,6 +50,6 @@ Source gpt_oss_source(const ModelSpec& m, int block, Param p) {
 }  // namespace
 
 extern const Architecture kGptOss;
-const Architecture kGptOss{"GptOssForCausalLM", "", parse_gpt_oss, gpt_oss_source};
+const Architecture kGptOss{"GptOssForCausalLM", "gpt-oss", parse_gpt_oss, gpt_oss_source};
 
 }  // namespace awq

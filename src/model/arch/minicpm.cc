@@ -34,6 +34,6 @@ ModelSpec parse_minicpm3(const nlohmann::json& json) {
 
 extern const Architecture kMiniCpm, kMiniCpm3;
 const Architecture kMiniCpm{"MiniCPMForCausalLM", "minicpm", parse_minicpm, llama_source};
-const Architecture kMiniCpm3{"MiniCPM3ForCausalLM", "", parse_minicpm3, routed_source};
+const Architecture kMiniCpm3{"MiniCPM3ForCausalLM", "minicpm3", parse_minicpm3, routed_source};
 
 }  // namespace awq

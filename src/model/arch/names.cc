@@ -3,6 +3,7 @@
 
 namespace awq {
 
+// The last of them are of what one way of building a block has, and are called so wherever it is.
 Source named(std::span<const TensorName> names, int block, Param p) {
   static constexpr TensorName kUsualNames[] = {{Role::embed, "model.embed_tokens"},
                                                {Role::final_norm, "model.norm"},
@@ -17,7 +18,25 @@ Source named(std::span<const TensorName> names, int block, Param p) {
                                                {Role::mlp_norm, "model.layers.{}.post_attention_layernorm"},
                                                {Role::gate, "model.layers.{}.mlp.gate_proj"},
                                                {Role::up, "model.layers.{}.mlp.up_proj"},
-                                               {Role::down, "model.layers.{}.mlp.down_proj"}};
+                                               {Role::down, "model.layers.{}.mlp.down_proj"},
+                                               {Role::beta, ".linear_attn.in_proj_b"},
+                                               {Role::decay, ".linear_attn.in_proj_a"},
+                                               {Role::conv, ".linear_attn.conv1d"},
+                                               {Role::decay_bias, ".linear_attn.dt_bias"},
+                                               {Role::decay_rate, ".linear_attn.A_log"},
+                                               {Role::o_norm, ".linear_attn.norm"},
+                                               {Role::experts_norm, ".pre_feedforward_layernorm_2"},
+                                               {Role::dense_post_norm, ".post_feedforward_layernorm_1"},
+                                               {Role::experts_post_norm, ".post_feedforward_layernorm_2"},
+                                               {Role::router_norm, ".router.scale"},
+                                               {Role::experts_weight, ".router.per_expert_scale"},
+                                               {Role::own_embed, "model.embed_tokens_per_layer"},
+                                               {Role::own_projection, "model.per_layer_model_projection"},
+                                               {Role::own_norm, "model.per_layer_projection_norm"},
+                                               {Role::own_gate, ".per_layer_input_gate"},
+                                               {Role::own_out, ".per_layer_projection"},
+                                               {Role::own_post_norm, ".post_per_layer_input_norm"},
+                                               {Role::out_scale, ".layer_scalar"}};
   for (const std::span<const TensorName> table : {names, std::span<const TensorName>(kUsualNames)})
     for (const TensorName& n : table)
       if (n.role == p.role)
@@ -26,9 +45,6 @@ Source named(std::span<const TensorName> names, int block, Param p) {
   fail("model", "{} has no tensor in this family", name_of(p.role));
 }
 
-namespace {
-
-/// kv_a and k_rope follow each other; k and v do so in each head.
 RowPattern latent_rows(const AttentionSpec& a, Role role) {
   const int64_t rank = a.latent->kv_rank, k = a.unrotated(), v = a.v_dim();
   if (role == Role::kv_a) return {0, rank, rank + a.rope.dims};
@@ -36,8 +52,6 @@ RowPattern latent_rows(const AttentionSpec& a, Role role) {
   if (role == Role::k) return {0, k, k + v};
   return role == Role::v ? RowPattern{k, v, k + v} : RowPattern{};
 }
-
-}  // namespace
 
 Source experts_source(const ModelSpec& spec, int block, Param p) {
   static constexpr TensorName kExperts[] = {{Role::router, "model.layers.{}.mlp.gate"},
@@ -109,6 +123,11 @@ RowPattern rows_by_kv_head(const AttentionSpec& a, Role role) {
   const int64_t d = a.head_dim, q = a.heads / a.kv_heads * d;
   if (role == Role::q) return {0, q, q + 2 * d};
   return {role == Role::k ? q : q + d, d, q + 2 * d};
+}
+
+RowPattern rows_with_gate(const AttentionSpec& a, Role role) {
+  const int64_t d = a.head_dim;
+  return {role == Role::q ? 0 : d, d, 2 * d};
 }
 
 RowPattern rows_in_order(const DeltaSpec& d, Role role) {

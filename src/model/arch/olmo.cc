@@ -57,6 +57,6 @@ Source olmo2_source(const ModelSpec&, int block, Param p) { return named(kOlmoNa
 extern const Architecture kOlmo, kOlmo2, kOlmo3;
 const Architecture kOlmo{"OlmoForCausalLM", "olmo", parse_olmo, llama_source};
 const Architecture kOlmo2{"Olmo2ForCausalLM", "olmo2", parse_olmo2, olmo2_source};
-const Architecture kOlmo3{"Olmo3ForCausalLM", "", parse_olmo3, olmo2_source};
+const Architecture kOlmo3{"Olmo3ForCausalLM", "olmo2", parse_olmo3, olmo2_source};
 
 }  // namespace awq

@@ -37,28 +37,21 @@ ModelSpec parse_qwen3_5(const nlohmann::json& json) {
   return next_model(c, json, llama_block(c));
 }
 
-constexpr TensorName kDeltaNames[] = {
-    {Role::q, ".linear_attn.in_proj_qkv"},    {Role::k, ".linear_attn.in_proj_qkv"},
-    {Role::v, ".linear_attn.in_proj_qkv"},    {Role::o_gate, ".linear_attn.in_proj_z"},
-    {Role::beta, ".linear_attn.in_proj_b"},   {Role::decay, ".linear_attn.in_proj_a"},
-    {Role::conv, ".linear_attn.conv1d"},      {Role::decay_bias, ".linear_attn.dt_bias"},
-    {Role::decay_rate, ".linear_attn.A_log"}, {Role::o_norm, ".linear_attn.norm"},
-    {Role::o, ".linear_attn.out_proj"}};
+constexpr TensorName kDeltaNames[] = {{Role::q, ".linear_attn.in_proj_qkv"},
+                                      {Role::k, ".linear_attn.in_proj_qkv"},
+                                      {Role::v, ".linear_attn.in_proj_qkv"},
+                                      {Role::o_gate, ".linear_attn.in_proj_z"},
+                                      {Role::o, ".linear_attn.out_proj"}};
 constexpr TensorName kNextNames[] = {
     {Role::q, ".linear_attn.in_proj_qkvz"},  {Role::k, ".linear_attn.in_proj_qkvz"},
     {Role::v, ".linear_attn.in_proj_qkvz"},  {Role::o_gate, ".linear_attn.in_proj_qkvz"},
     {Role::beta, ".linear_attn.in_proj_ba"}, {Role::decay, ".linear_attn.in_proj_ba"}};
 
-/// Of attention a head's queries, and then its gate.
-Source gated_queries(const AttentionSpec& a, int block, Role role) {
-  const int64_t d = a.head_dim;
-  return {named({}, block, {Role::q}).name, {role == Role::q ? 0 : d, d, 2 * d}};
-}
-
 Source qwen3_5_source(const ModelSpec& m, int block, Param p) {
   if (block < 0 || !in_attention(p.role)) return experts_source(m, block, p);
   const BlockSpec& b = m.blocks[size_t(block)];
-  if (!b.delta && (p.role == Role::q || p.role == Role::o_gate)) return gated_queries(b.attention, block, p.role);
+  if (!b.delta && (p.role == Role::q || p.role == Role::o_gate))
+    return {named({}, block, {Role::q}).name, rows_with_gate(b.attention, p.role)};
   Source s = named(b.delta ? std::span<const TensorName>(kDeltaNames) : std::span<const TensorName>(), block, p);
   if (b.delta && is_qkv(p.role)) s.rows = rows_in_order(*b.delta, p.role);
   if (p.role == Role::decay_bias || p.role == Role::decay_rate) s.weight = s.name;
