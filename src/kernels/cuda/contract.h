@@ -180,10 +180,11 @@ struct TopArgs {
   int32_t rows, width, count, pieces;
 };
 
-enum class KvType : int32_t { f16, bf16, i8 };
+enum class KvType : int32_t { f16, bf16, i8, f8 };  // f8: e4m3
 /// Pages of all blocks' keys and values: at `block_offset` of a page each kv head has keys [256][dim], then values
-/// transposed, [value_dim][256], so that a lane reads eight positions of a channel at once; i8 has float scales[256] of
-/// keys and of values behind them. dim is a multiple of 32, value_dim of 8; what is past a head's width is 0.
+/// transposed, [value_dim][256], so that a lane reads eight positions of a channel at once; i8 and f8 have float
+/// scales[256] of keys and of values behind them. dim is a multiple of 32, value_dim of 8; what is past a head's width
+/// is 0.
 struct KvShape {
   KvType type;
   int32_t heads, head_dim, value_dim;  // as the model has them
