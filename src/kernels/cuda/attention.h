@@ -295,6 +295,7 @@ AWQ_DEVICE void put_value(const AttentionArgs& a, const AttentionTile& tile, int
 /// Prefill: a warp for each tile, all of its pages.
 template <class C, int MaxValue>
 AWQ_KERNEL void AWQ_BOUNDS(128, 1) whole_tiles(const AttentionArgs a) {
+  after_earlier();
   auto* q = reinterpret_cast<uint32_t*>(shared_memory() + warp() * query_bytes<C>(a.kv.dim));
   const int g = lane() / 4, t = lane() % 4, per_block = threads() / kWarp;
   for (int i = block() * per_block + warp(); i < a.whole_count; i += blocks() * per_block) {
@@ -347,6 +348,7 @@ constexpr int kUnitWarps = 4;
 /// them all, in order: the result does not depend on who that was, nor on other tiles.
 template <class C, int MaxValue>
 AWQ_KERNEL void AWQ_BOUNDS(kUnitWarps* kWarp, 1) split_tiles(const AttentionArgs a) {
+  after_earlier();
   auto* q = reinterpret_cast<uint32_t*>(shared_memory());
   auto* parts = reinterpret_cast<float*>(shared_memory() + query_bytes<C>(a.kv.dim));
   const int width = a.kv.padded_value, part_floats = kAttentionRows * (width + 2);
@@ -451,6 +453,7 @@ AWQ_DEVICE void store_head(const KvStoreArgs& a, int token, int head, const floa
 /// A warp for each head of each token.
 template <class C>
 AWQ_KERNEL void AWQ_BOUNDS(256, 2) store_heads(const KvStoreArgs a) {
+  after_earlier();
   const int per_block = threads() / kWarp;
   const int64_t n = int64_t(a.tokens) * a.kv.heads;
   for (int64_t i = int64_t(block()) * per_block + warp(); i < n; i += int64_t(blocks()) * per_block)
@@ -487,6 +490,7 @@ constexpr int kHeadWarps = 4;
 /// A warp for each head of each token, of queries first.
 template <class C>
 AWQ_KERNEL void AWQ_BOUNDS(kHeadWarps* kWarp, 2) ready_heads(const HeadsArgs a) {
+  after_earlier();
   const int width = a.store.kv.head_dim, of_token = a.heads + a.store.kv.heads;
   float* own = reinterpret_cast<float*>(shared_memory()) + warp() * width;
   const int64_t n = int64_t(a.store.tokens) * of_token;
