@@ -89,6 +89,7 @@ std::vector<Product> some_products(std::mt19937& rng, int bits, int tokens, int 
   for (int i = 0; i < count; ++i) {
     ProductCase c = random_case(rng, bits, tokens);
     c.half = like.half;
+    c.rows += 260, c.group = c.group ? 64 : 0, c.cols = 320;  // blocks enough for tiles that several share
     c.multiprocessors = multiprocessors;
     all.emplace_back(c);
   }
@@ -109,12 +110,12 @@ TEST_F(Linear, ProductsThatBeginTogether) {
   std::mt19937 rng(21);
   double most = 0;
   for (const int bits : {4, 8, 16, 32})
-    for (const int tokens : {1, 9, 20, 40, 70})
+    for (const int tokens : {1, 9, 20, 30, 40, 64, 70})
       for (const int count : {2, 3}) {
-        const int multiprocessors = int(1 + rng() % 6);
+        const int multiprocessors = int(2 + rng() % 8);
         SCOPED_TRACE(
             fmt::format("{} bits, {} tokens, {} products, {} multiprocessors", bits, tokens, count, multiprocessors));
-        executor::set_seed(rng() % 4);
+        executor::set_seed(1 + rng() % 4);  // blocks of different products in turn
         std::vector<Product> all = some_products(rng, bits, tokens, count, multiprocessors);
         run_together(all);
         for (const Product& p : all) {

@@ -46,7 +46,7 @@ AWQ_KERNEL void AWQ_BOUNDS(kFewWarps* kWarp, 2) few_tokens(AWQ_ARGUMENTS Linears
     constexpr bool kAhead = Bits < 16;  // 16 bits: a unit is 8 loads of 16 bytes a lane, and two are too many registers
     LaneCodes<Bits> codes[2], ahead[2];
     if (kAhead && s.begin + warp() < s.end) read(s.begin + warp(), codes);
-    after_earlier();  // codes were there before: what packed them is no product's neighbour
+    after_earlier();  // every block has a share; codes were there before: what packed them is no product's neighbour
     AWQ_NO_UNROLL
     for (int unit = s.begin + warp(); unit < s.end; unit += kFewWarps) {
       if (!kAhead) read(unit, codes);
@@ -82,7 +82,6 @@ AWQ_KERNEL void AWQ_BOUNDS(kFewWarps* kWarp, 2) few_tokens(AWQ_ARGUMENTS Linears
     }
     sync_block();  // before the next tile's sums, and its `last`
   }
-  after_earlier();  // who had nothing to do
 }
 
 constexpr int kTileWarps = 4, kTileRows = kTileWarps * kRowTile;
