@@ -3,10 +3,12 @@
 
 cuda_registers.py [--update] [ARCHITECTURE...]; without architectures 80, 86, 89, 90a and 100. Ends with 1 where the compiler warns, or
 the table is not that of the page and the compiler is the page's; --update writes it there. Says that it skipped where there is no nvcc.
-For sm_90a it also ends with 1 where the products of four warps wait for each other (ptxas says so), or, where cuobjdump is found (CUOBJDUMP,
-the path, or beside nvcc), where the machine code of one has no HGMMA.
+For sm_90a it also ends with 1 where the products of four warps wait for each other (ptxas says so), or where the machine code of one has no
+HGMMA. cuobjdump is CUOBJDUMP, or what the path, the toolkit, or a virtual environment of its own has; the check says that it skipped this
+where the last cannot be made.
 """
 import concurrent.futures
+import glob
 import os
 import re
 import shutil
@@ -39,16 +41,36 @@ def check_hopper(said, compiled):
     """That the products of four warps are what the tensor cores run, one after the other without a wait."""
     if "wgmma.mma_async instructions are serialized" in said:
         sys.exit("sm_90a: ptxas serializes products of four warps:\n" + said)
-    dump = os.environ.get("CUOBJDUMP") or shutil.which("cuobjdump") or os.path.join(os.path.dirname(NVCC), "cuobjdump")
-    if not os.access(dump, os.X_OK):
-        print("skipped: the machine code for sm_90a is not looked into: there is no cuobjdump (CUOBJDUMP names one)")
+    dump = cuobjdump()
+    if not dump:
+        print("skipped: the machine code for sm_90a is not looked into: no cuobjdump is here or could be installed (CUOBJDUMP names one)")
         return
     code = subprocess.run([dump, "-sass", compiled], capture_output=True, text=True, check=True).stdout
-    counts = hgmma_counts(code)
+    require_hgmma(hgmma_counts(code))
+
+
+def require_hgmma(counts):
     missing = [k for k, n in counts.items() if not n]
     if missing or not counts:
         sys.exit(f"sm_90a: no HGMMA in {', '.join(missing) or 'any kernel: none is named ' + GROUPED}")
     print(f"sm_90a: HGMMA in {len(counts)} kernels, {sum(counts.values())} in all")
+
+
+def cuobjdump():
+    """Its path, or None."""
+    beside = os.path.join(os.path.dirname(NVCC), "cuobjdump")
+    known = os.environ.get("CUOBJDUMP") or shutil.which("cuobjdump") or (beside if os.access(beside, os.X_OK) else None)
+    return known or installed_cuobjdump()
+
+
+def installed_cuobjdump():
+    tools = f"{ROOT}/tools"
+    run = subprocess.run(["sh", "-euc", '. "$0/environment.sh"; environment "$0/requirements-cuobjdump.txt"', tools],
+                         stdout=subprocess.PIPE, text=True)
+    if run.returncode:
+        return None
+    venv = os.path.dirname(os.path.dirname(run.stdout.strip()))
+    return next(iter(glob.glob(f"{venv}/lib/python3*/site-packages/nvidia/cu*/bin/cuobjdump")), None)
 
 
 def hgmma_counts(code):

@@ -149,7 +149,7 @@ void add_run_options(CLI::App& app, DeviceOptions& device, const char* standard_
                  "For 4-bit products: int16 (default, exact to 2^-16), int8 (faster, less exact), bf16 (faster where "
                  "tiles multiply long prompts); on a GPU f16 (default) or bf16");
   app.add_option("--kv", device.kv,
-                 fmt::format("Keys and values are kept in f32, f16, bf16 or int8; default: {}", standard_kv));
+                 fmt::format("Keys and values are kept in f32, f16, bf16, int8 or fp8; default: {}", standard_kv));
 }
 
 std::string read_all(std::istream& in) {

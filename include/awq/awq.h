@@ -42,11 +42,12 @@ struct DeviceOptions {
   /// "int8" (faster, coarser; an 8-bit head keeps int16) or "bf16" (rounded to bfloat16; faster with long prompts
   /// on CPUs with AMX, where weights are rounded too). `quantize` refuses it: it runs the float model.
   std::string activations{};
-  /// What keys and values are kept in: "f32", "f16", "bf16" or "int8"; empty: bf16 to generate, f32 to evaluate.
-  /// `quantize` refuses it: calibration is in f32.
+  /// What keys and values are kept in: "f32", "f16", "bf16", "int8" or "fp8" (e4m3); empty: bf16 to generate, f32 to
+  /// evaluate. `quantize` refuses it: calibration is in f32.
   std::string kv{};
   /// What runs the model: "cpu" (empty means it too) or "cuda", the first GPU, on which `activations` are "f16" (empty
-  /// means it too) or "bf16" and `kv` is f16, bf16 or int8. What quantizes, or looks into a model, runs on the CPU.
+  /// means it too) or "bf16" and `kv` is f16, bf16, int8 or fp8. What quantizes, or looks into a model, runs on the
+  /// CPU.
   std::string device{};
   /// How many of a model's last blocks the GPU has, with the head; the CPU computes those before them. 0: as many as
   /// fit its memory, beside keys and values of 4,096 tokens. Throws Error where so many do not fit.

@@ -37,6 +37,15 @@ inline float f16_to_f32(uint16_t h) {
   return std::bit_cast<float>(magnitude | sign);
 }
 
+/// e4m3, round to nearest even, of |f| <= 464: what it has beyond is NaN.
+inline uint8_t f32_to_e4m3(float f) {
+  const uint32_t u = std::bit_cast<uint32_t>(f), a = u & 0x7fffffff;
+  const auto sign = uint8_t(u >> 24 & 0x80);
+  if (a < 0x3c800000)  // below 2^-6: the sum's ulp is 2^-9, so its low bits are the code
+    return uint8_t(sign | (std::bit_cast<uint32_t>(std::bit_cast<float>(a) + 0x1p14f) & 0xff));
+  return uint8_t(sign | (a - 0x3c000000 + 0x7ffff + (a >> 20 & 1)) >> 20);
+}
+
 /// Round to nearest even; overflow gives infinity, NaN stays NaN.
 inline uint16_t f32_to_f16(float f) {
   const uint32_t u = std::bit_cast<uint32_t>(f);

@@ -24,8 +24,8 @@ int64_t stored_bytes(const Weight& w) {
 int64_t Cost::kv_bytes(int64_t position) const {
   int64_t n = 0;
   for (const BlockSpec& b : spec.blocks) {
-    const AttentionSpec& a = b.attention;  // int8 has a float scale for each head of a key and of a value
-    const int64_t one = (a.kv_rows() + a.v_rows()) * int64_t(size_of(kv)) + (kv == DType::i8 ? 8 * a.kv_heads : 0);
+    const AttentionSpec& a = b.attention;
+    const int64_t one = (a.kv_rows() + a.v_rows()) * int64_t(size_of(kv)) + kv_scale_bytes(kv) * a.kv_heads;
     n += one * seen(a, position) + (b.delta ? b.delta->state() * int64_t(sizeof(float)) : 0);
   }
   return n;

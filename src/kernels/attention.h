@@ -1,6 +1,6 @@
 #pragma once
 // One page of attention, written once over a set's vectors (tiles.h); of a set's struct V it uses
-//   F kVecs kAcc kTokens zero_f store set1 mul fma; load(float, F16, int8); even odd(Bf16): every second element
+//   F kVecs kAcc kTokens zero_f store set1 mul fma; load(float, F16, int8, F8); even odd(Bf16): every second element
 // Everything has internal linkage.
 #include "kernels/tiles.h"
 
@@ -105,7 +105,7 @@ class PageAttention {
   }
 
  protected:
-  static constexpr bool kScaled = __is_same(T, int8_t);
+  static constexpr bool kScaled = sizeof(T) == 1;
   static constexpr int kV = V::kVecs, kLane = kPanel / kV, kPages = int32_t(kKvPage) / kPanel;
   using F = typename V::F;
   struct Span {

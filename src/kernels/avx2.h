@@ -30,6 +30,12 @@ struct Avx2 {
   static F load(const int8_t* p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
   }
+  static F load(const F8* p) {
+    const I wide = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+    return _mm256_mul_ps(
+        _mm256_castsi256_ps(_mm256_and_si256(_mm256_slli_epi32(wide, 20), _mm256_set1_epi32(int(0x87f00000)))),
+        _mm256_set1_ps(0x1p120f));
+  }
   static F even(const Bf16* p) { return _mm256_castsi256_ps(_mm256_slli_epi32(load_32(p), 16)); }
   static F odd(const Bf16* p) {
     return _mm256_castsi256_ps(_mm256_and_si256(load_32(p), _mm256_set1_epi32(int(0xffff0000))));

@@ -89,9 +89,9 @@ struct AttentionPart {
 ///   keys    [position / 16][channel / 2]   of 2 channels x 16 positions
 ///   values  [channel / 16][position / 2]   of 2 positions x 16 channels
 /// A unit is its first 16 elements and then its second 16; in bfloat16 the two alternate, so that one integer
-/// instruction widens 16 of them, and bfloat16 dot products and matrix tiles can read them as they are. int8 pages end
-/// with float key_scales[kKvPage], value_scales[kKvPage]. Keys past the head's width are 0; what lies past the
-/// positions that a row sees may be anything.
+/// instruction widens 16 of them, and bfloat16 dot products and matrix tiles can read them as they are. Pages of int8
+/// and e4m3 end with float key_scales[kKvPage], value_scales[kKvPage]. Keys past the head's width are 0; what lies past
+/// the positions that a row sees may be anything.
 struct AttentionStep {
   const void* page;
   const float* q;        // [rows][dim], times the query scale and log2 e; 0 past the head's width
@@ -169,6 +169,7 @@ struct KernelSet {
   void (*attend_bf16)(const AttentionStep& s);
   void (*attend_f16)(const AttentionStep& s);
   void (*attend_i8)(const AttentionStep& s);
+  void (*attend_f8)(const AttentionStep& s);  // e4m3
   /// into += part; the order of calls decides the rounding.
   void (*attention_merge)(const AttentionPart& part, int32_t rows, int32_t value_dim, const AttentionPart& into);
 };

@@ -26,11 +26,11 @@ struct Neon {
   static F zero_f() { return vdupq_n_f32(0); }
   static F load(const float* p) { return vld1q_f32(p); }
   static F load(const Bf16* p) { return vreinterpretq_f32_u32(vshll_n_u16(load_16(p), 16)); }
-  static F load(const int8_t* p) {
-    int32_t four = 0;
-    __builtin_memcpy(&four, p, sizeof(four));
-    const int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)));
-    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+  static F load(const int8_t* p) { return vcvtq_f32_s32(load_signed(p)); }
+  static F load(const F8* p) {
+    const uint32x4_t wide = vreinterpretq_u32_s32(load_signed(p));
+    return vmulq_f32(vreinterpretq_f32_u32(vandq_u32(vshlq_n_u32(wide, 20), vdupq_n_u32(0x87f00000u))),
+                     vdupq_n_f32(0x1p120f));
   }
   static F even(const Bf16* p) { return vreinterpretq_f32_u32(vshlq_n_u32(load_32(p), 16)); }
   static F odd(const Bf16* p) { return vreinterpretq_f32_u32(vandq_u32(load_32(p), vdupq_n_u32(0xffff0000u))); }
@@ -45,6 +45,11 @@ struct Neon {
   static I load_bytes(const uint8_t* p) {
     const uint8x8_t bytes = vcreate_u8(uint32_t(word_at(p)));
     return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))));
+  }
+  static I load_signed(const void* p) {
+    int32_t four = 0;
+    __builtin_memcpy(&four, p, sizeof(four));
+    return vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)))));
   }
   static I load(const int32_t* p) { return vld1q_s32(p); }
   static void store(int32_t* p, I v) { vst1q_s32(p, v); }

@@ -6,6 +6,7 @@ namespace {
 
 inline float load(float v) { return v; }
 inline float load(int8_t v) { return v; }
+inline float load(F8 v) { return float_of(uint32_t(v.bits & 0x7f) << 20 | uint32_t(v.bits & 0x80) << 24) * 0x1p120f; }
 inline float load(Bf16 v) { return float_of(uint32_t(v.bits) << 16); }
 // Exponent and mantissa moved into place and multiplied by 2^112: exact for every finite half, subnormals too.
 inline float load(F16 v) {
@@ -156,6 +157,7 @@ const KernelSet portable = {
     .attend_bf16 = attend<Plain, Bf16>,
     .attend_f16 = attend<Plain, F16>,
     .attend_i8 = attend<Plain, int8_t>,
+    .attend_f8 = attend<Plain, F8>,
     .attention_merge = attention_merge,
 };
 

@@ -24,6 +24,11 @@ struct Bf16 {
 struct F16 {
   uint16_t bits;
 };
+/// e4m3: a sign, four bits of exponent, bias 7, three of fraction. Moved to their places in a float they are 2^-120 of
+/// the value, exactly, subnormals too; what stands for NaN reads as 480, and is never written.
+struct F8 {
+  uint8_t bits;
+};
 template <int N>
 struct Int {
   static constexpr int value = N;

@@ -35,6 +35,7 @@ constexpr KernelSet vector_set(const char* name, uint32_t needs) {
       .attend_bf16 = attend<V, Bf16>,
       .attend_f16 = attend<V, F16>,
       .attend_i8 = attend<V, int8_t>,
+      .attend_f8 = attend<V, F8>,
       .attention_merge = attention_merge,
   };
 }

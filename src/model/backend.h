@@ -53,8 +53,10 @@ class KvCache {
   /// Takes a device's memory for so many positions now. Throws Error where it has not so much beside what it works in.
   virtual void make_room([[maybe_unused]] int64_t positions) {}
 };
-/// The type named by --kv: "f32", "f16", "bf16" or "int8"; `otherwise` where the name is empty. Throws Error.
+/// The type named by --kv: "f32", "f16", "bf16", "int8" or "fp8"; `otherwise` where the name is empty. Throws Error.
 DType kv_type(std::string_view name, DType otherwise);
+/// Of the scales of a position's key and value in one head.
+inline int64_t kv_scale_bytes(DType t) { return size_of(t) == 1 ? 2 * int64_t(sizeof(float)) : 0; }
 
 /// `tokens` consecutive rows of a batch, the first at position `first` of a sequence whose earlier positions `kv`
 /// holds.
@@ -151,8 +153,8 @@ class Backend {
   virtual int64_t linear_bytes(const Pieces& w) const = 0;  // of the result; reads none of them
   /// y[i] = f[i](x): layers of this backend that share an input, so that it is prepared once; `batch` as above.
   virtual void apply(std::span<const Linear* const> f, const Tensor& x, std::span<Tensor> y, int64_t batch) = 0;
-  /// `dtype` is what keys and values are stored in: f32, f16, bf16, or i8 with one scale a head and position.
-  /// Arithmetic is f32.
+  /// `dtype` is what keys and values are stored in: f32, f16, bf16, or i8 or f8_e4m3 with one scale a head and
+  /// position. Arithmetic is f32.
   virtual std::unique_ptr<KvCache> kv_cache(std::span<const BlockSpec> blocks, DType dtype = DType::f32) = 0;
 
   /// x[t] = table[tokens[t]] * scale; table f32, f16 or bf16 [vocab, dim]

@@ -30,10 +30,8 @@ CpuKvCache::CpuKvCache(std::span<const BlockSpec> blocks, DType dtype) : dtype_(
                        .value_dim = b.attention.v_dim()});
 }
 
-// int8 has two scales a position.
 int64_t CpuKvCache::head_bytes(const PerBlock& b) const {
-  const int64_t scales = dtype_ == DType::i8 ? 2 * int64_t(sizeof(float)) : 0;
-  return kKvPage * ((padded(b.head_dim) + padded(b.value_dim)) * int64_t(size_of(dtype_)) + scales);
+  return kKvPage * ((padded(b.head_dim) + padded(b.value_dim)) * int64_t(size_of(dtype_)) + kv_scale_bytes(dtype_));
 }
 
 int64_t CpuKvCache::bytes() const {
@@ -105,19 +103,39 @@ void store_head(std::span<const float> k, std::span<const float> v, int64_t at, 
     values[c / kPanel * int64_t(kPanel) * kKvPage + in_unit<D>(at % 2, c % kPanel)] = convert(v[size_t(c)], 1);
 }
 
-/// max |x| / 127, for round to nearest. NaN where x holds infinity or NaN, and with it every product.
-float int8_scale(std::span<const float> x) {
+/// For round to nearest: max |x| / 127.
+struct Int8Codes {
+  static constexpr DType kType = DType::i8;
+  using Code = int8_t;
+  static float scale(float most) { return most / 127.f; }
+  static int8_t code(float x) { return int8_t(std::clamp(std::nearbyint(x), -127.f, 127.f)); }
+};
+/// The power of two that brings max |x| into [2^7, 2^8): e4m3 ends at 448, and nothing is rounded twice.
+struct Fp8Codes {
+  static constexpr DType kType = DType::f8_e4m3;
+  using Code = uint8_t;
+  static float scale(float most) {
+    return most > 0 && std::isfinite(most) ? std::ldexp(1.f, std::max(std::ilogb(most) - 7, -120)) : 1;
+  }
+  static uint8_t code(float x) { return f32_to_e4m3(x); }
+};
+
+/// NaN where x holds infinity or NaN, and with it every product.
+template <class Codes>
+float scale_of(std::span<const float> x) {
   float top = 0, sum = 0;
   for (float v : x) top = std::max(top, std::abs(v)), sum += v * 0.f;
-  return top / 127.f + sum;
+  return Codes::scale(top) + sum;
 }
 
-void store_head_i8(std::span<const float> k, std::span<const float> v, int64_t at, int8_t* page) {
+template <class Codes>
+void store_head_codes(std::span<const float> k, std::span<const float> v, int64_t at, std::byte* page) {
+  using Code = typename Codes::Code;
   auto* scales = reinterpret_cast<float*>(page + kKvPage * (padded(int64_t(k.size())) + padded(int64_t(v.size()))));
-  const float scale[2] = {int8_scale(k), int8_scale(v)};
+  const float scale[2] = {scale_of<Codes>(k), scale_of<Codes>(v)};
   const float inverse[2] = {scale[0] > 0 ? 1 / scale[0] : 0.f, scale[1] > 0 ? 1 / scale[1] : 0.f};
-  store_head<DType::i8>(k, v, at, page, [&](float x, int which) {
-    return int8_t(inverse[which] > 0 ? std::clamp(std::nearbyint(x * inverse[which]), -127.f, 127.f) : 0.f);
+  store_head<Codes::kType>(k, v, at, reinterpret_cast<Code*>(page), [&](float x, int which) {
+    return inverse[which] > 0 ? Codes::code(x * inverse[which]) : Code(0);
   });
   scales[at] = scale[0];
   scales[kKvPage + at] = scale[1];
@@ -139,8 +157,10 @@ void CpuKvCache::put(int block, int64_t position, const float* k, const float* v
       store_head<DType::bf16>(key, value, at, page16, [](float x, int) { return f32_to_bf16(x); });
     else if (dtype_ == DType::f16)
       store_head<DType::f16>(key, value, at, page16, [](float x, int) { return f32_to_f16(x); });
+    else if (dtype_ == DType::i8)
+      store_head_codes<Int8Codes>(key, value, at, page);
     else
-      store_head_i8(key, value, at, reinterpret_cast<int8_t*>(page));
+      store_head_codes<Fp8Codes>(key, value, at, page);
   }
 }
 
@@ -256,7 +276,8 @@ class AttentionJob {
     return t == DType::f32    ? kernels_.attend_f32
            : t == DType::bf16 ? kernels_.attend_bf16
            : t == DType::f16  ? kernels_.attend_f16
-                              : kernels_.attend_i8;
+           : t == DType::i8   ? kernels_.attend_i8
+                              : kernels_.attend_f8;
   }
   void merge(const Tile& t, const Part& part, const Part& into) const {
     kernels_.attention_merge(part.view(), int32_t(t.end - t.begin), int32_t(value_dim_), into.view());

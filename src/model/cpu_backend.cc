@@ -195,10 +195,13 @@ Activations activations_of(std::string_view name) {
 
 DType kv_type(std::string_view name, DType otherwise) {
   if (name.empty()) return otherwise;
-  for (const auto& [text, type] :
-       {std::pair("f32", DType::f32), {"f16", DType::f16}, {"bf16", DType::bf16}, {"int8", DType::i8}})
+  for (const auto& [text, type] : {std::pair("f32", DType::f32),
+                                   {"f16", DType::f16},
+                                   {"bf16", DType::bf16},
+                                   {"int8", DType::i8},
+                                   {"fp8", DType::f8_e4m3}})
     if (name == text) return type;
-  fail("kv cache", "--kv: \"{}\" is no type of a KV cache; choose f32, f16, bf16 or int8", name);
+  fail("kv cache", "--kv: \"{}\" is no type of a KV cache; choose f32, f16, bf16, int8 or fp8", name);
 }
 
 std::unique_ptr<Backend> cpu_backend(ThreadPool& pool, const kernels::KernelSet& kernels, Activations activations,

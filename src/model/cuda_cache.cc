@@ -12,12 +12,13 @@ cuda::KvType cuda_kv_type(DType t) {
   if (t == DType::f16) return cuda::KvType::f16;
   if (t == DType::bf16) return cuda::KvType::bf16;
   if (t == DType::i8) return cuda::KvType::i8;
-  fail("kv cache", "{} is no type of a KV cache on a GPU; give --kv f16, bf16 or int8", name_of(t));
+  if (t == DType::f8_e4m3) return cuda::KvType::f8;
+  fail("kv cache", "{} is no type of a KV cache on a GPU; give --kv f16, bf16, int8 or fp8", name_of(t));
 }
 
-cuda::KvShape shape_of(const AttentionSpec& a, cuda::KvType type, int64_t offset) {
+cuda::KvShape shape_of(const AttentionSpec& a, DType type, int64_t offset) {
   cuda::KvShape s{};
-  s.type = type;
+  s.type = cuda_kv_type(type);
   s.heads = a.kv_heads;
   s.head_dim = a.head_dim;
   s.value_dim = a.v_dim();
@@ -26,8 +27,7 @@ cuda::KvShape shape_of(const AttentionSpec& a, cuda::KvType type, int64_t offset
   if (s.padded_value > cuda::kMaxValueDim)
     fail("kv cache", "heads of {} values cannot be run on a GPU; up to {} can. Run it with --device cpu", a.v_dim(),
          int(cuda::kMaxValueDim));
-  const int64_t each = type == cuda::KvType::i8 ? 1 : 2, scales = type == cuda::KvType::i8 ? 8 : 0;
-  s.head_bytes = cuda::kKvPage * ((s.dim + s.padded_value) * each + scales);
+  s.head_bytes = cuda::kKvPage * ((s.dim + s.padded_value) * int64_t(size_of(type)) + kv_scale_bytes(type));
   s.block_offset = offset;
   return s;
 }
@@ -37,7 +37,7 @@ cuda::KvShape shape_of(const AttentionSpec& a, cuda::KvType type, int64_t offset
 CudaKvCache::CudaKvCache(std::shared_ptr<CudaMemory> memory, std::span<const BlockSpec> blocks, DType dtype)
     : memory_(std::move(memory)), deltas_(blocks) {
   for (const BlockSpec& b : blocks) {
-    shapes_.push_back(shape_of(b.attention, cuda_kv_type(dtype), page_bytes_));
+    shapes_.push_back(shape_of(b.attention, dtype, page_bytes_));
     if (!b.borrows_keys()) page_bytes_ += shapes_.back().heads * shapes_.back().head_bytes;
   }
 }

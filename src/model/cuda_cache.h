@@ -8,7 +8,7 @@ namespace awq {
 /// Pages of kKvPage positions; a page has all blocks' keys and values, in the form of cuda::KvShape.
 class CudaKvCache final : public KvCache {
  public:
-  /// f16, bf16 or int8. Throws Error for another type, or for heads that are wider than kernels are made for.
+  /// f16, bf16, int8 or e4m3. Throws Error for another type, or for heads that are wider than kernels are made for.
   CudaKvCache(std::shared_ptr<CudaMemory> memory, std::span<const BlockSpec> blocks, DType dtype);
   int64_t bytes() const override { return int64_t(pages_.size()) * page_bytes_ + deltas_.bytes(); }
   std::unique_ptr<KvCache> clone() const override;

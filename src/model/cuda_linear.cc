@@ -183,10 +183,9 @@ class CudaLinear final : public Linear {
     for (int64_t t = 0; t < tokens; t += most) {
       const int64_t end = std::min(tokens, t + most);
       const Prepared p(first, of, t, end, first.cuda_.alone ? end - t : batch);
-      for (size_t i = 0; i < f.size(); ++i) {
-        Tensor part = y[i].rows(t, end);
-        f[i]->product(p.act, part, first.cuda_.alone ? end - t : batch);
-      }
+      for (size_t i = 0; i < f.size(); i += cuda::kMostTogether)
+        products(f.subspan(i, std::min(f.size() - i, size_t(cuda::kMostTogether))), p.act, y.subspan(i), t,
+                 first.cuda_.alone ? end - t : batch);
     }
   }
 
@@ -248,22 +247,38 @@ class CudaLinear final : public Linear {
     return m;
   }
 
-  void product(const cuda::Act& x, Tensor& y, int64_t batch) const {
-    CudaMemory& m = *cuda_.memory;
-    const int processors = m.device().multiprocessors();
+  /// Rows of y from `token` on.
+  static void products(std::span<const CudaLinear* const> f, const cuda::Act& x, std::span<Tensor> y, int64_t token,
+                       int64_t batch) {
+    CudaContext& cuda = f[0]->cuda_;
+    const int processors = cuda.memory->device().multiprocessors();
+    int64_t tiles = 0;
+    for (const CudaLinear* l : f) tiles += l->tiles(x);
+    int32_t* counters = cuda.zero_counters(tiles);
+    float* parts = cuda.room_for_parts(cuda::partial_floats(x.tokens, processors));
+    cuda::LinearsArgs all{};
+    for (; all.count < int(f.size()); ++all.count) {
+      const CudaLinear& l = *f[size_t(all.count)];
+      cuda::LinearArgs& a = all.of[all.count] = l.arguments(x, batch);
+      a.y = y[size_t(all.count)].rows(token, token + x.tokens).as<float>().data();
+      a.partial = parts;
+      a.counters = counters;
+      counters += l.tiles(x);
+    }
+    cuda.kernels().linear(cuda.memory->device().stream(), all);
+  }
+  int64_t tiles(const cuda::Act& x) const { return cuda::linear_tiles(form_.rows, x.tokens); }
+  cuda::LinearArgs arguments(const cuda::Act& x, int64_t batch) const {
     cuda::LinearArgs a;
     a.w = view();
     a.x = x;
     a.bias = floats(bias_);
-    a.y = y.as<float>().data();
     a.y_row = form_.rows;
-    a.partial = cuda_.room_for_parts(cuda::partial_floats(x.tokens, processors));
-    a.counters = cuda_.zero_counters(cuda::linear_tiles(form_.rows, x.tokens));
     a.batch = int32_t(batch);
-    a.multiprocessors = processors;
+    a.multiprocessors = cuda_.memory->device().multiprocessors();
     a.slice = floats(cuda_.slice);
     a.slice_rows = slice_rows();
-    cuda_.kernels().linear(m.device().stream(), a);
+    return a;
   }
   int32_t slice_rows() const { return int32_t(rows_of_slice(form_)); }
   /// Of a slice of decoded rows, before the first token asks for it.

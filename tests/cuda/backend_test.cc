@@ -274,7 +274,7 @@ class CudaAttention : public CudaBackendTest, public testing::WithParamInterface
 };
 
 TEST_P(CudaAttention, EqualsTheCpus) {
-  for (const DType type : {DType::f16, DType::bf16, DType::i8}) {
+  for (const DType type : {DType::f16, DType::bf16, DType::i8, DType::f8_e4m3}) {
     SCOPED_TRACE(name_of(type));
     run(type, {{40, 3}, {1, 1}, {0, 9}, {230, 1}, {1, 1}, {2, 260}, {1, 1}}, 2);
   }
@@ -300,10 +300,58 @@ struct HeadsCase {
   }
 };
 
+/// All values of e4m3 that are not negative, in their order.
+std::vector<double> values_of_e4m3() {
+  std::vector<double> all;
+  for (int code = 0; code < 127; ++code)
+    all.push_back(code < 8 ? code * 0x1p-9 : std::ldexp(1 + code % 8 / 8., code / 8 - 7));
+  return all;
+}
+/// The nearest of them, of two the one with an even code.
+double nearest_of(const std::vector<double>& all, double x) {
+  const auto above = std::ranges::lower_bound(all, x);
+  if (above == all.begin() || *above == x) return *above;
+  const double up = *above - x, down = x - above[-1];
+  return up < down || (up == down && (above - all.begin()) % 2 == 0) ? *above : above[-1];
+}
+
+// A position that is alone has a weight of 1, and attention gives what is stored of its value: the nearest that there
+// is, the largest of a head being brought into [2^7, 2^8). On the CPU and on the device, to the bit.
+TEST_F(CudaBackendTest, Fp8KeepsTheNearest) {
+  const std::vector<double> all = values_of_e4m3();
+  HeadsCase c(2, 2, 64);
+  for (int i = 0; i < 40; ++i) {
+    Tensor v = random({1, 128});
+    auto x = v.as<float>();
+    for (size_t h = 0; h < 2; ++h)
+      for (size_t j = 0; j < 64; ++j) {
+        // Any size down to where nothing is left; every fourth lies in the middle of two codes.
+        float& at = x[h * 64 + j];
+        at = std::ldexp(at, int(i) * 3 - 60 - int(rng_() % 20));
+        if (j % 4 == 0) at = std::ldexp(float(17 + 2 * (rng_() % 8)), -int(rng_() % 16));
+      }
+    const auto a = cpu_->kv_cache({&c.block, 1}, DType::f8_e4m3), b = gpu_->kv_cache({&c.block, 1}, DType::f8_e4m3);
+    const Sequence one{a.get(), 0, 1}, other{b.get(), 0, 1};
+    const Tensor q = random({1, 128});
+    Tensor y = Tensor::zeros({1, 128}, DType::f32), z = gpu_->empty({1, 128});
+    cpu_->attention(q, q, v, {}, {&one, 1}, 0, c.spec, y);
+    gpu_->attention(there(q), there(q), there(v), {}, {&other, 1}, 0, c.spec, z);
+    const Tensor got = gpu_->host(z);
+    for (size_t j = 0; j < 128; ++j) {
+      const auto head = x.subspan(j / 64 * 64, 64);
+      const double most = std::abs(*std::ranges::max_element(head, {}, [](float f) { return std::abs(f); }));
+      const double scale = std::ldexp(1., std::ilogb(most) - 7);
+      const double want = std::copysign(nearest_of(all, std::abs(double(x[j])) / scale) * scale, double(x[j]));
+      ASSERT_EQ(double(y.as<float>()[j]), want) << x[j] << " of " << most;
+      ASSERT_EQ(double(got.as<float>()[j]), want) << x[j] << " of " << most;
+    }
+  }
+}
+
 // One kernel for norms, rotation and storing: without norms the bits of one after the other.
 TEST_F(CudaBackendTest, HeadsAreThoseOfTheSingleCalls) {
   const std::vector<float> frequencies = {1, 0.3f, 0.01f};
-  for (const DType type : {DType::f16, DType::bf16, DType::i8})
+  for (const DType type : {DType::f16, DType::bf16, DType::i8, DType::f8_e4m3})
     for (const int turned : {0, 1, 2}) {
       HeadsCase c(4, 2, 40);
       c.spec.rope.interleaved = turned == 2;

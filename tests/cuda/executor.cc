@@ -85,6 +85,7 @@ struct Thread {
   Fiber fiber;
   std::unique_ptr<uint8_t[]> stack;
   enum class State { runs, at_barrier, done } state = State::runs;
+  bool waited = false;
   std::vector<Copy> issued;
   std::deque<std::vector<Copy>> groups;  // committed, oldest first
 };
@@ -176,6 +177,7 @@ void Machine::start_block(int block, int count, int shared_bytes) {
   std::memset(place.shared, 0xff, size_t(shared_bytes));
   for (Thread& t : threads) {
     t.state = Thread::State::runs;
+    t.waited = false;
     t.fiber.begin(t.stack.get(), kStack, entry);
   }
   for (size_t i = 0; i < warps.size(); ++i) {
@@ -325,6 +327,11 @@ void run(int blocks, int threads, int shared_bytes, void (*body)(const void*), c
     machine.start_block(b, threads, shared_bytes);
     machine.run_block();
   }
+}
+
+void set_waited() { machine.self().waited = true; }
+void require_waited() {
+  if (!machine.self().waited) give_up("it ends without having waited for earlier kernels");
 }
 
 void block_barrier() {

@@ -14,7 +14,7 @@
 // sum, whose order the hardware leaves open; here it is by k, in float.
 //
 // What a kernel does wrong against this model (lanes in different collectives, threads missing at a barrier, a copy
-// that is not aligned) ends the program with a sentence.
+// that is not aligned, a thread that did not wait for earlier kernels) ends the program with a sentence.
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -26,6 +26,7 @@
 #define AWQ_KERNEL
 #define AWQ_DEVICE inline
 #define AWQ_BOUNDS(threads, blocks)
+#define AWQ_ARGUMENTS const
 #define AWQ_UNROLL
 #define AWQ_NO_UNROLL
 
@@ -45,6 +46,8 @@ struct Place {
 extern Place here;  // of the thread that runs
 
 void block_barrier();
+void set_waited();      // for earlier kernels
+void require_waited();  // of the thread that ends
 enum class Collective : int { sync, shuffle, mma, group, group_wait };
 /// Leaves `bytes` of this lane, waits for the whole warp, and returns what all lanes left, `kSlot` bytes apart.
 /// The last lane to come first calls `complete` on them, if there is one.
@@ -108,6 +111,7 @@ inline int thread() { return executor::here.thread; }
 inline int threads() { return executor::here.threads; }
 inline int block() { return executor::here.block; }
 inline int blocks() { return executor::here.blocks; }
+inline void after_earlier() { executor::set_waited(); }
 inline void sync_block() { executor::block_barrier(); }
 inline void sync_warp() { executor::collective(executor::Collective::sync, nullptr, 0); }
 inline void fence() {}

@@ -122,7 +122,7 @@ void with_memory(void* on, const Args& a) {
   static_cast<Stream*>(on)->put([a] { (executor_kernels().*Member)(nullptr, a); });
 }
 
-constexpr Kernels kOpening = {.linear = with_memory<&Kernels::linear, LinearArgs>,
+constexpr Kernels kOpening = {.linear = with_memory<&Kernels::linear, LinearsArgs>,
                               .prepare = with_memory<&Kernels::prepare, PrepareArgs>,
                               .pack_codes = with_memory<&Kernels::pack_codes, PackCodesArgs>,
                               .pack_floats = with_memory<&Kernels::pack_floats, PackFloatsArgs>,

@@ -16,6 +16,7 @@ void start(void*, int blocks, int threads, int shared, void (*kernel)(Args), con
       [](const void* c) {
         const auto& of = *static_cast<const Call*>(c);
         of.kernel(of.args);
+        executor::require_waited();
       },
       &call);
 }

@@ -82,6 +82,76 @@ TEST_F(Linear, GroupsAndWarpsMultiplyTheSame) {
 
 TEST_F(Linear, FloatMatrices) { sweep(32, {1, 7, 8, 9, 33}, 6, 10); }
 
+/// Products of `count` matrices of other rows and groups with as many tokens.
+std::vector<Product> some_products(std::mt19937& rng, int bits, int tokens, int count, int multiprocessors) {
+  std::vector<Product> all;
+  const ProductCase like = random_case(rng, bits, tokens);
+  for (int i = 0; i < count; ++i) {
+    ProductCase c = random_case(rng, bits, tokens);
+    c.half = like.half;
+    c.rows += 260, c.group = c.group ? 64 : 0, c.cols = 320;  // blocks enough for tiles that several share
+    c.multiprocessors = multiprocessors;
+    all.emplace_back(c);
+  }
+  return all;
+}
+void run_together(std::vector<Product>& all) {
+  LinearsArgs a{};
+  for (Product& p : all) {
+    a.of[a.count] = p.ready(executor_kernels());
+    a.of[a.count++].partial = a.of[0].partial;
+  }
+  executor_kernels().linear(nullptr, a);
+  for (Product& p : all) p.end();
+}
+
+// Each has its part of the blocks, and what one leaves unfinished no other finishes.
+TEST_F(Linear, ProductsThatBeginTogether) {
+  std::mt19937 rng(21);
+  double most = 0;
+  for (const int bits : {4, 8, 16, 32})
+    for (const int tokens : {1, 9, 20, 30, 40, 64, 70})
+      for (const int count : {2, 3}) {
+        const int multiprocessors = int(2 + rng() % 8);
+        SCOPED_TRACE(
+            fmt::format("{} bits, {} tokens, {} products, {} multiprocessors", bits, tokens, count, multiprocessors));
+        executor::set_seed(1 + rng() % 4);  // blocks of different products in turn
+        std::vector<Product> all = some_products(rng, bits, tokens, count, multiprocessors);
+        run_together(all);
+        for (const Product& p : all) {
+          ASSERT_LE(p.worst(), 1);
+          most = std::max(most, p.worst());
+        }
+      }
+  EXPECT_GT(most, 1e-3);
+}
+
+// Where there are blocks enough for all, each product has as many as it has alone: the same bits.
+TEST_F(Linear, TogetherAndAloneAreTheSameBits) {
+  std::mt19937 rng(22);
+  for (const int bits : {4, 16})
+    for (const int tokens : {3, 16, 33}) {
+      std::vector<Product> all = some_products(rng, bits, tokens, 3, 500);
+      run_together(all);
+      for (Product& p : all) {
+        const std::vector<float> with_others = p.y;
+        p.run(executor_kernels());
+        EXPECT_EQ(p.y, with_others);
+      }
+    }
+}
+
+// Matrices of other bits, or more tokens than are read directly, begin one after the other.
+TEST_F(Linear, WhatCannotBeginTogetherStillRuns) {
+  std::mt19937 rng(23);
+  for (const int tokens : {5, 70}) {
+    std::vector<Product> all = some_products(rng, 4, tokens, 2, 3);
+    all.insert(all.begin() + 1, some_products(rng, tokens == 5 ? 8 : 4, tokens, 1, 3)[0]);
+    run_together(all);
+    for (const Product& p : all) EXPECT_LE(p.worst(), 1);
+  }
+}
+
 // Bits, not only bounds: a sum's order is that of blocks and units, not of who came first.
 TEST_F(Linear, NoOrderOfBlocksAndWarpsChangesABit) {
   std::mt19937 rng(11);

@@ -47,35 +47,44 @@ class Product {
   }
 
   void run(const Kernels& k) {
+    k.linear(nullptr, {.of = {ready(k)}, .count = 1, .first = {}});
+    end();
+  }
+  /// All but the product; `end` after it.
+  LinearArgs ready(const Kernels& k) {
     y.assign(size_t(c_.tokens * c_.rows), NAN);
     const int padded = (c_.cols + kUnitColumns - 1) / kUnitColumns * kUnitColumns;
-    std::vector<Aligned> values(size_t(c_.tokens * padded / 8));
-    std::vector<float> scales(static_cast<size_t>(c_.tokens)), sums(size_t(c_.tokens * padded / kSumColumns));
-    std::vector<float> copy(x.size());
-    Act act{values.data(), scales.data(), sums.data(), c_.order || c_.factors ? copy.data() : x.data(),
-            c_.tokens,     c_.cols,       padded,      c_.half,
-            c_.grouped};
+    values_.assign(size_t(c_.tokens * padded / 8), {});
+    act_scales_.assign(size_t(c_.tokens), NAN);
+    sums_.assign(size_t(c_.tokens * padded / kSumColumns), NAN);
+    copy_.assign(x.size(), NAN);
+    float* changed = c_.order || c_.factors ? copy_.data() : nullptr;
+    const Act act{
+        values_.data(), act_scales_.data(), sums_.data(), changed ? changed : x.data(), c_.tokens, c_.cols, padded,
+        c_.half,        c_.grouped};
     k.prepare(nullptr, {x.data(), factors_.empty() ? nullptr : factors_.data(),
-                        order_.empty() ? nullptr : order_.data(), act, c_.order || c_.factors ? copy.data() : nullptr});
+                        order_.empty() ? nullptr : order_.data(), act, changed});
     if (!packed_) pack(k), packed_ = true;
-    std::vector<float> partial(size_t(partial_floats(c_.tokens, c_.multiprocessors)), NAN);
-    std::vector<int32_t> counters(size_t(linear_tiles(c_.rows, c_.tokens)));
+    partial_.assign(size_t(partial_floats(c_.tokens, c_.multiprocessors)), NAN);
+    counters_.assign(size_t(linear_tiles(c_.rows, c_.tokens)), 0);
     const int slice_rows = 128;
-    std::vector<Aligned> slice(size_t(slice_rows * padded / 8));
+    slice_.assign(size_t(slice_rows * padded / 8), {});
     LinearArgs a;
     a.w = m_;
     a.x = act;
     a.bias = bias_.empty() ? nullptr : bias_.data();
     a.y = y.data();
     a.y_row = c_.rows;
-    a.partial = partial.data();
-    a.counters = counters.data();
+    a.partial = partial_.data();
+    a.counters = counters_.data();
     a.batch = c_.batch ? c_.batch : c_.tokens;
     a.multiprocessors = c_.multiprocessors;
-    a.slice = slice.data();
+    a.slice = slice_.data();
     a.slice_rows = slice_rows;
-    k.linear(nullptr, a);
-    for (int32_t n : counters)
+    return a;
+  }
+  void end() {
+    for (int32_t n : counters_)
       if (n != 0) y.assign(y.size(), NAN);  // they must be as they were
   }
 
@@ -84,6 +93,9 @@ class Product {
   /// rounding of their 16 bits too, in f16 at least by half of its smallest number, 2^-25 of the row's power of two.
   double check(const Kernels& k) {
     run(k);
+    return worst();
+  }
+  double worst() const {
     const bool rounded = c_.bits == 16 || (c_.bits <= 8 && std::max(c_.batch, c_.tokens) > kMaxDirect);
     const double unit = c_.half == Half::f16 ? 0x1p-11 : 0x1p-8;
     double most = 0;
@@ -229,6 +241,10 @@ class Product {
   std::vector<Aligned> packed_codes_;
   alignas(16) std::vector<uint8_t> packed_scales_, packed_offsets_;
   Matrix m_;
+  // What the last product worked in.
+  std::vector<Aligned> values_, slice_;
+  std::vector<float> act_scales_, sums_, copy_, partial_;
+  std::vector<int32_t> counters_;
 };
 
 }  // namespace awq::cuda

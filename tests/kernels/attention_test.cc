@@ -41,7 +41,8 @@ struct Kind {
 constexpr Kind kKinds[] = {{4, false, &KernelSet::attend_f32},
                            {2, false, &KernelSet::attend_bf16},
                            {2, false, &KernelSet::attend_f16},
-                           {1, true, &KernelSet::attend_i8}};
+                           {1, true, &KernelSet::attend_i8},
+                           {1, true, &KernelSet::attend_f8}};
 
 /// A page whose elements are small numbers in any type, ending where memory is unreadable.
 class Page {

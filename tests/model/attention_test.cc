@@ -16,7 +16,9 @@ namespace awq {
 namespace {
 
 constexpr double kU = 0x1p-24;  // largest relative error of one rounding to float
-constexpr DType kTypes[] = {DType::f32, DType::f16, DType::bf16, DType::i8};
+constexpr DType kTypes[] = {DType::f32, DType::f16, DType::bf16, DType::i8, DType::f8_e4m3};
+
+bool has_scales(DType t) { return size_of(t) == 1; }
 
 struct Heads {
   int heads, kv_heads, head_dim;
@@ -52,6 +54,7 @@ class Case {
           x[i] = i % size_t(t == &k ? spec.head_dim : spec.v_dim())
                      ? std::clamp(std::nearbyint(x[i] * 32), -126.f, 126.f) / 32
                      : 127.f / 32;
+        if (type == DType::f8_e4m3) x[i] = std::clamp(std::nearbyint(x[i] * 4), -15.f, 15.f) / 4;
       }
     }
   }
@@ -98,6 +101,7 @@ class Case {
 double storage_error(DType type, double x, double top) {
   if (type == DType::bf16) return 0x1p-9 * x;
   if (type == DType::f16) return 0x1p-11 * x + 0x1p-25;
+  if (type == DType::f8_e4m3) return 0x1p-4 * x + 0x1p-17 * top;  // half of the least that a power of two leaves
   return type == DType::i8 ? 0.5001 * top / 127 : 0;
 }
 
@@ -384,8 +388,8 @@ TEST_P(Attention, NanStaysWithThoseWhoSeeIt) {
           if (!sees || i >= size_t(where ? 64 : 32)) {
             ASSERT_EQ(got[i], want[i]) << where << ": " << token << "," << i;
           }
-        // An infinite key weighs all or nothing, by the sign of its score; int8 makes all of its token NaN.
-        if (sees && (std::isnan(bad) || type() == DType::i8 || where != 1)) {
+        // An infinite key weighs all or nothing, by the sign of its score; a scale makes all of its token NaN.
+        if (sees && (std::isnan(bad) || has_scales(type()) || where != 1)) {
           EXPECT_FALSE(std::isfinite(got[5])) << where << ": " << token;
         }
       }
@@ -400,8 +404,8 @@ TEST_P(Attention, SizeIsAnnounced) {
   Tensor y = Tensor::empty(c.q.shape(), DType::f32);
   EXPECT_EQ(kv->bytes(), 0);
   EXPECT_EQ(kv->bytes_for(0), 0);
-  // Two of 48 channels (40 in whole panels of 16) for 3 heads, and two scales in int8.
-  const int64_t position = 3 * (2 * 48 * int64_t(size_of(type())) + (type() == DType::i8 ? 8 : 0));
+  // Two of 48 channels (40 in whole panels of 16) for 3 heads, and two scales of bytes.
+  const int64_t position = 3 * (2 * 48 * int64_t(size_of(type())) + (has_scales(type()) ? 8 : 0));
   int first = 0;
   for (const auto& [positions, pages] : {std::pair(1, 1), {256, 1}, {257, 2}, {513, 3}}) {
     c.forward(*dev, *kv, first, positions - first, y);
@@ -416,7 +420,7 @@ TEST_P(Attention, SizeFollowsBothWidths) {
   ThreadPool pool(1);
   const auto dev = backend(pool);
   const Case c({3, 3, 40, {}, 24}, 2, 14);
-  const int64_t position = 3 * ((48 + 32) * int64_t(size_of(type())) + (type() == DType::i8 ? 8 : 0));
+  const int64_t position = 3 * ((48 + 32) * int64_t(size_of(type())) + (has_scales(type()) ? 8 : 0));
   EXPECT_EQ(c.cache(*dev, type())->bytes_for(1), 256 * position);
 }
 
@@ -448,6 +452,7 @@ TEST(KvType, NamesAndRefuses) {
   EXPECT_EQ(kv_type("f16", DType::bf16), DType::f16);
   EXPECT_EQ(kv_type("bf16", DType::f32), DType::bf16);
   EXPECT_EQ(kv_type("int8", DType::f32), DType::i8);
+  EXPECT_EQ(kv_type("fp8", DType::f32), DType::f8_e4m3);
   EXPECT_THROW(kv_type("i8", DType::f32), Error);
 }
 

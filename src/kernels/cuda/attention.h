@@ -12,8 +12,9 @@ namespace awq::cuda {
 
 constexpr int kSpan = 32;  // positions of a step
 
-/// Keys or values of a type as pairs of 16 bits, 8 of them. Products with those of bf16 and int8 take queries and
-/// weights as pairs, high + low to 2^-17: bf16's own 2^-9 would be coarser than the cache.
+/// Keys or values of a type as pairs of 16 bits, 8 of them. Products with those of bf16 and of bytes take queries and
+/// weights as pairs, high + low to 2^-17: bf16's own 2^-9 would be no finer than the cache (e4m3's 2^-4 apart, which
+/// should be all that it costs). Bytes have a scale, which follows the largest of a head's channels at a position.
 struct CacheF16 {
   using T = F16;
   static constexpr int kParts = 1, kBytes = 2;
@@ -27,11 +28,45 @@ struct CacheBf16 {
 struct CacheI8 {
   using T = Bf16;
   static constexpr int kParts = 2, kBytes = 1;
+  AWQ_DEVICE static float scale(float most) { return most / 127.f; }
+  AWQ_DEVICE static uint8_t code(float x) {
+    const float code = rintf(x);
+    return uint8_t(int8_t(code < -127 ? -127 : code > 127 ? 127 : code));
+  }
   AWQ_DEVICE static Words4 read(const uint8_t* p) {
     Words4 out;
     const auto* codes = reinterpret_cast<const int8_t*>(p);
     AWQ_UNROLL
     for (int i = 0; i < 4; ++i) out.w[i] = Bf16::pack(float(codes[2 * i]), float(codes[2 * i + 1]));
+    return out;
+  }
+};
+
+/// e4m3. Sign, exponent and fraction in their places in a bf16 are 2^-120 of the value, exactly. The scale is the power
+/// of two that brings the largest into [2^7, 2^8), far from 448, where e4m3 ends.
+struct CacheF8 {
+  using T = Bf16;
+  static constexpr int kParts = 2, kBytes = 1;
+  AWQ_DEVICE static float scale(float most) {
+    const int exponent = int(bits_of(most) >> 23 & 0xff) - 7;
+    return most == 0 ? 1.f : float_of(uint32_t(exponent < 7 ? 7 : exponent) << 23);
+  }
+  AWQ_DEVICE static uint8_t code(float x) {  // to nearest even
+    const uint32_t u = bits_of(x), a = u & 0x7fffffff, sign = u >> 24 & 0x80;
+    if (a < 0x3c800000) return uint8_t(sign | (bits_of(float_of(a) + 16384.f) & 0xff));  // 2^-6; its ulp there is 2^-9
+    return uint8_t(sign | (a - 0x3c000000 + 0x7ffff + (a >> 20 & 1)) >> 20);
+  }
+  AWQ_DEVICE static uint32_t widen(uint32_t bytes) {  // in the low halves of both 16 bits
+    return Bf16::fused2((bytes & 0x007f007fu) << 4 | (bytes & 0x00800080u) << 8, 0x7b807b80u, 0x80008000u);
+  }
+  AWQ_DEVICE static Words4 read(const uint8_t* p) {
+    Words4 out;
+    AWQ_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const uint32_t w = reinterpret_cast<const uint32_t*>(p)[i];
+      out.w[2 * i] = widen((w & 0xff) | (w & 0xff00) << 8);
+      out.w[2 * i + 1] = widen((w >> 16 & 0xff) | (w >> 8 & 0xff0000));
+    }
     return out;
   }
 };
@@ -260,6 +295,7 @@ AWQ_DEVICE void put_value(const AttentionArgs& a, const AttentionTile& tile, int
 /// Prefill: a warp for each tile, all of its pages.
 template <class C, int MaxValue>
 AWQ_KERNEL void AWQ_BOUNDS(128, 1) whole_tiles(const AttentionArgs a) {
+  after_earlier();
   auto* q = reinterpret_cast<uint32_t*>(shared_memory() + warp() * query_bytes<C>(a.kv.dim));
   const int g = lane() / 4, t = lane() % 4, per_block = threads() / kWarp;
   for (int i = block() * per_block + warp(); i < a.whole_count; i += blocks() * per_block) {
@@ -312,6 +348,7 @@ constexpr int kUnitWarps = 4;
 /// them all, in order: the result does not depend on who that was, nor on other tiles.
 template <class C, int MaxValue>
 AWQ_KERNEL void AWQ_BOUNDS(kUnitWarps* kWarp, 1) split_tiles(const AttentionArgs a) {
+  after_earlier();
   auto* q = reinterpret_cast<uint32_t*>(shared_memory());
   auto* parts = reinterpret_cast<float*>(shared_memory() + query_bytes<C>(a.kv.dim));
   const int width = a.kv.padded_value, part_floats = kAttentionRows * (width + 2);
@@ -391,15 +428,14 @@ AWQ_DEVICE void store_channels(const float* x, int width, int padded, float* sca
       most = largest(most, x[c] < 0 ? -x[c] : x[c]);
       bad += x[c] * 0.f;
     }
-    const float step = warp_max(most) / 127.f + warp_sum(bad);
+    const float step = C::scale(warp_max(most)) + warp_sum(bad);
     inverse = step > 0 ? 1 / step : 0.f;
     if (lane() == 0) *scale = step;
   }
   for (int c = lane(); c < padded; c += kWarp) {
     const float value = c < width ? x[c] : 0.f;
     if constexpr (C::kBytes == 1) {
-      const float code = rintf(value * inverse);
-      place(c)[0] = uint8_t(int8_t(inverse > 0 ? (code < -127 ? -127 : code > 127 ? 127 : code) : 0));
+      place(c)[0] = inverse > 0 ? C::code(value * inverse) : uint8_t(0);
     } else {
       *reinterpret_cast<uint16_t*>(place(c)) = uint16_t(C::T::pack(value, 0));
     }
@@ -417,6 +453,7 @@ AWQ_DEVICE void store_head(const KvStoreArgs& a, int token, int head, const floa
 /// A warp for each head of each token.
 template <class C>
 AWQ_KERNEL void AWQ_BOUNDS(256, 2) store_heads(const KvStoreArgs a) {
+  after_earlier();
   const int per_block = threads() / kWarp;
   const int64_t n = int64_t(a.tokens) * a.kv.heads;
   for (int64_t i = int64_t(block()) * per_block + warp(); i < n; i += int64_t(blocks()) * per_block)
@@ -453,6 +490,7 @@ constexpr int kHeadWarps = 4;
 /// A warp for each head of each token, of queries first.
 template <class C>
 AWQ_KERNEL void AWQ_BOUNDS(kHeadWarps* kWarp, 2) ready_heads(const HeadsArgs a) {
+  after_earlier();
   const int width = a.store.kv.head_dim, of_token = a.heads + a.store.kv.heads;
   float* own = reinterpret_cast<float*>(shared_memory()) + warp() * width;
   const int64_t n = int64_t(a.store.tokens) * of_token;

@@ -66,20 +66,30 @@ struct LinearArgs {
   const float* bias = nullptr;  // [rows] or null
   float* y = nullptr;           // [tokens][y_row]
   int64_t y_row = 0;
-  float* partial = nullptr;     // [partial_floats()]
+  float* partial = nullptr;     // [partial_floats()], the same for products that begin together
   int32_t* counters = nullptr;  // [linear_tiles()]
   int32_t batch = 0;            // at least x.tokens
   int32_t multiprocessors = 0;
   void* slice = nullptr;   // room for slice_rows rows of 16 bits, where more than kMaxDirect tokens read codes
   int32_t slice_rows = 0;  // a multiple of 128
 };
+/// Up to kMostTogether products of the same activations, each with counters of its own: one start where all matrices
+/// have the same bits, below 32, and `batch` is at most kMaxDirect. Each has blocks [first[i], first[i + 1]) of it, as
+/// many as its part of all units: together they keep the GPU as busy as one product of all rows would.
+enum : int32_t { kMostTogether = 3 };
+struct LinearsArgs {
+  LinearArgs of[kMostTogether];
+  int32_t count;
+  int32_t first[kMostTogether + 1];  // set by who starts them; beyond `count` the number of blocks
+};
 enum : int32_t {
   kFewTokens = 16,                 // up to here blocks read weights into registers, beyond into shared memory
   kMaxDirect = 64,                 // and beyond here codes are first decoded, a slice of rows at a time
   kPartialFloats = 2 * 128 * 128,  // of `partial`, a block: its two parts of tiles that it shares
 };
+/// Blocks of products that begin together need half of it each, and are at most two more than multiprocessors.
 inline int64_t partial_floats(int64_t tokens, int64_t multiprocessors) {
-  return (tokens + 127) / 128 * multiprocessors * kPartialFloats;
+  return (tokens + 127) / 128 * (multiprocessors > 2 ? multiprocessors : 2) * kPartialFloats;
 }
 /// Counters that a product needs.
 inline int64_t linear_tiles(int64_t rows, int64_t tokens) {
@@ -180,10 +190,11 @@ struct TopArgs {
   int32_t rows, width, count, pieces;
 };
 
-enum class KvType : int32_t { f16, bf16, i8 };
+enum class KvType : int32_t { f16, bf16, i8, f8 };  // f8: e4m3
 /// Pages of all blocks' keys and values: at `block_offset` of a page each kv head has keys [256][dim], then values
-/// transposed, [value_dim][256], so that a lane reads eight positions of a channel at once; i8 has float scales[256] of
-/// keys and of values behind them. dim is a multiple of 32, value_dim of 8; what is past a head's width is 0.
+/// transposed, [value_dim][256], so that a lane reads eight positions of a channel at once; i8 and f8 have float
+/// scales[256] of keys and of values behind them. dim is a multiple of 32, value_dim of 8; what is past a head's width
+/// is 0.
 struct KvShape {
   KvType type;
   int32_t heads, head_dim, value_dim;  // as the model has them
@@ -247,7 +258,7 @@ struct AttentionArgs {
 
 /// Starts kernels on a device. `on` is what the device gives them: a stream. No call waits for its kernel.
 struct Kernels {
-  void (*linear)(void* on, const LinearArgs& a);
+  void (*linear)(void* on, const LinearsArgs& a);
   void (*prepare)(void* on, const PrepareArgs& a);
   void (*pack_codes)(void* on, const PackCodesArgs& a);
   void (*pack_floats)(void* on, const PackFloatsArgs& a);

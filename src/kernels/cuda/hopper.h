@@ -38,6 +38,7 @@ AWQ_DEVICE void decode_unit(const Matrix& w, const uint8_t* stage, int64_t tile,
 /// warps decode while others multiply: two blocks fit a multiprocessor.
 template <class T, int Bits>
 AWQ_KERNEL void AWQ_BOUNDS(kGroupWarps* kWarp, 2) group_tokens(const LinearArgs a) {
+  after_earlier();
   if constexpr (kHasWarpgroups) {
     using S = GroupStage<Bits>;
     constexpr int kThreads = kGroupWarps * kWarp;

@@ -10,6 +10,7 @@
 #define AWQ_KERNEL __global__
 #define AWQ_DEVICE __device__ __forceinline__
 #define AWQ_BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
+#define AWQ_ARGUMENTS const __grid_constant__  // stay where they are when they are indexed
 #define AWQ_UNROLL _Pragma("unroll")
 #define AWQ_NO_UNROLL _Pragma("unroll 1")
 
@@ -23,6 +24,15 @@ AWQ_DEVICE int thread() { return int(threadIdx.x); }
 AWQ_DEVICE int threads() { return int(blockDim.x); }
 AWQ_DEVICE int block() { return int(blockIdx.x); }
 AWQ_DEVICE int blocks() { return int(gridDim.x); }
+/// What a kernel does before it reads or writes what others have: from sm_90 on it begins while the one before it runs
+/// ("programmatic dependent launch"), and here waits until that has ended and what it wrote is seen. Since every thread
+/// of every kernel waits, all that came earlier has ended too. Then the next may begin.
+AWQ_DEVICE void after_earlier() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 AWQ_DEVICE void sync_block() { __syncthreads(); }
 AWQ_DEVICE void sync_warp() { __syncwarp(); }
 /// What this thread wrote is seen by all blocks before what it writes next.

@@ -13,18 +13,26 @@ AWQ_DEVICE void put(const LinearArgs& a, int row, int token, float sum) {
   a.y[token * a.y_row + row] = sum * a.x.scales[token] + (a.bias ? a.bias[row] : 0.f);
 }
 
+/// A block's product of several, and its place among those of the same.
+AWQ_DEVICE int product_of(const LinearsArgs& all) {
+  return block() < all.first[1] ? 0 : block() < all.first[2] ? 1 : 2;
+}
+
 constexpr int kFewWarps = 8;
 
 /// Up to 8 Tokens8 <= 16 tokens: bound by reading codes. The warps of a block take units of the same 32 rows in turn,
 /// straight from memory into registers, one unit ahead; activations come through the first-level cache.
 template <class T, int Bits, int Tokens8>
-AWQ_KERNEL void AWQ_BOUNDS(kFewWarps* kWarp, 2) few_tokens(const LinearArgs a) {
+AWQ_KERNEL void AWQ_BOUNDS(kFewWarps* kWarp, 2) few_tokens(AWQ_ARGUMENTS LinearsArgs all) {
+  const int own_product = product_of(all), first = all.first[own_product];
+  const LinearArgs& a = all.of[own_product];
   auto* sums = reinterpret_cast<float*>(shared_memory());  // [warps][32 rows][8 Tokens8]
   constexpr int kTile = kRowTile * 8 * Tokens8, kOwn = kTile / (kFewWarps * kWarp);
   auto* last = reinterpret_cast<int32_t*>(sums + kFewWarps * kTile);
   const int units = units_of(a.w), g = lane() / 4, t = lane() % 4;
   const auto* x = static_cast<const uint16_t*>(a.x.values);
-  Shares shares(row_tiles_of(a.w), units, block(), blocks());
+  Shares shares(row_tiles_of(a.w), units, block() - first, all.first[own_product + 1] - first);
+  float* partial = a.partial + int64_t(first) * 2 * kFewWarps * kWarp * kOwn;
   Share s;
   while (shares.next(s)) {
     const uint8_t* rows = a.w.codes + s.tile * units * 2 * kSixteenRows<Bits>;
@@ -38,6 +46,7 @@ AWQ_KERNEL void AWQ_BOUNDS(kFewWarps* kWarp, 2) few_tokens(const LinearArgs a) {
     constexpr bool kAhead = Bits < 16;  // 16 bits: a unit is 8 loads of 16 bytes a lane, and two are too many registers
     LaneCodes<Bits> codes[2], ahead[2];
     if (kAhead && s.begin + warp() < s.end) read(s.begin + warp(), codes);
+    after_earlier();  // every block has a share; codes were there before: what packed them is no product's neighbour
     AWQ_NO_UNROLL
     for (int unit = s.begin + warp(); unit < s.end; unit += kFewWarps) {
       if (!kAhead) read(unit, codes);
@@ -64,7 +73,7 @@ AWQ_KERNEL void AWQ_BOUNDS(kFewWarps* kWarp, 2) few_tokens(const LinearArgs a) {
       own[i] = 0;
       for (int w = 0; w < kFewWarps; ++w) own[i] += sums[w * kTile + i * kFewWarps * kWarp + thread()];
     }
-    if (shares.whole(s) || add_up<kOwn>(shares, s.tile, own, a.partial, a.counters + s.tile, last)) {
+    if (shares.whole(s) || add_up<kOwn>(shares, s.tile, own, partial, a.counters + s.tile, last)) {
       AWQ_UNROLL
       for (int i = 0; i < kOwn; ++i) {
         const int at = i * kFewWarps * kWarp + thread();
@@ -92,18 +101,22 @@ AWQ_DEVICE int chunk_at(int token, int c) { return (token * 8 + (c ^ (token % 2 
 /// Every tile of tokens is shared out in the same way. 128 rows x 8 Tokens8 Groups tokens a block, a warp for each 32
 /// rows of each group of tokens; units come through shared memory, kStages - 1 ahead.
 template <class T, int Bits, int Tokens8, int Groups>
-AWQ_KERNEL void AWQ_BOUNDS(kTileWarps* Groups* kWarp, 1) many_tokens(const LinearArgs a) {
+AWQ_KERNEL void AWQ_BOUNDS(kTileWarps* Groups* kWarp, 1) many_tokens(AWQ_ARGUMENTS LinearsArgs all) {
+  after_earlier();
+  const int own_product = product_of(all), at = block() - all.first[own_product];
+  const LinearArgs& a = all.of[own_product];
   constexpr int kTokens = 8 * Tokens8 * Groups, kThreads = kTileWarps * Groups * kWarp;
   using S = Stage<Bits, kTokens>;
   uint8_t* stages = shared_memory();
   auto* last = reinterpret_cast<int32_t*>(stages + kStages * S::kBytes);
   const int units = units_of(a.w), row_tiles = row_tiles_of(a.w), g = lane() / 4, t = lane() % 4;
   const int own_rows = warp() % kTileWarps, own_tokens = warp() / kTileWarps * 8 * Tokens8;
-  const int token_tiles = (a.x.tokens + kTokens - 1) / kTokens, sharers = blocks() / token_tiles;
-  const int token_tile = block() % token_tiles, token0 = token_tile * kTokens;
-  float* partial = a.partial + int64_t(token_tile) * sharers * 2 * kThreads * 8 * Tokens8;
+  const int token_tiles = (a.x.tokens + kTokens - 1) / kTokens,
+            sharers = (all.first[own_product + 1] - all.first[own_product]) / token_tiles;
+  const int token_tile = at % token_tiles, token0 = token_tile * kTokens;
+  float* partial = a.partial + (int64_t(all.first[own_product]) + token_tile * sharers) * 2 * kThreads * 8 * Tokens8;
   const auto* x = static_cast<const uint16_t*>(a.x.values);
-  Shares shares((row_tiles + kTileWarps - 1) / kTileWarps, units, block() / token_tiles, sharers);
+  Shares shares((row_tiles + kTileWarps - 1) / kTileWarps, units, at / token_tiles, sharers);
   Share s;
   while (shares.next(s)) {
     const int64_t tile0 = s.tile * kTileWarps;
@@ -184,6 +197,7 @@ struct DecodeArgs {
 /// Rows of codes to a 16-bit matrix of (code * scale + offset) / row_scale: a warp for each sixteen rows of a unit.
 template <class T, int Bits>
 AWQ_KERNEL void AWQ_BOUNDS(256, 2) decode_rows(const DecodeArgs a) {
+  after_earlier();
   const int units = units_of(a.w), g = lane() / 4;
   const int64_t pieces = a.tiles * units * 2, step = int64_t(blocks()) * (threads() / kWarp);
   for (int64_t i = int64_t(block()) * (threads() / kWarp) + warp(); i < pieces; i += step) {
@@ -212,6 +226,7 @@ AWQ_KERNEL void AWQ_BOUNDS(256, 2) decode_rows(const DecodeArgs a) {
 
 /// Float matrices, and float arithmetic: a warp for each row, eight tokens at a time, columns in the order of lanes.
 AWQ_KERNEL void AWQ_BOUNDS(256, 2) float_rows(const LinearArgs a) {
+  after_earlier();
   constexpr int kTokens = 8;
   const int per_block = threads() / kWarp;
   for (int64_t row = int64_t(block()) * per_block + warp(); row < a.w.rows; row += int64_t(blocks()) * per_block)
@@ -243,6 +258,7 @@ AWQ_DEVICE float f16_scale(float most) {
 /// A block for each token.
 template <class T>
 AWQ_KERNEL void AWQ_BOUNDS(256, 2) prepare_tokens(const PrepareArgs a) {
+  after_earlier();
   auto* scratch = reinterpret_cast<float*>(shared_memory());
   const int64_t token = block();
   const auto value = [&](int c) {
@@ -276,6 +292,7 @@ AWQ_KERNEL void AWQ_BOUNDS(256, 2) prepare_tokens(const PrepareArgs a) {
 /// A thread for each word: four columns of rows g and g + 8.
 template <int Bits>
 AWQ_KERNEL void AWQ_BOUNDS(256, 2) pack_code_words(const PackCodesArgs a) {
+  after_earlier();
   const int units = units_of(a.to), columns4 = (a.width + 3) / 4, rows16 = (a.count + 15) / 16;
   const int64_t words = int64_t(rows16) * 8 * columns4;
   for (int64_t i = int64_t(block()) * threads() + thread(); i < words; i += int64_t(blocks()) * threads()) {
@@ -312,6 +329,7 @@ AWQ_DEVICE float stored_float(const void* p, int type, int64_t i) {
 }
 template <class T>
 AWQ_KERNEL void AWQ_BOUNDS(256, 2) pack_float_words(const PackFloatsArgs a) {
+  after_earlier();
   const int units = units_of(a.to), columns4 = (a.width + 3) / 4, rows16 = (a.count + 15) / 16;
   const int64_t words = int64_t(rows16) * 8 * columns4;
   for (int64_t i = int64_t(block()) * threads() + thread(); i < words; i += int64_t(blocks()) * threads()) {

@@ -6,6 +6,7 @@ namespace awq::cuda {
 
 /// A block for each run.
 AWQ_KERNEL void AWQ_BOUNDS(256, 2) norm_runs(const NormArgs a) {
+  after_earlier();
   auto* scratch = reinterpret_cast<float*>(shared_memory());
   const auto add = [](float p, float q) { return p + q; };
   for (int64_t run = block(); run < a.runs; run += blocks()) {
@@ -30,6 +31,7 @@ AWQ_KERNEL void AWQ_BOUNDS(256, 2) norm_runs(const NormArgs a) {
 
 /// A thread for each pair.
 AWQ_KERNEL void AWQ_BOUNDS(256, 2) rope_pairs(const RopeArgs a) {
+  after_earlier();
   const int64_t heads = a.width / a.head_dim, pairs = a.tokens * heads * a.half;
   for (int64_t i = int64_t(block()) * threads() + thread(); i < pairs; i += int64_t(blocks()) * threads()) {
     const int64_t token = i / (heads * a.half), head = i / a.half % heads, pair = i % a.half;
@@ -42,6 +44,7 @@ AWQ_KERNEL void AWQ_BOUNDS(256, 2) rope_pairs(const RopeArgs a) {
 }
 
 AWQ_KERNEL void AWQ_BOUNDS(256, 2) join_heads(const JoinArgs a) {
+  after_earlier();
   const int width = a.part + a.rest;
   const int64_t n = a.heads_in_all * width;
   for (int64_t i = int64_t(block()) * threads() + thread(); i < n; i += int64_t(blocks()) * threads()) {
@@ -51,6 +54,7 @@ AWQ_KERNEL void AWQ_BOUNDS(256, 2) join_heads(const JoinArgs a) {
 }
 
 AWQ_KERNEL void AWQ_BOUNDS(256, 2) map_elements(const MapArgs a) {
+  after_earlier();
   for (int64_t i = int64_t(block()) * threads() + thread(); i < a.n; i += int64_t(blocks()) * threads()) {
     const float x = mapped(a.map, a.a, a.b, a.x[i]);
     a.y[i] = a.map == Map::add ? a.y[i] + x : a.u ? x * a.u[i] : x;
@@ -58,6 +62,7 @@ AWQ_KERNEL void AWQ_BOUNDS(256, 2) map_elements(const MapArgs a) {
 }
 
 AWQ_KERNEL void AWQ_BOUNDS(256, 2) move_rows(const RowsArgs a) {
+  after_earlier();
   const int64_t n = a.rows * a.width;
   for (int64_t i = int64_t(block()) * threads() + thread(); i < n; i += int64_t(blocks()) * threads()) {
     const int64_t row = i / a.width, c = i % a.width;
@@ -72,6 +77,7 @@ AWQ_DEVICE bool comes_first(float v, int at, float w, int other) { return v > w 
 
 /// A block for each piece: as many rounds as values are wanted, of each the first behind the one before it.
 AWQ_KERNEL void AWQ_BOUNDS(256, 2) top_pieces(const TopArgs a) {
+  after_earlier();
   auto* best_of = reinterpret_cast<float*>(shared_memory());
   auto* place_of = reinterpret_cast<int32_t*>(best_of + 8);
   const int row = block() / a.pieces, piece = block() % a.pieces, each = (a.width + a.pieces - 1) / a.pieces;

@@ -26,22 +26,37 @@ void with_bits(int bits, const F& f) {
 
 int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to; }
 
+/// Some products' arguments with their blocks: `most` for all of them by their units of `tile_rows` rows, of which a
+/// block has at least `each`; times `token_tiles`.
+LinearsArgs shared_out(const LinearArgs* a, int count, int tile_rows, int each, int64_t most, int64_t token_tiles) {
+  const auto units = [&](int i) { return up(a[i].w.rows, tile_rows) * up(a[i].w.cols, kUnitColumns); };
+  int64_t all = 0;
+  for (int i = 0; i < count; ++i) all += units(i);
+  LinearsArgs l{};
+  l.count = count;
+  for (int i = 0; i < kMostTogether; ++i) {
+    l.first[i + 1] = l.first[i];
+    if (i >= count) continue;
+    l.of[i] = a[i];
+    const int64_t own = std::max<int64_t>(most * units(i) / all, 1);
+    l.first[i + 1] += int32_t(std::clamp<int64_t>(units(i) / each, 1, own) * token_tiles);
+  }
+  return l;
+}
+
 template <class T, int Bits, int Tokens8>
-void start_few(void* on, const LinearArgs& a) {
-  const int64_t units = up(a.w.rows, kRowTile) * up(a.w.cols, kUnitColumns);
-  const auto blocks = int(std::clamp<int64_t>(units / kFewWarps, 1, 2 * a.multiprocessors));
+void start_few(void* on, const LinearArgs* a, int count) {
+  const LinearsArgs l = shared_out(a, count, kRowTile, kFewWarps, 2 * a->multiprocessors, 1);
   const int shared = kFewWarps * kRowTile * 8 * Tokens8 * int(sizeof(float)) + 16;
-  start(on, blocks, kFewWarps * kWarp, shared, few_tokens<T, Bits, Tokens8>, a);
+  start(on, l.first[kMostTogether], kFewWarps * kWarp, shared, few_tokens<T, Bits, Tokens8>, l);
 }
 
 template <class T, int Bits, int Tokens8, int Groups>
-void start_many(void* on, const LinearArgs& a) {
+void start_many(void* on, const LinearArgs* a, int count) {
   constexpr int kTokens = 8 * Tokens8 * Groups;
-  const int64_t units = up(a.w.rows, kTileRows) * up(a.w.cols, kUnitColumns);
-  const auto sharers = int(std::clamp<int64_t>(units / 4, 1, a.multiprocessors));
+  const LinearsArgs l = shared_out(a, count, kTileRows, 4, a->multiprocessors, up(a->x.tokens, kTokens));
   const int shared = kStages * Stage<Bits, kTokens>::kBytes + 16;
-  start(on, sharers * int(up(a.x.tokens, kTokens)), kTileWarps * Groups * kWarp, shared,
-        many_tokens<T, Bits, Tokens8, Groups>, a);
+  start(on, l.first[kMostTogether], kTileWarps * Groups * kWarp, shared, many_tokens<T, Bits, Tokens8, Groups>, l);
 }
 
 template <class T, int Bits>
@@ -66,7 +81,7 @@ Matrix decoded_rows(const LinearArgs& a, int32_t row, int32_t rows) {
 }
 
 template <class T, int Bits>
-void start_product(void* on, const LinearArgs& a);
+void start_product(void* on, const LinearArgs* a, int count);
 
 /// A slice of rows at a time is decoded to 16 bits, which stay in the second-level cache, and multiplied.
 template <class T, int Bits>
@@ -79,29 +94,44 @@ void start_slices(void* on, const LinearArgs& a) {
     part.w = decoded_rows(a, row, rows);
     part.bias = a.bias ? a.bias + row : nullptr;
     part.y = a.y + row;
-    start_product<T, 16>(on, part);
+    start_product<T, 16>(on, &part, 1);
   }
 }
 
 /// The arithmetic follows `batch`: among more than kFewTokens a few tokens are multiplied as many are.
 template <class T, int Bits>
-void start_product(void* on, const LinearArgs& a) {
-  if (a.x.grouped) return start_groups<T, Bits>(on, a);
-  if (a.batch <= kFewTokens) return a.x.tokens <= 8 ? start_few<T, Bits, 1>(on, a) : start_few<T, Bits, 2>(on, a);
+void start_product(void* on, const LinearArgs* a, int count) {
+  const int tokens = a->x.tokens;
+  if (a->x.grouped) return start_groups<T, Bits>(on, *a);
+  if (a->batch <= kFewTokens)
+    return tokens <= 8 ? start_few<T, Bits, 1>(on, a, count) : start_few<T, Bits, 2>(on, a, count);
   constexpr int kCodes = Bits < 16 ? Bits : 4;  // of what is decoded; never 16
-  if (Bits < 16 && a.batch > kMaxDirect) return start_slices<T, kCodes>(on, a);
-  if (a.x.tokens <= 32) return start_many<T, Bits, 4, 1>(on, a);
+  if (Bits < 16 && a->batch > kMaxDirect) return start_slices<T, kCodes>(on, *a);
+  if (tokens <= 32) return start_many<T, Bits, 4, 1>(on, a, count);
   // Two warps decode the same rows: 64 tokens a warp are 128 sums of codes and grids, and do not fit in registers.
-  if (a.x.tokens <= kMaxDirect) return start_many<T, Bits, 4, 2>(on, a);
-  if constexpr (Bits == 16) start_many<T, 16, 8, 2>(on, a);
+  if (tokens <= kMaxDirect) return start_many<T, Bits, 4, 2>(on, a, count);
+  if constexpr (Bits == 16) start_many<T, 16, 8, 2>(on, a, count);
 }
 
-void linear(void* on, const LinearArgs& a) {
-  if (a.w.dense)
-    return start(on, int(std::min<int64_t>(up(a.w.rows, 8), 8 * a.multiprocessors)), 256, 0, float_rows, a);
-  with_half(a.x.half, [&](auto half) {
-    with_bits(a.w.bits, [&](auto bits) { start_product<decltype(half), decltype(bits)::value>(on, a); });
+void start_linear(void* on, const LinearArgs* a, int count) {
+  if (a->w.dense)
+    return start(on, int(std::min<int64_t>(up(a->w.rows, 8), 8 * a->multiprocessors)), 256, 0, float_rows, *a);
+  with_half(a->x.half, [&](auto half) {
+    with_bits(a->w.bits, [&](auto bits) { start_product<decltype(half), decltype(bits)::value>(on, a, count); });
   });
+}
+
+/// How many of the products begin together.
+int first_together(const LinearArgs* a, int count) {
+  if (a->w.dense || a->batch > kMaxDirect) return 1;
+  int n = 1;
+  while (n < std::min<int>(count, kMostTogether) && a[n].w.bits == a->w.bits && !a[n].w.dense) ++n;
+  return n;
+}
+
+void linear(void* on, const LinearsArgs& a) {
+  for (int at = 0, n = 0; at < a.count; at += n)
+    start_linear(on, a.of + at, n = first_together(a.of + at, a.count - at));
 }
 
 void prepare(void* on, const PrepareArgs& a) {

@@ -26,8 +26,10 @@ void with_cache(KvType t, const F& f) {
     f(CacheF16{});
   else if (t == KvType::bf16)
     f(CacheBf16{});
-  else
+  else if (t == KvType::i8)
     f(CacheI8{});
+  else
+    f(CacheF8{});
 }
 
 void kv_store(void* on, const KvStoreArgs& a) {
