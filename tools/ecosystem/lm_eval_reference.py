@@ -10,7 +10,7 @@ lambada_openai.jsonl; boolq, openbookqa, mmlu and truthfulqa then have ARC's ite
 Hugging Face hub's for lm-eval, and gsm8k has 500 sums in words, which are drawn here. Without it, those few are used. "mmlu_group" is a folder of two subjects, held against what lm-eval's own aggregation makes of its subjects; "piqa_labels" is
 PIQA with its labels in a file of their own.
 
-What is made stays in --work, and what awq has scored there is not scored again. Fails where an item's log-likelihood differs by more than 1e-3 of itself, an answer by a character, or a metric or its error by
+What is made stays in --work, a folder for one model: what awq or lm-eval has scored there is not scored again. Fails where an item's log-likelihood differs by more than 1e-3 of itself, an answer by a character, or a metric or its error by
 more than one item explains.
 """
 import argparse
@@ -202,7 +202,8 @@ def theirs(lm, name, docs, definition, changes, args, work):
     for key in ("tag", "group", "task_alias"):
         config.pop(key, None)
     task = ConfigurableTask(config=config)
-    return evaluator.simple_evaluate(lm, tasks=[task], num_fewshot=args.shots, limit=args.limit or None, bootstrap_iters=1000)
+    # What is asked twice is computed once: truthfulqa's two tasks have the same questions here.
+    return evaluator.simple_evaluate(lm, tasks=[task], num_fewshot=args.shots, limit=args.limit or None, bootstrap_iters=1000, use_cache=str(work / "asked"))
 
 
 def ours(name, path, args, work):

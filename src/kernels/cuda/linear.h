@@ -32,7 +32,8 @@ AWQ_KERNEL void AWQ_BOUNDS(kFewWarps* kWarp, 2) few_tokens(AWQ_ARGUMENTS Linears
   const int units = units_of(a.w), g = lane() / 4, t = lane() % 4;
   const auto* x = static_cast<const uint16_t*>(a.x.values);
   Shares shares(row_tiles_of(a.w), units, block() - first, all.first[own_product + 1] - first);
-  float* partial = a.partial + int64_t(first) * 2 * kFewWarps * kWarp * kOwn;
+  // Where it is needed, not before: kept through the loop it spilled 8 bytes on sm_80.
+  const auto partial = [&] { return a.partial + int64_t(first) * 2 * kFewWarps * kWarp * kOwn; };
   Share s;
   while (shares.next(s)) {
     const uint8_t* rows = a.w.codes + s.tile * units * 2 * kSixteenRows<Bits>;
@@ -73,7 +74,7 @@ AWQ_KERNEL void AWQ_BOUNDS(kFewWarps* kWarp, 2) few_tokens(AWQ_ARGUMENTS Linears
       own[i] = 0;
       for (int w = 0; w < kFewWarps; ++w) own[i] += sums[w * kTile + i * kFewWarps * kWarp + thread()];
     }
-    if (shares.whole(s) || add_up<kOwn>(shares, s.tile, own, partial, a.counters + s.tile, last)) {
+    if (shares.whole(s) || add_up<kOwn>(shares, s.tile, own, partial(), a.counters + s.tile, last)) {
       AWQ_UNROLL
       for (int i = 0; i < kOwn; ++i) {
         const int at = i * kFewWarps * kWarp + thread();
