@@ -55,7 +55,7 @@ class Spares {
     kept_ += bytes;
     trim();
   }
-  /// Of any size, up to `most` in all; 0: as before.
+  /// Of any size, up to `most` in all; 0: as without it.
   void keep_large(size_t most) {
     const std::lock_guard lock(mutex_);
     largest_ = most ? most : kLargest, most_ = most ? most : Tensor::kSpare;

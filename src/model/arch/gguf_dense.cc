@@ -204,7 +204,8 @@ Json bloom_gguf(const GgufKeys& k) {
 }
 
 Json mpt_gguf(const GgufKeys& k) {
-  if (k.decimal("attention.max_alibi_bias", 8) != 8) k.bad("attention.max_alibi_bias", "8", "another one");
+  if (const double bias = k.decimal("attention.max_alibi_bias", 8); bias != 8)
+    k.bad("attention.max_alibi_bias", "8", bias);
   Json c = layer_norm_gguf(k, "MPTForCausalLM", "mpt", "layer_norm_epsilon");
   const int64_t dim = k.size("embedding_length"), width = k.size("feed_forward_length");
   if (width % dim) k.bad("feed_forward_length", fmt::format("a multiple of {}", dim), width);
